@@ -1,0 +1,7 @@
+"""The surrogates that come with Headrace, one network a file."""
+
+from headrace.platform.spec import one_of
+from headrace.surrogates.models.fno import FNO
+
+SURROGATES = (FNO,)
+AnySurrogate = one_of("headrace.surrogates", SURROGATES)

@@ -1,0 +1,37 @@
+"""`headrace list`: what a recipe may name."""
+
+from headrace.pipelines.config import read_recipe, recipe_names
+from headrace.platform.errors import InputError, nearest
+from headrace.platform.spec import Spec, kinds
+from headrace.solvers.methods import METHODS
+from headrace.solvers.problems import PROBLEMS
+from headrace.surrogates.formats import FORMATS
+from headrace.surrogates.losses import LOSSES
+from headrace.surrogates.models import SURROGATES
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0] if text else ""
+
+
+def _kinds(group: str, built_in: tuple[type[Spec], ...]) -> dict[str, str]:
+    return {kind: _first_line(spec.__doc__) for kind, spec in kinds(group, built_in).items()}
+
+
+def catalogue(what: str | None = None) -> dict[str, dict[str, str]]:
+    """Kinds and their one-line descriptions by group; one group when it is named.
+
+    Raises:
+        InputError: there is no such group.
+    """
+    groups = {
+        "problems": lambda: _kinds("headrace.problems", PROBLEMS),
+        "solvers": lambda: _kinds("headrace.methods", METHODS),
+        "surrogates": lambda: _kinds("headrace.surrogates", SURROGATES),
+        "losses": lambda: _kinds("headrace.losses", LOSSES),
+        "formats": lambda: {name: _first_line(format_.__doc__) for name, format_ in FORMATS.items()},
+        "recipes": lambda: {name: read_recipe(name).splitlines()[0].lstrip("# ") for name in recipe_names()},
+    }
+    if what is not None and what not in groups:
+        raise InputError.single("list", f'"{what}"', f"one of {', '.join(groups)}", nearest(what, groups))
+    return {name: read() for name, read in groups.items() if what in (None, name)}

@@ -1,0 +1,352 @@
+"""RunConfig: a recipe, read, completed and checked. The only place where the kinds of the rooms are joined."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+
+from headrace.pipelines.faults import faults_of, shown
+from headrace.platform.cluster import ResourcesSpec
+from headrace.platform.errors import Fault, InputError, nearest
+from headrace.platform.fields import SampleSchema
+from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.spec import Spec
+from headrace.platform.tracking import TrackingSpec
+from headrace.solvers.frozen import Frozen, FrozenMap
+from headrace.solvers.methods import AnyMethod, Auto
+from headrace.solvers.problem import DEFAULT_LEVEL, AbstractProblem
+from headrace.solvers.problems import AnyProblem
+from headrace.solvers.source import SolverSource, Weight
+from headrace.surrogates.models import AnySurrogate
+from headrace.surrogates.training import TrainingSpec
+
+Command = Literal["run", "generate", "train"]
+
+NEEDED: dict[Command, tuple[str, ...]] = {
+    "run": ("data", "surrogate", "training"),
+    "generate": ("data",),
+    "train": ("surrogate", "training"),
+}
+UNUSED: dict[Command, tuple[str, ...]] = {
+    "run": (),
+    "generate": ("surrogate", "training"),
+    "train": ("data", "solver", "stream"),
+}
+
+
+class DataSpec(Spec):
+    """Which samples there are: the problem, how its levels are mixed, how many of each split."""
+
+    problem: AnyProblem
+    mix: Frozen[Mapping[str, Weight]] = Field(
+        default_factory=lambda: FrozenMap({DEFAULT_LEVEL: 1.0}),
+        description="Weight of each difficulty level; default: the problem as it is written.",
+    )
+    levels: Frozen[Mapping[str, Mapping[str, Any]]] = Field(
+        default_factory=lambda: FrozenMap({}), description="Own levels: what each one changes of the problem."
+    )
+    samples: PositiveInt = Field(description="Training samples that are planned.")
+    validation: NonNegativeInt = Field(default=64, description="Held-out samples for the curves.")
+    test: NonNegativeInt = Field(default=128, description="Held-out samples for the final errors.")
+
+
+class SolverSpec(Spec):
+    """How the samples are solved."""
+
+    method: AnyMethod = Field(default_factory=Auto)
+    rtol: PositiveFloat = Field(default=1e-8, lt=1.0, description="Relative residual ||b - A x|| / ||b||.")
+    order: Literal["greedy", "none"] = Field(default="greedy", description="How a leased sequence is sorted.")
+    sequence_length: PositiveInt = Field(default=32, description="Samples in a lease.")
+
+
+class StreamSpec(Spec):
+    """How samples get from the solvers to the trainer."""
+
+    reservoir: ReservoirSpec = Field(default_factory=ReservoirSpec)
+    message_bytes: int = Field(default=512 * 1024, ge=1024, le=64 * 1024 * 1024, description="Size of a message [B].")
+    credits: PositiveInt = Field(default=4, description="Messages of a solver that may be unacknowledged.")
+    lease_seconds: PositiveFloat = Field(default=600.0, description="How long a lease stays valid [s].")
+
+
+class RunConfig(Spec):
+    """Everything that a recipe may say."""
+
+    name: str = Field(default="headrace", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    data: DataSpec | None = None
+    solver: SolverSpec = Field(default_factory=SolverSpec)
+    stream: StreamSpec = Field(default_factory=StreamSpec)
+    surrogate: AnySurrogate | None = None
+    training: TrainingSpec | None = None
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+    tracking: TrackingSpec = Field(default_factory=TrackingSpec)
+
+    def source(self, split: Literal["train", "validation", "test"]) -> SolverSource:
+        """The source of a split's samples."""
+        assert self.data is not None
+        return SolverSource(
+            problem=self.data.problem,
+            method=self.solver.method,
+            rtol=self.solver.rtol,
+            order=self.solver.order,
+            seed=self.seed,
+            split=split,
+            mix=self.data.mix,
+            levels=self.data.levels,
+        )
+
+    def planned(self) -> dict[str, int]:
+        """How many samples of each split are planned; splits of none are left out."""
+        assert self.data is not None
+        planned = {"train": self.data.samples, "validation": self.data.validation, "test": self.data.test}
+        return {split: count for split, count in planned.items() if count}
+
+    def to_yaml(self) -> str:
+        """The full recipe, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with Headrace."""
+    folder = resources.files("headrace.pipelines.recipes")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_recipe(recipe: str) -> str:
+    """The text of a recipe: a file, or one that comes with Headrace by its name.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
+    path = Path(recipe)
+    try:
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+        if recipe in recipe_names():
+            return (resources.files("headrace.pipelines.recipes") / f"{recipe}.yaml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError.single(recipe, "unreadable", "a YAML file in UTF-8", str(error)) from error
+    hint = nearest(recipe, recipe_names()) or f"The recipes that come with Headrace: {', '.join(recipe_names())}."
+    raise InputError.single(recipe, "not a file", "a recipe's path, or the name of one that comes with Headrace", hint)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML whose mappings may not name a key twice: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping after looking for keys that stand twice."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    "while reading a mapping", node.start_mark, f'the key "{key}" stands twice', key_node.start_mark
+                )
+            seen.add(key) if isinstance(key, str) else None
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse(text: str, where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe's mapping, with `KEY=VALUE` overrides applied.
+
+    Raises:
+        InputError: it is not YAML, not a mapping, or an override cannot be applied.
+    """
+    try:
+        raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        raise InputError.single(place, getattr(error, "problem", None) or "broken", "valid YAML") from error
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise InputError.single(where, f"a {type(raw).__name__}", "a mapping with sections such as data: and training:")
+    faults = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            faults.append(Fault(where=override, value="an argument", expected="KEY=VALUE, as in training.steps=200"))
+            continue
+        target = raw
+        *parents, last = key.split(".")
+        for depth, parent in enumerate(parents):
+            below = target.setdefault(parent, {})
+            if not isinstance(below, dict):
+                path = ".".join(parents[: depth + 1])
+                faults.append(Fault(where=path, value=shown(below), expected=f"a section, to set {key} in"))
+                break
+            target = below
+        else:
+            try:
+                target[last] = yaml.load(value, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
+            except yaml.YAMLError:
+                faults.append(Fault(where=key, value=shown(value), expected="a YAML value"))
+    if faults:
+        raise InputError(faults)
+    return raw
+
+
+def validate(raw: Mapping[str, Any], command: Command = "run") -> RunConfig:
+    """Turn a mapping into a configuration that the command can carry out.
+
+    Raises:
+        InputError: with every fault that was found, those between sections included.
+    """
+    faults: list[Fault] = []
+    sections: dict[str, Any] = {}
+    for name, field in RunConfig.model_fields.items():
+        if name not in raw or (raw[name] is None and not field.is_required()):
+            if name in NEEDED[command]:
+                faults.append(Fault(where=name, value="missing", expected=f"a section {name}:, which {command} needs"))
+            sections[name] = field.get_default(call_default_factory=True)
+            continue
+        try:
+            sections[name] = TypeAdapter(field.rebuild_annotation()).validate_python(raw[name])
+        except ValidationError as error:
+            faults.extend(faults_of(error, field.annotation, name))
+    for name in raw:
+        if name not in RunConfig.model_fields:
+            known = ", ".join(RunConfig.model_fields)
+            hint = nearest(str(name), RunConfig.model_fields)
+            faults.append(Fault(where=str(name), value="unknown", expected=f"one of {known}", advice=hint))
+    for check in CHECKS:
+        # A check that lacks a section which is itself wrong has nothing to say.
+        wanted = check.__annotations__.keys() - {"return"}
+        if wanted <= sections.keys() and not any(sections[name] is None for name in wanted):
+            faults.extend(check(**{name: sections[name] for name in wanted}))
+    if faults:
+        raise InputError(faults)
+    return RunConfig.model_construct(**sections)
+
+
+def load(recipe: str, overrides: Sequence[str] = (), command: Command = "run") -> RunConfig:
+    """Read, complete and check a recipe; see `validate`."""
+    return validate(parse(read_recipe(recipe), recipe, overrides), command)
+
+
+def ignored_sections(raw: Mapping[str, Any], command: Command) -> list[str]:
+    """Sections that the recipe has and the command does not use."""
+    return [name for name in UNUSED[command] if raw.get(name) is not None]
+
+
+# Checks between sections. The names of a check's arguments say which sections it needs.
+
+
+def _at_level(data: DataSpec, level: str) -> AbstractProblem:
+    return data.problem.overridden(data.levels[level]) if level in data.levels else data.problem.at_level(level)
+
+
+def _check_mix(data: DataSpec) -> Iterator[Fault]:
+    known = [DEFAULT_LEVEL, *data.problem.levels(), *data.levels]
+    for level in data.mix:
+        if level not in known:
+            yield Fault(
+                where=f"data.mix.{level}",
+                value="not a level",
+                expected=f"one of {', '.join(known)}",
+                advice=nearest(level, known),
+            )
+    if not sum(data.mix.values()) > 0:
+        yield Fault(where="data.mix", value=shown(dict(data.mix)), expected="at least one weight above 0")
+    for level in data.levels:
+        try:
+            if _at_level(data, level).schema() != data.problem.schema():
+                yield Fault(
+                    where=f"data.levels.{level}",
+                    value=shown(dict(data.levels[level])),
+                    expected="a level that keeps the grid and the fields: all samples of a data set share them",
+                )
+        except ValidationError as error:
+            yield from faults_of(error, type(data.problem), f"data.levels.{level}")
+
+
+def _check_method(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
+    if list(_check_mix(data)):
+        return
+    for level in data.mix:
+        problem = _at_level(data, level)
+        reason = solver.method.mismatch(problem)
+        if reason:
+            yield Fault(
+                where="solver.method",
+                value=solver.method.kind,
+                expected=f"a method that fits {problem.kind} at level {level}: {reason}",
+                advice='"auto" chooses one that fits.',
+            )
+            return
+
+
+def _check_grid(data: DataSpec, surrogate: AnySurrogate) -> Iterator[Fault]:
+    reason = surrogate.mismatch(data.problem.schema())
+    if reason:
+        yield Fault(where="surrogate", value=surrogate.kind, expected=f"a network that can take the grid: {reason}")
+
+
+def _check_normalization(data: DataSpec, training: TrainingSpec) -> Iterator[Fault]:
+    reason = training.mismatch(data.problem.schema())
+    if reason:
+        yield Fault(where="training", value="not for these fields", expected=f"a training that can take them: {reason}")
+
+
+def _check_reservoir(stream: StreamSpec, training: TrainingSpec) -> Iterator[Fault]:
+    if training.batch_size > stream.reservoir.capacity:
+        yield Fault(
+            where="training.batch_size",
+            value=str(training.batch_size),
+            expected=f"at most stream.reservoir.capacity = {stream.reservoir.capacity}",
+            advice="Raise the capacity or lower the batch size.",
+        )
+
+
+def _check_supply(data: DataSpec, stream: StreamSpec, training: TrainingSpec, resources: ResourcesSpec) -> Iterator[Fault]:
+    ranks = resources.trainers.ranks
+    each = data.samples // ranks
+    if each < training.batch_size:
+        yield Fault(
+            where="data.samples",
+            value=str(data.samples),
+            expected=f"at least {training.batch_size * ranks}: one batch of {training.batch_size} for {ranks} rank(s)",
+        )
+    elif each < stream.reservoir.watermark:
+        yield Fault(
+            where="stream.reservoir.watermark",
+            value=str(stream.reservoir.watermark),
+            expected=f"at most {each}, the training samples that each of {ranks} rank(s) gets",
+            advice="Lower the watermark or raise data.samples.",
+        )
+    wanted = training.steps * training.batch_size * ranks
+    uses = stream.reservoir.max_uses if stream.reservoir.kind == "reservoir" else 1
+    if uses is not None and wanted > uses * data.samples:
+        yield Fault(
+            where="training.steps",
+            value=str(training.steps),
+            expected=f"at most {uses * data.samples // (training.batch_size * ranks)}: {data.samples} samples "
+            f"of at most {uses} use(s) each feed no more steps of {training.batch_size * ranks}",
+            advice="Raise data.samples or stream.reservoir.max_uses, or lower the steps.",
+        )
+
+
+def _check_test(data: DataSpec) -> Iterator[Fault]:
+    for name in ("validation", "test"):
+        if getattr(data, name) == 0:
+            yield Fault(where=f"data.{name}", value="0", expected="at least 1 held-out sample: errors are the result")
+
+
+CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
+    _check_mix,
+    _check_method,
+    _check_grid,
+    _check_normalization,
+    _check_reservoir,
+    _check_supply,
+    _check_test,
+)
+
+
+def schema_of(config: RunConfig) -> SampleSchema:
+    """The schema of the samples that the configuration generates."""
+    return config.source("train").schema()

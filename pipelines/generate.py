@@ -1,0 +1,38 @@
+"""`headrace generate`: a data set without a training."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from headrace.pipelines.config import RunConfig
+from headrace.pipelines.online import POLL_SECONDS, StreamWatch, start_stream
+from headrace.pipelines.progress import RunProgress
+from headrace.pipelines.session import Session, preflight
+from headrace.platform.cluster import connected, fit_resources
+
+
+def generate(config: RunConfig, out: Path, console: Console) -> Session:
+    """Solve every planned sample of every split and store it below `out/data`.
+
+    Raises:
+        InputError: the output folder, the tracking server or the cluster cannot be used; nothing was started.
+        RunFailed: a solver failed; what was stored is safe and readable.
+    """
+    assert config.data is not None
+    preflight(config, out)
+    with RunProgress(console) as progress, connected(config.resources) as capacity:
+        progress.update(phase="starting", planned=config.data.samples)
+        resources = fit_resources(config.resources, capacity, trains=False)
+        session = Session(config, "generate", out)
+        with session.guarded(), session.phase("generate"):
+            stream = start_stream(config, session, resources, trains=False)
+            watch = StreamWatch(stream, session, progress)
+            progress.update(phase="solving")
+            try:
+                while stream.poll(POLL_SECONDS):
+                    watch.look()
+            finally:
+                watch.settle()
+                stream.stop()
+                session.seal_data(config.planned())
+    return session

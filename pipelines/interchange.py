@@ -1,0 +1,60 @@
+"""`headrace import` and `headrace export`: data sets from and for other programs."""
+
+from pathlib import Path
+
+from headrace.pipelines.run_dir import RunDir, data_sets
+from headrace.platform.errors import InputError, nearest
+from headrace.platform.stored import StoredSamples
+from headrace.surrogates.formats import FORMATS
+
+
+def _format_of(name: str | None, source: Path) -> str:
+    if name is not None:
+        if name not in FORMATS:
+            raise InputError.single("--format", f'"{name}"', f"one of {', '.join(FORMATS)}", nearest(name, FORMATS))
+        return name
+    files = [source] if source.is_file() else sorted(source.glob("*"))
+    for file in files:
+        for kind, module in FORMATS.items():
+            if file.suffix in module.SUFFIXES:
+                return kind
+    endings = ", ".join(f"{' or '.join(module.SUFFIXES)} ({kind})" for kind, module in FORMATS.items())
+    raise InputError.single("FILE", str(source), f"a file, or a folder of files, that ends in {endings}")
+
+
+def _require_new(out: Path) -> None:
+    faults = RunDir.unusable(out)
+    if faults:
+        raise InputError(faults)
+
+
+def import_data(source: Path, format_name: str | None, out: Path) -> dict[str, int]:
+    """Take in a file or a folder of files; returns the number of samples of each data set written below `out`.
+
+    Raises:
+        InputError: nothing is there, nothing fits, a file is broken, or `out` is taken.
+    """
+    if not source.exists():
+        raise InputError.single("FILE", str(source), "a file or a folder that exists")
+    kind = _format_of(format_name, source)
+    _require_new(out)
+    sets: dict[str, int] = FORMATS[kind].import_files(source, out)
+    return sets
+
+
+def export_data(directory: Path, format_name: str, out: Path) -> list[Path]:
+    """Write every data set of a folder (a run's, a generated or imported one) as files; returns them.
+
+    Raises:
+        InputError: there is no data set, or the format cannot hold it, or `out` is taken.
+    """
+    kind = _format_of(format_name, directory)
+    sets = data_sets(directory)
+    if not sets:
+        raise InputError.single("DIR", str(directory), "a run's folder, or one with data sets in it")
+    _require_new(out)
+    out.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    for split, path in sets.items():
+        files += FORMATS[kind].export_dataset(StoredSamples.open(path), out, directory.resolve().name, split)
+    return files

@@ -1,0 +1,122 @@
+"""`headrace run`: solve, stream, train and evaluate at once.
+
+    driver ----- polls ----->  Stream (coordinator, solver actors, shards)
+      |                           ^ leases, commits        | batches
+      |                           |                        v
+      +-- waits for the end ->  TrainingRanks  <----- ShardReader of each rank
+      |                           | metrics
+      +-- drains <----------------+
+
+Who waits for whom: a rank waits for its shard's watermark; a solver waits for acknowledgements; the driver waits for
+the ranks, half a second at a time, and fetches counts and metrics in between. When the ranks have taken their planned
+steps, the driver stops the stream, and what was stored by then is the data set.
+"""
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from headrace.pipelines.config import RunConfig
+from headrace.pipelines.evaluate import conclude
+from headrace.pipelines.progress import RunProgress
+from headrace.pipelines.session import Session, preflight
+from headrace.pipelines.train import StreamedData, TrainingJob, follow, train_on_rank
+from headrace.platform.cluster import ResourcePlan, TrainingRanks, connected, fit_resources
+from headrace.platform.ledger import Ledger
+from headrace.platform.stream import Stream, StreamPlan
+
+POLL_SECONDS = 0.5
+SECONDS_BETWEEN_RECORDS = 2.0
+
+
+def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *, trains: bool) -> Stream:
+    """Plan the samples in the ledger and start the actors."""
+    plan = StreamPlan(
+        run_dir=session.run.path,
+        sources={split: config.source(split) for split in config.planned()},
+        sequence_length=config.solver.sequence_length,
+        message_bytes=config.stream.message_bytes,
+        credits=config.stream.credits,
+        lease_seconds=config.stream.lease_seconds,
+        reservoir=config.stream.reservoir if trains else None,
+        seed=config.seed,
+    )
+    Ledger.create(session.run.ledger, config.planned()).close()
+    return Stream(plan, session.run.ledger, resources)
+
+
+class StreamWatch:
+    """Looks at a stream now and then: shows it, and records its throughput, fill, reuse and age."""
+
+    def __init__(self, stream: Stream, session: Session, progress: RunProgress) -> None:
+        self._stream, self._session, self._progress = stream, session, progress
+        self._last = (time.monotonic(), 0)
+
+    def look(self, *, final: bool = False) -> None:
+        """Fetch a snapshot and pass it on."""
+        snapshot = self._stream.snapshot()
+        train = snapshot.counts["train"]
+        stored = sum(counts.stored for counts in snapshot.counts.values())
+        self._progress.update(stored=train.stored, failed=train.failed, planned=train.planned)
+        shards = [shard for shard in snapshot.shards if shard]
+        mean = {key: sum(shard[key] for shard in shards) / len(shards) for key in (shards[0] if shards else ())}
+        if shards:
+            self._progress.update(fill=mean["fill"], reuse=mean["mean_uses"])
+        seconds = time.monotonic() - self._last[0]
+        if seconds < SECONDS_BETWEEN_RECORDS and not final:
+            return
+        rate = (stored - self._last[1]) / seconds
+        self._last = (time.monotonic(), stored)
+        self._progress.update(samples_per_second=rate)
+        metrics = {"stream/samples_per_second": rate, "stream/stored": stored, "stream/failed": train.failed}
+        names = {"fill": "fill", "mean_uses": "reuse", "mean_age_seconds": "age_seconds"}
+        metrics |= {f"stream/{name}": mean[key] for key, name in names.items() if key in mean}
+        self._session.record(metrics)
+
+    def settle(self) -> None:
+        """Put into the summary what the stream came to."""
+        self.look(final=True)
+        self._session.count_samples(self._stream.snapshot().counts, self._stream.failures())
+
+
+def run(config: RunConfig, out: Path | None, console: Console) -> Session:
+    """Carry out a recipe from the first solve to the report.
+
+    Raises:
+        InputError: the tracking server, the output folder or the cluster cannot be used; nothing was started.
+        RunFailed: a solver or a rank failed; what was stored is safe and readable.
+        KeyboardInterrupt: passed on after the stream was closed and the summary written.
+    """
+    assert config.data is not None and config.training is not None
+    preflight(config, out)
+    with RunProgress(console) as progress, connected(config.resources) as capacity:
+        progress.update(phase="starting", planned=config.data.samples, steps=config.training.steps)
+        resources = fit_resources(config.resources, capacity)
+        session = Session(config, "run", out)
+        with session.guarded():
+            with session.phase("stream and train"):
+                stream = start_stream(config, session, resources, trains=True)
+                watch = StreamWatch(stream, session, progress)
+                try:
+                    job = TrainingJob(
+                        config=config,
+                        schema=config.source("train").schema(),
+                        data=StreamedData(feed=stream.feed()),
+                        run=session.run,
+                        num_threads=resources.rank_threads,
+                    )
+                    ranks = TrainingRanks(train_on_rank, job, resources, session.run.path)
+                    follow(ranks, session, progress, POLL_SECONDS, lambda: (stream.poll(0.0), watch.look()))
+                except KeyboardInterrupt:
+                    # The ranks take the end of the stream for the end of training, and leave a checkpoint.
+                    stream.stop()
+                    ranks.wait(3.0)
+                    raise
+                finally:
+                    watch.settle()
+                    stream.stop()
+                    session.seal_data(config.planned())
+            progress.update(phase="evaluating")
+            conclude(session)
+    return session

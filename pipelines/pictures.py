@@ -1,0 +1,314 @@
+"""Pictures of a run: fields beside their prediction, curves over time, errors, costs, spectra.
+
+Every function returns a Matplotlib `Figure` made without pyplot, so that nothing global is left behind and threads do
+not meet. Colours are those of Okabe and Ito (2008), told apart with every kind of colour vision.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from headrace.platform.fields import SampleSchema
+
+type Arrays = Mapping[str, np.ndarray]
+type Rows = Sequence[Mapping[str, Any]]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#6b7280"
+FIELD_MAP = "viridis"
+ERROR_MAP = "RdBu_r"
+# The samples of a picture, by their rank in error: a picture of the best one alone would flatter.
+RANKS = (("best", 0.0), ("median", 0.5), ("95th percentile", 0.95), ("worst", 1.0))
+# A positive field that spans more than this is shown on a logarithmic scale.
+LOG_SPAN = 50.0
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _panel(title: str, xlabel: str, ylabel: str, *, width: float = 5.4, height: float = 3.3) -> tuple[Figure, Axes]:
+    figure = _figure(width, height)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel(xlabel, fontsize=9.5)
+    axes.set_ylabel(ylabel, fontsize=9.5)
+    axes.tick_params(labelsize=9)
+    axes.grid(True, color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def ranked(errors: Float[np.ndarray, " samples"]) -> list[tuple[str, int]]:
+    """Best, median, 95th percentile and worst sample as (rank, row); a sample is named once, by its worst rank."""
+    order = np.argsort(errors, kind="stable")
+    rows = {int(order[round(share * (len(order) - 1))]): name for name, share in RANKS}
+    return [(name, row) for row, name in rows.items()]
+
+
+def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figure:
+    """Input, truth, prediction and error of the best, median, 95th-percentile and worst held-out sample.
+
+    Truth and prediction share their colours, the error's are symmetric about zero. The first channel of input and
+    output is shown, at the last time; of a 3-D grid the middle plane; a 1-D grid is drawn as lines.
+
+    Args:
+        arrays: inputs "n channels_in *grid", truth and prediction "n time channels_out *grid", index "n", level "n",
+            relative_l2 "n".
+        schema: names, units and extent, where they are known.
+    """
+    rows = ranked(arrays["relative_l2"])
+    dimensions = arrays["inputs"].ndim - 2
+    names = _names(schema)
+    columns = 3 if dimensions == 1 else 4
+    figure = _figure(3.0 * columns, (2.2 if dimensions == 1 else 2.65) * len(rows))
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (rank, row) in zip(axes, rows, strict=True):
+        field, truth = _plane(arrays["inputs"][row, 0]), _plane(arrays["truth"][row, -1, 0])
+        prediction = _plane(arrays["prediction"][row, -1, 0])
+        draw = _draw_lines if dimensions == 1 else _draw_maps
+        draw(figure, line, field, truth, prediction, schema)
+        line[0].set_ylabel(
+            f"{rank}: {100 * arrays['relative_l2'][row]:.2g} %\n{arrays['level'][row]}, sample {arrays['index'][row]}",
+            fontsize=9,
+        )
+    heads = [f"input: {names[0]}", f"truth: {names[1]}", "prediction", "prediction - truth"]
+    if dimensions == 1:
+        heads = [heads[0], f"{names[1]}: truth, prediction", heads[3]]
+    for head, top in zip(heads, axes[0], strict=True):
+        top.set_title(head, fontsize=10, fontweight="bold")
+    return figure
+
+
+def _names(schema: SampleSchema | None) -> tuple[str, str]:
+    if schema is None:
+        return "first channel", "first channel"
+    first = [fields[0] for fields in (schema.inputs, schema.outputs)]
+    source, target = (field.name + ("" if field.unit == "1" else f" [{field.unit}]") for field in first)
+    return source, target
+
+
+def _plane(field: np.ndarray) -> np.ndarray:
+    """A 1-D or 2-D field as it is; of a 3-D one the middle plane of the last axis."""
+    return field if field.ndim < 3 else field[..., field.shape[-1] // 2]
+
+
+def _draw_maps(
+    figure: Figure,
+    line: Sequence[Axes],
+    field: np.ndarray,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    schema: SampleSchema | None,
+) -> None:
+    low, high = float(min(truth.min(), prediction.min())), float(max(truth.max(), prediction.max()))
+    error = prediction - truth
+    bound = float(np.abs(error).max()) or 1.0
+    logarithmic = field.min() > 0 and field.max() > LOG_SPAN * field.min()
+    shown: list[tuple[np.ndarray, str, Normalize]] = [
+        (field, "cividis", LogNorm() if logarithmic else Normalize()),
+        (truth, FIELD_MAP, Normalize(low, high)),
+        (prediction, FIELD_MAP, Normalize(low, high)),
+        (error, ERROR_MAP, Normalize(-bound, bound)),
+    ]
+    extent = (0.0, schema.domain.extent[0], 0.0, schema.domain.extent[1]) if schema else None
+    for axes, (values, colours, norm) in zip(line, shown, strict=True):
+        # Axis 0 of an array is x: transposed and with the origin below, x points right and y up.
+        image = axes.imshow(values.T, origin="lower", cmap=colours, norm=norm, extent=extent, interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        bar = figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02)
+        bar.ax.tick_params(labelsize=7.5)
+        if not isinstance(norm, LogNorm):
+            bar.formatter.set_powerlimits((-2, 3))
+            bar.ax.yaxis.get_offset_text().set_fontsize(7.5)
+
+
+def _draw_lines(
+    figure: Figure,
+    line: Sequence[Axes],
+    field: np.ndarray,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    schema: SampleSchema | None,
+) -> None:
+    x = schema.domain.coordinates()[0] if schema else np.arange(len(field))
+    line[0].plot(x, field, color=GREY)
+    line[1].plot(x, truth, color=COLOURS[0], label="truth")
+    line[1].plot(x, prediction, color=COLOURS[1], linestyle="--", label="prediction")
+    line[1].legend(fontsize=8, frameon=False)
+    line[2].axhline(0, color="#d1d5db", linewidth=0.8)
+    line[2].plot(x, prediction - truth, color=COLOURS[1])
+    for axes in line:
+        axes.tick_params(labelsize=8)
+
+
+def series(rows: Rows, name: str, over: str = "seconds") -> tuple[np.ndarray, np.ndarray]:
+    """One metric as (x, y), over `seconds` or `step`; rows without either, or not finite, are left out."""
+    pairs = [(row[over], row[name]) for row in rows if row.get(name) is not None and row.get(over) is not None]
+    points = np.array(pairs, dtype=float).reshape(-1, 2)
+    points = points[np.isfinite(points).all(axis=1)]
+    points = points[np.argsort(points[:, 0], kind="stable")]
+    return points[:, 0], points[:, 1]
+
+
+def names_under(rows: Rows, prefix: str) -> list[str]:
+    """The metrics whose name starts with a prefix, sorted."""
+    return sorted({name for row in rows for name in row if name.startswith(prefix)})
+
+
+def smoothed(values: Float[np.ndarray, " points"], window: int) -> Float[np.ndarray, " points"]:
+    """The running median over `window` points, fewer at the ends: a single bad batch leaves no mark on it."""
+    half = window // 2
+    return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
+
+
+def training_loss(rows: Rows) -> Figure:
+    """The training loss over steps, with its running median when there is enough of it."""
+    figure, axes = _panel("Training loss", "step", "loss")
+    step, loss = series(rows, "train/loss", "step")
+    axes.plot(step, loss, color=COLOURS[0], linewidth=0.8, alpha=0.35 if len(loss) > 40 else 1.0)
+    if len(loss) > 40:
+        axes.plot(step, smoothed(loss, len(loss) // 20), color=COLOURS[0], linewidth=2.0, label="running median")
+        axes.legend(fontsize=8.5, frameon=False)
+    if (loss > 0).all():
+        axes.set_yscale("log")
+    return figure
+
+
+def validation_error(rows: Rows, metric: str = "relative_l2") -> Figure:
+    """The validation error over steps: all samples, and each difficulty level."""
+    figure, axes = _panel("Validation error", "step", metric.replace("_", " "))
+    total = f"validation/{metric}"
+    for number, name in enumerate(names_under(rows, f"{total}/")):
+        step, error = series(rows, name, "step")
+        colour = COLOURS[(number + 1) % len(COLOURS)]
+        axes.plot(step, error, color=colour, linewidth=1.2, marker=".", label=name.removeprefix(f"{total}/"))
+    step, error = series(rows, total, "step")
+    axes.plot(step, error, color=COLOURS[0], linewidth=2.4, marker="o", markersize=4, label="all")
+    if (error > 0).all():
+        axes.set_yscale("log")
+    axes.legend(fontsize=8.5, frameon=False)
+    return figure
+
+
+def stream_curve(rows: Rows, names: Mapping[str, str], title: str, ylabel: str) -> Figure:
+    """Some metrics of the stream over time, from zero.
+
+    Args:
+        rows: the metrics.
+        names: what each metric is called in the legend.
+        title: the heading.
+        ylabel: the quantity and its unit.
+    """
+    figure, axes = _panel(title, "seconds since the start", ylabel, height=2.7)
+    for number, (name, label) in enumerate(names.items()):
+        seconds, values = series(rows, name)
+        if len(values):
+            axes.plot(seconds, values, color=COLOURS[number], linewidth=1.8, label=label)
+    axes.set_ylim(bottom=0)
+    if len(names) > 1:
+        axes.legend(fontsize=8.5, frameon=False)
+    return figure
+
+
+def error_distribution(arrays: Arrays) -> Figure:
+    """The error of each pictured sample per level, with the quartiles."""
+    levels = sorted(set(arrays["level"].tolist()))
+    figure, axes = _panel("Held-out error of each sample", "relative L2 error", "", height=0.8 + 0.65 * len(levels))
+    groups = [arrays["relative_l2"][arrays["level"] == level] for level in levels]
+    axes.boxplot(
+        groups,
+        orientation="horizontal",
+        widths=0.55,
+        showfliers=False,
+        medianprops={"color": "#111827", "linewidth": 1.6},
+        boxprops={"color": GREY},
+        whiskerprops={"color": GREY},
+        capprops={"color": GREY},
+    )
+    rng = np.random.default_rng(0)  # scatter, so that equal errors do not hide each other
+    for place, (group, colour) in enumerate(zip(groups, _cycle(len(groups)), strict=True), start=1):
+        offset = rng.uniform(-0.16, 0.16, len(group))
+        axes.plot(group, place + offset, linestyle="", marker="o", markersize=3.5, alpha=0.6, color=colour)
+    axes.set_xscale("log")
+    axes.set_yticks(
+        range(1, len(levels) + 1), [f"{name} ({len(group)})" for name, group in zip(levels, groups, strict=True)]
+    )
+    axes.invert_yaxis()
+    return figure
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[number % len(COLOURS)] for number in range(count)]
+
+
+def solver_cost(cost: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """CPU seconds that the solvers spent per level, failed samples included, with the cost of a stored sample."""
+    levels = list(cost)
+    figure, axes = _panel("Solver cost", "CPU seconds, failures included", "", height=0.9 + 0.45 * len(levels))
+    seconds = [float(cost[level]["cpu_seconds"]) for level in levels]
+    bars = axes.barh(levels, seconds, color=_cycle(len(levels)), height=0.6)
+    labels = []
+    for level, spent in zip(levels, seconds, strict=True):
+        stored = cost[level]["samples"]
+        labels.append(f"{1000 * spent / stored:.3g} ms a sample" if stored else "none stored")
+    axes.bar_label(bars, labels, padding=4, fontsize=8.5)
+    axes.set_xlim(0, 1.45 * max([*seconds, 1e-9]))
+    axes.grid(False, axis="y")
+    axes.invert_yaxis()
+    return figure
+
+
+def radial_spectrum(
+    fields: Float[np.ndarray, " samples *grid"], periodic: Sequence[bool]
+) -> tuple[Float[np.ndarray, " bands"], Float[np.ndarray, " bands"]]:
+    """The energy of a field in bands of wavenumber, averaged over samples.
+
+    A Hann window, scaled to keep the mean square, is laid over each axis that is not periodic: the jump between its
+    ends would otherwise fill all wavenumbers.
+
+    Args:
+        fields: real fields.
+        periodic: whether each axis wraps around.
+
+    Returns:
+        Wavenumbers k = 0, 1, ... in periods per domain, and the energy of the modes with k - 1/2 <= |k| < k + 1/2. By
+        Parseval's identity the bands up to the corner of the grid add up to the mean square of the (windowed) field.
+    """
+    shape = fields.shape[1:]
+    for axis, (size, wraps) in enumerate(zip(shape, periodic, strict=True), start=1):
+        if not wraps:
+            window = np.hanning(size + 2)[1:-1]
+            window = window / np.sqrt(np.mean(window**2))
+            fields = fields * np.expand_dims(window, [other for other in range(fields.ndim) if other != axis])
+    points = int(np.prod(shape))
+    energy = np.mean(np.abs(np.fft.fftn(fields, axes=range(1, fields.ndim))) ** 2, axis=0) / points**2
+    wavenumbers = np.meshgrid(*(np.fft.fftfreq(size, 1 / size) for size in shape), indexing="ij")
+    band = np.rint(np.sqrt(sum(k**2 for k in wavenumbers))).astype(int)
+    summed = np.bincount(band.ravel(), weights=energy.ravel())
+    return np.arange(len(summed)), summed
+
+
+def energy_spectrum(arrays: Arrays, schema: SampleSchema | None = None) -> Figure:
+    """Radially averaged energy of truth, prediction and error (first output channel, last time) up to Nyquist."""
+    figure, axes = _panel("Energy spectrum", "wavenumber [periods per domain]", "energy")
+    truth = np.asarray(arrays["truth"][:, -1, 0], dtype=float)
+    prediction = np.asarray(arrays["prediction"][:, -1, 0], dtype=float)
+    periodic = schema.domain.periodic if schema else (False,) * (truth.ndim - 1)
+    lines = (("truth", truth, "-"), ("prediction", prediction, "--"), ("error", prediction - truth, ":"))
+    for number, (label, fields, style) in enumerate(lines):
+        k, energy = radial_spectrum(fields, periodic)
+        kept = slice(1, min(truth.shape[1:]) // 2 + 1)
+        axes.loglog(k[kept], np.maximum(energy[kept], 1e-300), style, color=COLOURS[number], linewidth=1.9, label=label)
+    axes.legend(fontsize=8.5, frameon=False)
+    return figure

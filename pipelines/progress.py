@@ -1,0 +1,116 @@
+"""What a user sees while a run goes on: bars on a terminal, a line now and then elsewhere."""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """What is known of a run at one moment; None where nothing is known yet."""
+
+    phase: str = "starting"
+    stored: int = 0
+    failed: int = 0
+    planned: int = 0
+    samples_per_second: float | None = None
+    fill: float | None = None
+    reuse: float | None = None
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    error: float | None = None
+    seconds_left: float | None = None
+
+    def line(self) -> str:
+        """The state in one line."""
+        parts = [self.phase, f"{self.stored}/{self.planned} samples"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.samples_per_second is not None:
+            parts.append(f"{self.samples_per_second:.0f} solved/s")
+        if self.fill is not None:
+            parts.append(f"reservoir {100 * self.fill:.0f} % full")
+        if self.reuse is not None:
+            parts.append(f"each used {self.reuse:.1f}x")
+        if self.steps:
+            parts.append(f"step {self.step}/{self.steps}")
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.4f}")
+        if self.error is not None:
+            parts.append(f"validation error {self.error:.4f}")
+        if self.seconds_left is not None:
+            parts.append(f"{self.seconds_left:.0f} s left")
+        return " · ".join(parts)
+
+
+class RunProgress:
+    """Shows a run's state. Use as a context manager."""
+
+    seconds_between_lines = 15.0
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.state = RunState()
+        self._last_line = 0.0
+        self._live: Live | None = None
+        columns = (
+            TextColumn("[bold]{task.description:<9}"),
+            BarColumn(bar_width=40),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._bars = Progress(*columns, TimeRemainingColumn(), console=console)
+        self._samples: TaskID | None = None
+        self._steps: TaskID | None = None
+
+    def __enter__(self) -> "RunProgress":
+        if self._console.is_terminal:
+            self._live = Live(self._view(), console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, **changes: object) -> None:
+        """Change the state and show it."""
+        before = self.state.phase
+        self.state = replace(self.state, **changes)  # type: ignore[arg-type]
+        if self._live is not None:
+            self._live.update(self._view())
+        elif before != self.state.phase or time.monotonic() - self._last_line > self.seconds_between_lines:
+            self._last_line = time.monotonic()
+            self._console.print(self.state.line(), highlight=False)
+
+    def _view(self) -> Group:
+        state = self.state
+        if state.planned:
+            if self._samples is None:
+                self._samples = self._bars.add_task("samples", total=state.planned, note="")
+            rate = "" if state.samples_per_second is None else f"{state.samples_per_second:.0f} solved/s"
+            failed = f" {state.failed} failed" if state.failed else ""
+            self._bars.update(self._samples, completed=state.stored, total=state.planned, note=rate + failed)
+        if state.steps:
+            if self._steps is None:
+                self._steps = self._bars.add_task("training", total=state.steps, note="")
+            loss = "waiting for samples" if state.loss is None else f"loss {state.loss:.4f}"
+            error = "" if state.error is None else f" · validation error {state.error:.4f}"
+            self._bars.update(self._steps, completed=state.step, total=state.steps, note=loss + error)
+        notes = [state.phase]
+        if state.fill is not None:
+            notes.append(f"reservoir {100 * state.fill:.0f} % full")
+        if state.reuse is not None:
+            notes.append(f"each sample used {state.reuse:.1f} times so far")
+        return Group(self._bars, Text(" · ".join(notes), style="dim"))

@@ -1,0 +1,339 @@
+"""The page of a run: one HTML file that holds everything it shows and asks nothing of the network."""
+
+import base64
+import io
+import json
+import logging
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import ChainableUndefined, Environment, PackageLoader, Undefined
+from matplotlib.figure import Figure
+
+from headrace.pipelines import pictures
+from headrace.platform.fields import SampleSchema
+
+log = logging.getLogger(__name__)
+
+METRIC_NAMES = {
+    "relative_l2": "relative L2",
+    "relative_h1": "relative H1",
+    "relative_l1": "relative L1",
+    "relative_linf": "relative L∞",
+    "vrmse": "VRMSE (1 = predicting the mean)",
+}
+MAX_FAILURES = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """All that a run's folder holds for its page; a part that is missing or broken is empty and named in `missing`."""
+
+    path: Path
+    run: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe_text: str = ""
+    metrics: Sequence[Mapping[str, Any]] = ()
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> SampleSchema | None:
+        """What the samples are, when the run has written it down."""
+        try:
+            return SampleSchema.from_json(self.run["schema"])
+        except (KeyError, ValueError):
+            return None
+
+    @property
+    def errors(self) -> Mapping[str, Mapping[str, Any]]:
+        """Held-out errors per level, `all` first."""
+        levels: Mapping[str, Mapping[str, Any]] = self.evaluation.get("levels") or self.run.get("errors") or {}
+        return {name: levels[name] for name in sorted(levels, key=lambda name: (name != "all", name))}
+
+
+def read_run(directory: Path) -> RunRecord:
+    """Read what there is of a run; never fails for a part that is not there."""
+    missing: list[str] = []
+
+    def part[T](name: str, read: Callable[[Path], T], empty: T) -> T:
+        try:
+            return read(directory / name)
+        except FileNotFoundError:
+            missing.append(f"{name} is not there")
+        except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+            missing.append(f"{name} cannot be read: {error}")
+        return empty
+
+    recipe_text = part("recipe.yaml", lambda path: path.read_text(encoding="utf-8"), "")
+    return RunRecord(
+        path=directory,
+        run=part("run.json", _read_mapping, {}),
+        recipe_text=recipe_text,
+        recipe=part("recipe.yaml", lambda path: _mapping(yaml.safe_load(path.read_text(encoding="utf-8"))), {}),
+        metrics=part("metrics.jsonl", _read_lines, []),
+        evaluation=part("evaluation.json", _read_mapping, {}),
+        arrays=part("evaluation.npz", _read_arrays, {}),
+        missing=tuple(dict.fromkeys(missing)),
+    )
+
+
+def write_report(directory: Path) -> Path:
+    """Write `report.html` into a run's folder, and each of its pictures into `pictures/` there.
+
+    Args:
+        directory: the run's folder; whatever is missing in it is named on the page.
+
+    Returns:
+        The path of the page.
+    """
+    record = read_run(directory)
+    folder = directory / "pictures"
+    inlined: dict[str, str] = {}
+    for name, figure in figures(record):
+        folder.mkdir(exist_ok=True)
+        figure.savefig(folder / f"{name}.png", format="png")
+        inlined[name] = _inlined(figure, vector=name != "predictions")
+    environment = Environment(
+        loader=PackageLoader("headrace.pipelines"),
+        autoescape=True,
+        undefined=ChainableUndefined,  # a run that ended early lacks anything
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "duration": duration, "quantity": quantity}
+    page = environment.get_template("report.html").render(context(record), pictures=inlined)
+    path = directory / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
+    """Every picture that the run has the numbers for, by name; one that cannot be drawn is left out with a warning."""
+    rows, arrays, schema = record.metrics, record.arrays, record.schema
+    present = {name for row in rows for name, value in row.items() if value is not None}
+    wanted: list[tuple[str, bool, Callable[[], Figure]]] = [
+        ("loss", "train/loss" in present, lambda: pictures.training_loss(rows)),
+        ("validation", "validation/relative_l2" in present, lambda: pictures.validation_error(rows)),
+        ("predictions", bool(arrays), lambda: pictures.prediction_grid(arrays, schema)),
+        ("distribution", bool(arrays), lambda: pictures.error_distribution(arrays)),
+        ("spectrum", bool(arrays), lambda: pictures.energy_spectrum(arrays, schema)),
+        ("cost", bool(record.run.get("cost")), lambda: pictures.solver_cost(record.run["cost"])),
+    ]
+    for name, (title, ylabel, lines) in STREAM_CURVES.items():
+        shown = {key: label for key, label in lines.items() if key in present}
+        draw = lambda shown=shown, title=title, ylabel=ylabel: pictures.stream_curve(rows, shown, title, ylabel)  # noqa: E731
+        wanted.append((name, bool(shown), draw))
+    for name, possible, draw in wanted:
+        if possible:
+            try:
+                yield name, draw()
+            except (KeyError, ValueError, IndexError, TypeError) as error:  # a run's page is written whatever it holds
+                log.warning("the picture %s of %s is left out: %s", name, record.path, error)
+
+
+# Pictures of the stream: heading, quantity, and each metric with its name in the legend.
+STREAM_CURVES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "rate": (
+        "Samples a second",
+        "samples / s",
+        {"stream/samples_per_second": "solved", "train/samples_per_second": "trained on"},
+    ),
+    "fill": ("Reservoir fill", "share of its capacity", {"stream/fill": "fill"}),
+    "reuse": ("Reuse", "times trained on, mean", {"stream/reuse": "reuse"}),
+    "age": ("Age of the samples", "seconds in the reservoir, mean", {"stream/age_seconds": "age"}),
+    "wait": ("Trainer waiting for data", "share of the time", {"train/wait_share": "waiting"}),
+}
+
+
+def context(record: RunRecord) -> dict[str, Any]:
+    """All that the template shows, computed."""
+    run = record.run
+    cost = {level: {**NO_COST, **spent} for level, spent in (run.get("cost") or {}).items()}
+    training = run.get("training") or {}
+    return {
+        "record": record,
+        "run": run,
+        "name": run.get("name") or record.path.name,
+        "status": run.get("status") or "unknown",
+        "command": run.get("command") or "run",
+        "started": _when(run.get("started")),
+        "seconds": run.get("seconds"),
+        "samples": run.get("samples") or {},
+        "splits": run.get("splits") or {},
+        "asked": asked(record.recipe),
+        "errors": record.errors,
+        "metrics": [name for name in record.evaluation.get("metrics", ["relative_l2"]) if name in METRIC_NAMES],
+        "metric_names": METRIC_NAMES,
+        "split": record.evaluation.get("split", "test"),
+        "cost": cost,
+        "cost_total": cost_total(cost),
+        "training": training,
+        "phases": run.get("phases") or {},
+        "stream": stream_summary(record.metrics, training),
+        "failures": (run.get("failures") or [])[:MAX_FAILURES],
+        "num_failed": (run.get("samples") or {}).get("failed") or 0,
+        "versions": run.get("versions") or {},
+        "git": run.get("git"),
+        "machine": run.get("machine") or {},
+        "tracking": run.get("tracking") or {},
+        "seed": record.recipe.get("seed"),
+        "commands": commands(record),
+        "num_pictured": len(record.arrays.get("index", ())),
+    }
+
+
+def asked(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The recipe in a few lines: what a reader wants to know before any number."""
+    data, solver = _mapping(recipe.get("data")), _mapping(recipe.get("solver"))
+    training, surrogate = _mapping(recipe.get("training")), _mapping(recipe.get("surrogate"))
+    lines: list[tuple[str, str]] = []
+    if data:
+        lines.append(("Problem", _spec(data.get("problem"))))
+        mix = _mapping(data.get("mix"))
+        total = sum(mix.values()) or 1
+        lines.append(("Mix", ", ".join(f"{level} {100 * weight / total:.0f} %" for level, weight in mix.items())))
+        counts = [f"{data[key]} {word}" for key, word in SPLITS.items() if data.get(key)]
+        lines.append(("Samples", ", ".join(counts)))
+        lines.append(("Solver", f"{_spec(solver.get('method'))}, relative residual {solver.get('rtol', 'by default')}"))
+    if surrogate:
+        lines.append(("Surrogate", _spec(surrogate)))
+    if training:
+        lines.append(("Training", f"{training.get('steps')} steps of {training.get('batch_size')} samples a rank"))
+        parts = [_spec(training.get(part)) for part in ("loss", "optimizer", "schedule") if training.get(part)]
+        lines.append(("Optimisation", "; ".join(parts)))
+    return [(name, text) for name, text in lines if text]
+
+
+NO_COST: dict[str, Any] = {
+    "samples": 0,
+    "failed": 0,
+    "cpu_seconds": 0.0,
+    "wall_seconds": 0.0,
+    "iterations": 0,
+    "methods": {},
+}
+SPLITS = {"samples": "for training", "validation": "for validation", "test": "for the test"}
+
+
+def cost_total(cost: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The solvers' cost of all levels together."""
+    methods: Counter[str] = Counter()
+    for level in cost.values():
+        methods.update(level["methods"])
+    total = {key: sum(level[key] for level in cost.values()) for key in NO_COST if key != "methods"}
+    return {**total, "methods": dict(methods)}
+
+
+def stream_summary(rows: pictures.Rows, training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How well solvers and trainer kept up with each other."""
+    lines: list[tuple[str, str]] = []
+    rate = pictures.series(rows, "stream/samples_per_second")[1]
+    if len(rate):
+        lines.append(("Solved, median", f"{np.median(rate):.3g} samples / s"))
+    if training.get("samples_per_second") is not None:
+        lines.append(("Trained on", f"{training['samples_per_second']:.3g} samples / s"))
+    if training.get("wait_share") is not None:
+        lines.append(("Trainer waited for data", percent(training["wait_share"])))
+    if training.get("reuse") is not None:
+        lines.append(("Uses of a sample, mean", f"{training['reuse']:.3g}"))
+    for name, word, unit in (
+        ("stream/fill", "Reservoir fill, last", ""),
+        ("stream/age_seconds", "Age, last mean", " s"),
+    ):
+        values = pictures.series(rows, name)[1]
+        if len(values):
+            lines.append((word, f"{values[-1]:.3g}{unit}" if unit else percent(values[-1])))
+    return lines
+
+
+def commands(record: RunRecord) -> list[str]:
+    """What to type to get the run, its page and its errors again."""
+    folder = shlex.quote(str(record.path))
+    command = record.run.get("command") or "run"
+    recipe = shlex.quote(str(record.path / "recipe.yaml"))
+    data = f" --data {shlex.quote(str(record.run['data_folder']))}" if record.run.get("data_folder") else ""
+    again = f"headrace {command if command in ('run', 'generate', 'train') else 'run'} {recipe}{data}"
+    git = record.run.get("git") or {}
+    checkout = [f"git checkout {git['commit']}"] if git.get("commit") else []
+    return [*checkout, again, f"headrace evaluate {folder}", f"headrace report {folder}"]
+
+
+def percent(share: float | Undefined | None) -> str:
+    """A share with three digits, in percent."""
+    return "–" if share is None or isinstance(share, Undefined) else f"{100 * share:.3g} %"
+
+
+def quantity(value: float | int | Undefined | None) -> str:
+    """A number as one reads it: whole ones whole, others with three digits."""
+    if value is None or isinstance(value, Undefined):
+        return "–"
+    return f"{value:,}" if isinstance(value, int) or float(value).is_integer() else f"{value:,.3g}"
+
+
+def duration(seconds: float | Undefined | None) -> str:
+    """A time span in the unit that suits it."""
+    if seconds is None or isinstance(seconds, Undefined):
+        return "–"
+    if seconds < 0.1:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def _inlined(figure: Figure, vector: bool) -> str:
+    """The figure as a data address: curves as SVG, which stays sharp; fields as PNG, which stays small."""
+    buffer = io.BytesIO()
+    kind = "svg" if vector else "png"
+    # Without a date two pages of the same run are the same.
+    figure.savefig(buffer, format=kind, metadata={"Date": None} if vector else None)
+    mime = "image/svg+xml" if vector else "image/png"
+    return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _spec(value: Any) -> str:
+    """`kind (key value, ...)` of a spec's plain values."""
+    if not isinstance(value, Mapping):
+        return "" if value is None else str(value)
+    rest = [f"{key} {item}" for key, item in value.items() if key != "kind" and isinstance(item, int | float | str)]
+    return str(value.get("kind", "")) + (f" ({', '.join(rest)})" if rest else "")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _when(text: str | None) -> str:
+    try:
+        return datetime.fromisoformat(text or "").strftime("%Y-%m-%d %H:%M:%S %Z").strip()
+    except ValueError:
+        return text or "unknown"
+
+
+def _read_mapping(path: Path) -> Mapping[str, Any]:
+    return _mapping(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _read_lines(path: Path) -> list[Mapping[str, Any]]:
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(_mapping(json.loads(line)))
+        except ValueError:
+            continue  # the last line of a run that was killed
+    return rows
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in ("inputs", "truth", "prediction", "index", "level", "relative_l2")}

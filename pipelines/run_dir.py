@@ -1,0 +1,159 @@
+"""The folder of a run: where everything is, and how a run is found and written without losing another."""
+
+import contextlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from headrace.platform.errors import Fault, InputError
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths inside a run's folder."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The full recipe, every default written out."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def summary(self) -> Path:
+        """What the run came to."""
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics over time, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def ledger(self) -> Path:
+        """Which samples are planned, leased, stored, failed."""
+        return self.path / "ledger.sqlite"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self.checkpoints / "last.pt"
+
+    @property
+    def training(self) -> Path:
+        """What training came to, written by rank 0."""
+        return self.path / "training.json"
+
+    @property
+    def report(self) -> Path:
+        """The page that tells of the run."""
+        return self.path / "report.html"
+
+    def data(self, split: str) -> Path:
+        """The data set directory of a split."""
+        return self.path / "data" / split
+
+    @classmethod
+    def unusable(cls, out: Path | None) -> list[Fault]:
+        """What stands against making a run's folder at `out` (None: below `runs/`); makes nothing."""
+        expected = "a new or empty folder that can be written"
+        if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            return [Fault(where="--out", value=str(out), expected=expected, advice="Nothing is overwritten.")]
+        parent = (out if out is not None else RUNS).absolute()
+        while not parent.exists():
+            parent = parent.parent
+        if not (parent.is_dir() and os.access(parent, os.W_OK)):
+            return [
+                Fault(where="--out", value=str(out or RUNS), expected=expected, advice=f"{parent} cannot be written.")
+            ]
+        return []
+
+    @classmethod
+    def create(cls, name: str, out: Path | None) -> "RunDir":
+        """A new folder: `out`, or `runs/NAME-TIME` with a number behind it if that is taken."""
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            return cls(out.resolve())
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        for number in itertools.count(1):
+            path = RUNS / (f"{name}-{stamp}" if number == 1 else f"{name}-{stamp}-{number}")
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(parents=True)
+                break
+        return cls(path.resolve())
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDir":
+        """The folder of an earlier run.
+
+        Raises:
+            InputError: there is no run in it.
+        """
+        run = cls(path.resolve())
+        if not run.summary.is_file():
+            raise InputError.single(
+                str(path), "not a run", "a folder that `headrace run` or `headrace train` made, with a run.json in it"
+            )
+        return run
+
+    def read_summary(self) -> dict[str, Any]:
+        """The summary.
+
+        Raises:
+            InputError: it is not JSON.
+        """
+        try:
+            summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError.single(str(self.summary), "unreadable", "the JSON of a run", str(error)) from error
+        return summary
+
+
+def data_sets(directory: Path) -> dict[str, Path]:
+    """The data sets in a folder by name; a run's folder, or one that holds data sets, or a data set itself."""
+    base = directory / "data" if (directory / "data").is_dir() else directory
+    if any(base.glob("shard-*.zarr")):
+        return {base.name: base}
+    return {path.name: path for path in sorted(base.glob("*")) if any(path.glob("shard-*.zarr"))}
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    temporary = path.with_suffix(path.suffix + ".part")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, default=str)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class MetricsLog:
+    """Appends metrics to `metrics.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+        self._started = time.time()
+
+    def write(self, metrics: Mapping[str, float], step: int | None = None, at: float | None = None) -> float:
+        """Write one line; returns its time since the start of the run [s]."""
+        seconds = (time.time() if at is None else at) - self._started
+        self._file.write(json.dumps({"seconds": round(seconds, 3), "step": step, **metrics}) + "\n")
+        self._file.flush()
+        return seconds
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

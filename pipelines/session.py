@@ -1,0 +1,173 @@
+"""A run from its folder to its summary: what `run`, `generate` and `train` have in common."""
+
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from headrace.pipelines.config import RunConfig
+from headrace.pipelines.report import write_report
+from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
+from headrace.platform import provenance
+from headrace.platform.errors import InputError
+from headrace.platform.ledger import Counts
+from headrace.platform.sample import Failure, Provenance
+from headrace.platform.stored import StoredSamples, write_manifest
+from headrace.platform.tracking import Tracker, check_reachable
+
+log = logging.getLogger(__name__)
+
+
+def preflight(config: RunConfig, out: Path | None) -> None:
+    """Look, before anything starts, whether a run could write its results.
+
+    Raises:
+        InputError: the tracking server does not answer, or the output folder is taken or cannot be written.
+    """
+    faults = [*check_reachable(config.tracking), *RunDir.unusable(out)]
+    if faults:
+        raise InputError(faults)
+
+
+class Session:
+    """Opens a run's folder and tracking, takes its metrics, and always leaves a summary behind."""
+
+    def __init__(self, config: RunConfig, command: str, out: Path | None) -> None:
+        self.config = config
+        self.run = RunDir.create(config.name, out)
+        self._started = time.time()
+        self._phases: dict[str, float] = {}
+        self.run.recipe.write_text(config.to_yaml(), encoding="utf-8")
+        self.summary: dict[str, Any] = {
+            "name": config.name,
+            "command": command,
+            "run_id": self.run.path.name,
+            "status": "running",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "samples": {"planned": 0, "stored": 0, "failed": 0, "duplicates": 0},
+            "errors": {},
+            "versions": provenance.versions(),
+            "git": provenance.git_state(Path(__file__).parent),
+            "machine": provenance.machine(),
+        }
+        self.write_summary()
+        self._metrics = MetricsLog(self.run.metrics)
+        with self.phase("tracking"):
+            self.tracker = Tracker.start(
+                config.tracking,
+                run_name=self.run.path.name,
+                config=config.model_dump(mode="json"),
+                tags={"headrace.command": command, "headrace.folder": str(self.run.path)},
+                recipe_text=config.to_yaml(),
+            )
+        self.summary["tracking"] = {
+            "uri": self.tracker.uri,
+            "run_id": self.tracker.run_id,
+            "url": self.tracker.url,
+        }
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the block's wall time under a name [s]."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._phases[name] = self._phases.get(name, 0.0) + time.monotonic() - started
+
+    def record(self, metrics: Mapping[str, float], step: int | None = None, at: float | None = None) -> None:
+        """Take metrics at a step, or at a moment when there is no step."""
+        seconds = self._metrics.write(metrics, step, at)
+        self.tracker.log_metrics(metrics, step=step, seconds=seconds)
+
+    def write_summary(self) -> None:
+        """Bring `run.json` up to date."""
+        self.summary["seconds"] = round(time.time() - self._started, 3)
+        self.summary["phases"] = {name: round(seconds, 3) for name, seconds in self._phases.items()}
+        write_json(self.run.summary, self.summary)
+
+    def count_samples(self, counts: Mapping[str, Counts], failures: Mapping[str, Sequence[Failure]]) -> None:
+        """Put into the summary how many samples there are, and what each level has cost."""
+        keys = ("planned", "stored", "failed", "duplicates")
+        self.summary["samples"] = {key: sum(getattr(split, key) for split in counts.values()) for key in keys}
+        self.summary["splits"] = {
+            name: {key: getattr(split, key) for key in keys} for name, split in counts.items()
+        }
+        self.summary["failures"] = [
+            {"split": split, "index": failure.index, "level": failure.level, "reason": failure.reason}
+            for split, failed in failures.items()
+            for failure in failed
+        ][:50]
+        self.summary["cost"] = cost_per_level(self.run, failures)
+
+    def seal_data(self, splits: Iterable[str]) -> None:
+        """Write the manifest of every split that holds samples."""
+        for split in splits:
+            if any(self.run.data(split).glob("shard-*.zarr")):
+                write_manifest(self.run.data(split))
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Close the run however the block ends: finished, failed with its reason, or interrupted."""
+        status = "failed"
+        try:
+            yield
+            status = "finished"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        except Exception as error:
+            self.summary["reason"] = str(error)
+            raise
+        finally:
+            self.summary["status"] = status
+            self.write_summary()
+            write_report(self.run.path)
+            self.tracker.log_file(self.run.report)
+            self.tracker.log_file(self.run.summary)
+            self.tracker.finish(status)
+            self._metrics.close()
+
+
+def cost_per_level(run: RunDir, failures: Mapping[str, Sequence[Failure]]) -> dict[str, dict[str, Any]]:
+    """Solver seconds, iterations and methods per difficulty level over all splits, failed samples included.
+
+    Args:
+        run: the run whose stored samples are counted.
+        failures: the failed samples of every split.
+    """
+    cost: dict[str, dict[str, Any]] = defaultdict(
+        lambda: {
+            "samples": 0,
+            "failed": 0,
+            "cpu_seconds": 0.0,
+            "wall_seconds": 0.0,
+            "iterations": 0,
+            "methods": Counter(),
+        }
+    )
+    for split, failed in failures.items():
+        for sample in stored_provenance(run.data(split)):
+            entry = cost[sample.level]
+            entry["samples"] += 1
+            entry["cpu_seconds"] += sample.cpu_seconds
+            entry["wall_seconds"] += sample.wall_seconds
+            entry["iterations"] += sample.num_iterations
+            entry["methods"][sample.solver] += 1
+        for failure in failed:
+            entry = cost[failure.level]
+            entry["failed"] += 1
+            entry["cpu_seconds"] += failure.cpu_seconds
+            entry["wall_seconds"] += failure.wall_seconds
+    return {level: {**entry, "methods": dict(entry["methods"])} for level, entry in sorted(cost.items())}
+
+
+def stored_provenance(directory: Path) -> tuple[Provenance, ...]:
+    """Where the stored samples of a data set came from; empty when nothing is stored."""
+    if not any(directory.glob("shard-*.zarr")):
+        return ()
+    return StoredSamples.open(directory).read_all().provenance

@@ -1,0 +1,184 @@
+"""Training: what every rank does, and `headrace train` on stored data."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from headrace.pipelines.config import RunConfig
+from headrace.pipelines.evaluate import conclude
+from headrace.pipelines.progress import RunProgress
+from headrace.pipelines.run_dir import RunDir, data_sets, write_json
+from headrace.pipelines.session import Session, preflight
+from headrace.platform.cluster import RankContext, TrainingRanks, connected, fit_resources
+from headrace.platform.errors import InputError, RunFailed
+from headrace.platform.fields import SampleSchema
+from headrace.platform.stored import StoredSamples
+from headrace.platform.stream import StreamFeed
+from headrace.surrogates.datamodule import StoredDataModule, StreamDataModule
+from headrace.surrogates.fit import fit
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedData:
+    """Training data that solvers are still making."""
+
+    feed: StreamFeed
+
+    def open(self, context: RankContext) -> StreamDataModule:
+        """The data module of a rank; waits for the held-out samples."""
+        reader = self.feed.claim(context.rank, context.node)
+        return StreamDataModule(pull=reader.pull, validation=self.feed.held_out("validation"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredData:
+    """Training data that lie in data set directories."""
+
+    train: Path
+    validation: Path
+
+    def open(self, context: RankContext) -> StoredDataModule:
+        """The data module of a rank."""
+        return StoredDataModule(
+            samples=StoredSamples.open(self.train).read_all(), validation=StoredSamples.open(self.validation).read_all()
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """Everything that a rank needs to know."""
+
+    config: RunConfig
+    schema: SampleSchema
+    data: StreamedData | StoredData
+    run: RunDir
+    num_threads: int
+
+
+def train_on_rank(context: RankContext, job: TrainingJob) -> None:
+    """Train on one rank; rank 0 reports metrics, writes checkpoints and what training came to."""
+    training, surrogate = job.config.training, job.config.surrogate
+    assert training is not None and surrogate is not None
+    result = fit(
+        surrogate=surrogate,
+        training=training,
+        schema=job.schema,
+        data=job.data.open(context),
+        seed=job.config.seed,
+        report=context.report,
+        checkpoint_dir=job.run.checkpoints,
+        num_threads=job.num_threads,
+        accelerator=context.accelerator,
+        strategy=context.strategy,
+        plugins=context.plugins,
+    )
+    if context.rank == 0:
+        write_json(job.run.training, {**asdict(result), "ranks": context.world_size})
+
+
+
+
+def follow(
+    ranks: TrainingRanks,
+    session: Session,
+    progress: RunProgress,
+    poll_seconds: float,
+    look: Callable[[], object] = lambda: None,
+) -> None:
+    """Wait for the ranks; record and show what they report, and call `look` in between.
+
+    Raises:
+        RunFailed: a rank failed.
+    """
+    assert session.config.training is not None
+    steps = session.config.training.steps
+    first: tuple[float, int] | None = None
+    ended = False
+    while not ended:
+        ended = ranks.wait(poll_seconds)
+        look()
+        for report in ranks.drain():
+            session.record(report.metrics, report.step, report.time)
+            if report.step is None:
+                continue
+            first = first or (report.time, report.step)
+            done = report.step - first[1]
+            left = (report.time - first[0]) / done * (steps - report.step) if done else None
+            progress.update(
+                phase="streaming and training",
+                step=report.step,
+                loss=report.metrics.get("train/loss", progress.state.loss),
+                error=report.metrics.get("validation/relative_l2", progress.state.error),
+                seconds_left=left,
+            )
+    if not session.run.checkpoint.is_file():
+        raise RunFailed("training ended before its first step: no samples came. See the failures in run.json.")
+    session.summary["training"] = json.loads(session.run.training.read_text(encoding="utf-8"))
+
+
+def locate_data(directory: Path) -> dict[str, Path]:
+    """The data sets to train on by role: `train`, `validation`, and every test set under its own name.
+
+    Without a validation set the first test set draws the curves; nothing is selected by them.
+
+    Raises:
+        InputError: there is no training set, or nothing held out.
+    """
+    sets = data_sets(directory)
+    train = next((path for name, path in sets.items() if name.split("_")[0] == "train"), None)
+    tests = {name: path for name, path in sets.items() if name.split("_")[0] == "test"}
+    if train is None or not tests:
+        raise InputError.single(
+            "--data",
+            str(directory),
+            "a folder with data sets named train and test (or train_16, test_16, ...)",
+            f"Found: {', '.join(sets) or 'none'}. `headrace generate` and `headrace import` write such folders.",
+        )
+    if "validation" not in sets:
+        log.info("no validation set in %s: the curves use %s, by which nothing is selected", directory, next(iter(tests)))
+    return {"train": train, "validation": sets.get("validation", next(iter(tests.values()))), **tests}
+
+
+def train(config: RunConfig, data: Path, out: Path | None, console: Console) -> Session:
+    """Train on stored samples and evaluate on the folder's test sets.
+
+    Raises:
+        InputError: the data do not fit the recipe, or the output, tracking server or cluster cannot be used.
+        RunFailed: a rank failed.
+    """
+    assert config.training is not None and config.surrogate is not None
+    sets = locate_data(data)
+    stored = StoredSamples.open(sets["train"])
+    reason = config.surrogate.mismatch(stored.schema) or config.training.mismatch(stored.schema)
+    if reason:
+        raise InputError.single("surrogate", config.surrogate.kind, f"a network that can take {sets['train']}: {reason}")
+    needed = config.training.batch_size * config.resources.trainers.ranks
+    if len(stored) < needed:
+        raise InputError.single("training.batch_size", str(needed), f"at most {len(stored)}, the samples of --data")
+    preflight(config, out)
+    with RunProgress(console) as progress, connected(config.resources) as capacity:
+        progress.update(phase="starting", steps=config.training.steps)
+        resources = fit_resources(config.resources, capacity, solves=False)
+        session = Session(config, "train", out)
+        with session.guarded():
+            session.summary["data_folder"] = str(data.resolve())
+            session.summary["samples"]["stored"] = len(stored)
+            with session.phase("train"):
+                job = TrainingJob(
+                    config=config,
+                    schema=stored.schema,
+                    data=StoredData(train=sets["train"].resolve(), validation=sets["validation"].resolve()),
+                    run=session.run,
+                    num_threads=resources.rank_threads,
+                )
+                ranks = TrainingRanks(train_on_rank, job, resources, session.run.path)
+                follow(ranks, session, progress, 0.5)
+            progress.update(phase="evaluating")
+            conclude(session, {name: path for name, path in sets.items() if name not in ("train", "validation")})
+    return session

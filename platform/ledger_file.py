@@ -1,0 +1,177 @@
+"""The file behind the ledger: its tables, how it is opened, and the lock that keeps it to one writer."""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from headrace.platform.errors import InputError
+
+_APPLICATION_ID = 0x48445243  # "HDRC" in the header of the SQLite file
+_VERSION = 1
+_LOCK_SECONDS = 5.0  # a coordinator that was just killed may take a moment to go
+
+# States of a sample: 0 came back, 1 leased, 2 stored, 3 failed. A sample that nobody touched has no row.
+_TABLES = """
+CREATE TABLE meta (epoch INTEGER NOT NULL, version INTEGER NOT NULL);
+CREATE TABLE splits (
+    name TEXT PRIMARY KEY, planned INTEGER NOT NULL, next INTEGER NOT NULL DEFAULT 0, leased INTEGER NOT NULL DEFAULT 0,
+    stored INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, duplicates INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE leases (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, epoch INTEGER NOT NULL, worker TEXT NOT NULL, split TEXT NOT NULL,
+    ttl_seconds REAL NOT NULL, expires REAL NOT NULL
+);
+CREATE TABLE samples (
+    split TEXT NOT NULL, number INTEGER NOT NULL, state INTEGER NOT NULL, lease INTEGER,
+    losses INTEGER NOT NULL DEFAULT 0, shard TEXT, level TEXT, reason TEXT, wall_seconds REAL, cpu_seconds REAL,
+    PRIMARY KEY (split, number)
+) WITHOUT ROWID;
+CREATE INDEX free ON samples (split, number) WHERE state = 0;
+CREATE INDEX outstanding ON samples (lease, number) WHERE state = 1;
+CREATE INDEX failures ON samples (split, number) WHERE state = 3;
+"""
+
+
+class LedgerFile:
+    """An open ledger: its connection, shared by the threads of this process, and its lock when it may be written.
+
+    Raises:
+        InputError: the file is missing, not a ledger, from another version, or another process writes it.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        self._mutex = threading.RLock()
+        self._lock = None if read_only else _lock(path)
+        try:
+            self._db = _connect(path, read_only=read_only)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def close(self) -> None:
+        """Close the file and let another process write."""
+        with self._mutex:
+            self._db.close()
+            self._unlock()
+
+    def rows(self, query: str, *values: object) -> list[tuple]:
+        """All rows of a query."""
+        with self._mutex:
+            return self._db.execute(query, values).fetchall()
+
+    def row(self, query: str, *values: object) -> tuple:
+        """The first row of a query; empty when there is none."""
+        with self._mutex:
+            return self._db.execute(query, values).fetchone() or ()
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        """One change of the ledger, all of it or nothing; when `durable`, on the disk at the end."""
+        with self._mutex:
+            # NORMAL leaves the write-ahead log in the page cache until a durable commit syncs it: safe against the
+            # death of the process, and many times faster.
+            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._db.execute("BEGIN IMMEDIATE")
+            changes = self._db.total_changes
+            try:
+                yield self._db
+                if self._db.total_changes > changes:
+                    self._db.execute("UPDATE meta SET version = version + 1")
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def create_file(path: Path, planned: Mapping[str, int]) -> None:
+    """Make a ledger's file with everything still to do.
+
+    Raises:
+        InputError: the file exists.
+    """
+    if path.exists():
+        raise InputError.single(str(path), "there already", "a new file", "Resume the run, or name another.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        # One transaction: a crash leaves no half-made ledger that `LedgerFile` would accept.
+        db.execute("BEGIN IMMEDIATE")
+        for statement in _TABLES.split(";"):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version={_VERSION}")
+        db.execute("INSERT INTO meta VALUES (0, 0)")
+        db.executemany("INSERT INTO splits (name, planned) VALUES (?, ?)", planned.items())
+        db.execute("COMMIT")
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open a ledger's file and make sure that it is one.
+
+    Raises:
+        InputError: it is not.
+    """
+    _require(path)
+    mode = "ro" if read_only else "rw"
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=30
+    )
+    try:
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise InputError.single(str(path), f"not readable as SQLite ({error})", "the ledger of a run") from error
+    fault = ""
+    if application != _APPLICATION_ID:
+        fault = "a SQLite file of something else, or a ledger whose creation was cut off"
+    elif version != _VERSION:
+        fault = f"a ledger of format {version}"
+    if fault:
+        db.close()
+        raise InputError.single(str(path), fault, f"a ledger of format {_VERSION}")
+    return db
+
+
+def _lock(path: Path) -> int:
+    """Become the one process that writes; the lock ends with the process, however that ends.
+
+    Raises:
+        InputError: another one holds it, or the directory is missing.
+    """
+    _require(path)
+    # A file of its own: closing any descriptor of the database would drop SQLite's locks on it.
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                holder = os.pread(descriptor, 20, 0).decode() or "unknown"
+                os.close(descriptor)
+                raise InputError.single(
+                    str(path), f"being written by process {holder}", "a run that nobody works on", "Stop it first."
+                ) from error
+            time.sleep(0.1)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise InputError.single(str(path), "not there", "the ledger of a run", "Is this the run's directory?")

@@ -1,0 +1,334 @@
+"""StoredSamples: reads a data set, whole or while it is being written, and its manifest."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from headrace.platform.errors import InputError
+from headrace.platform.fields import SampleSchema
+from headrace.platform.sample import Provenance, SampleBatch
+from headrace.platform.store_layout import (
+    COLUMNS,
+    array_of,
+    decode_provenance,
+    index_chunks,
+    open_shard,
+    write_synced,
+)
+
+MANIFEST = "manifest.json"
+_RUN_CHUNKS = 64  # chunks that `read_all` decodes at a time
+
+
+class StoredSamples:
+    """The samples of a data set directory, sorted by index, each once.
+
+    A data set is a directory of shards `shard-*.zarr`. It can be read while it is written and after a crash: only
+    samples that are complete are seen. When two shards hold the same index, the first shard's is taken.
+
+    Make it with `open`. Positions count the samples from 0 in order of their index; `refresh` may shift them.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._shards: list[_Shard] = []
+        self._indices = np.empty(0, dtype=np.int64)
+        self._shard_of = np.empty(0, dtype=np.int64)
+        self._row_of = np.empty(0, dtype=np.int64)
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str], *, allow_empty: bool = False) -> "StoredSamples":
+        """Open a data set.
+
+        Args:
+            directory: holds `shard-*.zarr`.
+            allow_empty: accept one that has a shard but no sample yet.
+
+        Raises:
+            InputError: it is missing, not a data set, empty, or its shards have different schemas.
+        """
+        stored = cls(Path(directory))
+        stored.refresh()
+        if not len(stored) and not allow_empty:
+            raise InputError.single(str(directory), "without a single sample", "a data set with samples")
+        return stored
+
+    def refresh(self) -> int:
+        """Look for samples that were written since.
+
+        Returns:
+            How many samples are new.
+        """
+        known = {shard.path for shard in self._shards}
+        paths = _shard_paths(self.directory)
+        self._shards += [_Shard(path) for path in paths if path not in known]
+        for shard in self._shards[1:]:
+            _compare(self._shards[0], shard)
+        before = len(self)
+        for shard in self._shards:
+            shard.refresh()
+        # Stable order: by index, then by shard as sorted by name, then by row; the first of each index is kept.
+        order = sorted(range(len(self._shards)), key=lambda number: paths.index(self._shards[number].path))
+        indices = np.concatenate([self._shards[number].indices for number in order])
+        shard_of = np.concatenate([np.full(len(self._shards[number].rows), number) for number in order])
+        row_of = np.concatenate([self._shards[number].rows for number in order])
+        self._indices, first = np.unique(indices, return_index=True)
+        self._shard_of, self._row_of = shard_of[first], row_of[first]
+        return len(self) - before
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @property
+    def schema(self) -> SampleSchema:
+        """What the samples look like."""
+        return self._shards[0].header.schema
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """What the writer of the first shard was given to keep."""
+        return dict(self._shards[0].header.metadata)
+
+    @property
+    def indices(self) -> Int64[np.ndarray, " samples"]:
+        """The samples' indices in the planned data set, ascending."""
+        return self._indices
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The difficulty level of each sample; "unknown" where it came without provenance."""
+        found = np.empty(len(self), dtype=object)
+        for number, shard in enumerate(self._shards):
+            here = self._shard_of == number
+            found[here] = shard.levels(self._row_of[here])
+        return tuple(found)
+
+    def batch(self, positions: Sequence[int] | Int64[np.ndarray, " batch"]) -> SampleBatch:
+        """Read the samples at these positions, in this order, with their provenance.
+
+        Raises:
+            IndexError: a position is out of range.
+        """
+        positions = np.asarray(positions, dtype=np.int64)
+        batch = self._empty(self._indices[positions])
+        provenance = np.empty(len(positions), dtype=object)
+        for number, shard in enumerate(self._shards):
+            here = np.flatnonzero(self._shard_of[positions] == number)
+            if len(here):
+                rows, where = np.unique(self._row_of[positions[here]], return_inverse=True)
+                for name in shard.arrays:
+                    getattr(batch, name)[here] = shard.read(name, rows)[where]
+                provenance[here] = shard.provenance(rows[where], batch.indices[here])
+        return dataclasses.replace(batch, provenance=tuple(provenance))
+
+    def batches(self, size: int) -> Iterator[SampleBatch]:
+        """Read all samples in order of their index, `size` at a time; the last batch may be shorter."""
+        for start in range(0, len(self), size):
+            yield self.batch(np.arange(start, min(start + size, len(self))))
+
+    def read_all(self) -> SampleBatch:
+        """Read everything into memory, in order of the index; faster than `batch`, as each chunk is decoded once."""
+        batch = self._empty(self._indices)
+        provenance = np.empty(len(self), dtype=object)
+        for number, shard in enumerate(self._shards):
+            here = np.flatnonzero(self._shard_of == number)
+            here = here[np.argsort(self._row_of[here])]
+            rows = self._row_of[here]
+            for part in shard.runs(rows):
+                for name in shard.arrays:
+                    getattr(batch, name)[here[part]] = shard.read_run(name, rows[part])
+            provenance[here] = shard.provenance(rows, self._indices[here])
+        return dataclasses.replace(batch, provenance=tuple(provenance))
+
+    def content_hash(self) -> str:
+        """SHA-256 over the samples in order of their index: index (little-endian), inputs, outputs, parameters."""
+        digest = hashlib.sha256()
+        for batch in self.batches(256):
+            for row, index in enumerate(batch.indices):
+                digest.update(int(index).to_bytes(8, "little"))
+                for values in (batch.inputs[row], batch.outputs[row], batch.parameters[row]):
+                    digest.update(np.ascontiguousarray(values, dtype="<f4"))
+        return digest.hexdigest()
+
+    def _empty(self, indices: np.ndarray) -> SampleBatch:
+        schema, count = self.schema, len(indices)
+        grid = schema.domain.shape
+        return SampleBatch(
+            indices=indices.copy(),
+            inputs=np.empty((count, schema.num_input_channels, *grid), dtype=np.float32),
+            outputs=np.empty((count, len(schema.times), schema.num_output_channels, *grid), dtype=np.float32),
+            parameters=np.empty((count, schema.num_parameters), dtype=np.float32),
+        )
+
+
+class _Shard:
+    """One shard as far as it is read: its rows that hold a sample, and their indices."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows = np.empty(0, dtype=np.int64)
+        self.indices = np.empty(0, dtype=np.int64)
+        self._next = 0  # first chunk whose index was not read yet
+        self._table = np.empty((0, len(COLUMNS)))
+        self._open()
+
+    def _open(self) -> None:
+        self._group, self.header = open_shard(self.path, "r")
+        names = ("inputs", "outputs", *(("parameters",) if self.header.schema.num_parameters else ()))
+        self.arrays = {name: array_of(self._group, name) for name in names}
+
+    def refresh(self) -> None:
+        """Read the index of new chunks."""
+        length = self.header.rows_per_chunk
+        new = [chunk for chunk in index_chunks(self.path, length) if chunk >= self._next]
+        if not new:
+            return
+        self._open()  # longer arrays, and names that were not there before
+        # Straight from the files: a chunk is its bare int64 values, and Zarr takes 10 times as long for small ones.
+        read = [np.fromfile(self.path / "index" / f"c.{chunk}", dtype="<i8") for chunk in new]
+        rows = (np.array(new)[:, None] * length + np.arange(length)).ravel()
+        indices = np.concatenate(read)
+        self.rows = np.concatenate([self.rows, rows[indices >= 0]])
+        self.indices = np.concatenate([self.indices, indices[indices >= 0]])
+        self._next = new[-1] + 1
+
+    def read(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Some rows of an array; `rows` ascend."""
+        with self._named(name):
+            return np.asarray(self.arrays[name].oindex[rows])
+
+    def read_run(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Some rows of one of the `runs`: faster than `read`."""
+        with self._named(name):
+            return np.asarray(self.arrays[name][int(rows[0]) : int(rows[-1]) + 1])[rows - rows[0]]
+
+    def runs(self, rows: np.ndarray) -> Iterator[slice]:
+        """Cut ascending rows where chunks without samples lie between, which may be torn, and after some megabytes."""
+        chunks = rows // self.header.rows_per_chunk
+        gaps = np.flatnonzero(np.diff(chunks) > 1) + 1
+        for start, stop in zip([0, *gaps], [*gaps, len(rows)], strict=True):
+            longest = chunks[start:stop] - chunks[start]
+            cuts = (
+                np.searchsorted(longest, np.arange(0, int(longest[-1]) + 1 if len(longest) else 0, _RUN_CHUNKS)) + start
+            )
+            yield from (slice(first, last) for first, last in zip(cuts, [*cuts[1:], stop], strict=True))
+
+    @contextlib.contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Say which shard it is when a chunk cannot be decoded."""
+        try:
+            yield
+        except (RuntimeError, ValueError, OSError) as error:
+            where = f"{self.path}: {name}"
+            advice = "Was the disk damaged or the file copied in part?"
+            raise InputError.single(where, f"not readable ({error})", "whole chunks", advice) from error
+
+    def provenance(self, rows: np.ndarray, indices: np.ndarray) -> tuple[Provenance, ...]:
+        """Where the samples of some rows came from."""
+        return decode_provenance(self._read_table()[rows], indices, self.header.names)
+
+    def levels(self, rows: np.ndarray) -> np.ndarray:
+        """The level of the samples of some rows."""
+        codes = self._read_table()[rows, COLUMNS.index("level")].astype(np.int64)
+        names = np.array([*self.header.names["level"], "unknown"], dtype=object)  # the code -1 picks the last
+        return names[codes]
+
+    def _read_table(self) -> Float64[np.ndarray, "rows columns"]:
+        """The provenance table up to the last known row: 80 bytes a sample, kept once read."""
+        have, want = len(self._table), self._next * self.header.rows_per_chunk
+        if have < want:
+            self._table = np.concatenate([self._table, np.asarray(array_of(self._group, "provenance")[have:want])])
+        return self._table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a finished data set holds: enough to tell whether another copy is the same.
+
+    Attributes:
+        count: number of samples.
+        schema: what they look like.
+        levels: number of samples of each difficulty level.
+        content_hash: see `StoredSamples.content_hash`.
+    """
+
+    count: int
+    schema: SampleSchema
+    levels: dict[str, int]
+    content_hash: str
+
+
+def write_manifest(directory: str | os.PathLike[str]) -> Manifest:
+    """Describe a data set in its `manifest.json`.
+
+    Raises:
+        InputError: it is not a data set.
+    """
+    stored = StoredSamples.open(directory)
+    manifest = Manifest(
+        count=len(stored),
+        schema=stored.schema,
+        levels=dict(sorted(Counter(stored.levels).items())),
+        content_hash=stored.content_hash(),
+    )
+    write_synced(Path(directory) / MANIFEST, json.dumps(dataclasses.asdict(manifest), indent=1) + "\n")
+    return manifest
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> Manifest | None:
+    """The manifest of a data set; None when it has none (it is being written, or its run was cut off).
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = Path(directory) / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text())
+        return Manifest(**{**data, "schema": SampleSchema.from_json(data["schema"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError.single(str(path), f"not readable ({error})", "the manifest of a data set") from error
+
+
+def _shard_paths(directory: Path) -> list[Path]:
+    """The shards of a data set, shard-2 before shard-10.
+
+    Raises:
+        InputError: there are none.
+    """
+    expected = "a data set: a directory that holds shard-*.zarr"
+    if not directory.is_dir():
+        fault = "a file" if directory.exists() else "not there"
+        raise InputError.single(str(directory), fault, expected)
+    paths = [path for path in directory.glob("shard-*.zarr") if path.is_dir()]
+    if not paths:
+        inside = sorted({path.parent.name for path in directory.glob("*/shard-*.zarr")})
+        advice = f"It holds data sets: {', '.join(inside)}; name one of them." if inside else ""
+        if directory.suffix == ".zarr":
+            advice = f"This is one shard; name {directory.parent}."
+        raise InputError.single(str(directory), "a directory without shards", expected, advice)
+    return sorted(paths, key=lambda path: (len(path.name), path.name))
+
+
+def _compare(first: "_Shard", other: "_Shard") -> None:
+    """Make sure that two shards belong together.
+
+    Raises:
+        InputError: their schemas differ.
+    """
+    ours, theirs = first.header.schema.to_json(), other.header.schema.to_json()
+    for key, value in ours.items():
+        if theirs[key] != value:
+            raise InputError.single(
+                f"{other.path}: {key}", str(theirs[key]), f"{value}, as in {first.path.name}", "Keep them apart."
+            )

@@ -1,0 +1,100 @@
+"""AbstractProblem: an equation that can be drawn at random and discretised."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from headrace.platform.errors import InputError, nearest
+from headrace.platform.fields import SampleSchema
+from headrace.platform.seeding import generator
+from headrace.platform.spec import Spec
+from headrace.solvers.system import LinearSystem, Structure
+
+DEFAULT_LEVEL = "default"
+"""The level that is the problem as it was configured."""
+
+
+class AbstractProblem(Spec):
+    """An equation on a grid: what its samples look like, how one is drawn, and which linear system it becomes.
+
+    A concrete problem carries `kind: Literal["name"] = "name"`. It is its own description: two equal problems draw
+    equal fields from equal generators, on every machine.
+    """
+
+    @abstractmethod
+    def schema(self) -> SampleSchema:
+        """The fields of a sample and the grid they live on."""
+
+    @property
+    @abstractmethod
+    def structure(self) -> Structure:
+        """What is known about the matrix of every system that this problem becomes."""
+
+    @abstractmethod
+    def levels(self) -> Mapping[str, Mapping[str, Any]]:
+        """The built-in difficulty levels: name -> the problem's fields that it changes."""
+
+    @abstractmethod
+    def draw(self, seed: int | np.random.Generator) -> dict[str, Float[np.ndarray, "..."]]:
+        """Draw the named coefficient fields of one sample, in double precision."""
+
+    @abstractmethod
+    def discretize(self, fields: Mapping[str, Float[np.ndarray, "..."]]) -> LinearSystem:
+        """The linear system of these fields.
+
+        Raises:
+            ValueError: an array is missing, misshapen, or outside what the equation allows.
+        """
+
+    @abstractmethod
+    def sample_arrays(
+        self, fields: Mapping[str, Float[np.ndarray, "..."]], solution: Float[np.ndarray, " unknowns"]
+    ) -> tuple[
+        Float32[np.ndarray, "channels_in *grid"],
+        Float32[np.ndarray, "time channels_out *grid"],
+        Float32[np.ndarray, " num_parameters"],
+    ]:
+        """Inputs, outputs and parameters of a sample as the schema lays them out."""
+
+    def at_level(self, name: str) -> Self:
+        """This problem at one of its difficulty levels; `default` is the problem as it stands.
+
+        Raises:
+            InputError: there is no such level.
+        """
+        if name == DEFAULT_LEVEL:
+            return self
+        levels = self.levels()
+        if name not in levels:
+            known = ", ".join([DEFAULT_LEVEL, *levels])
+            raise InputError.single("level", f'"{name}"', f"one of {known}", nearest(name, [DEFAULT_LEVEL, *levels]))
+        return self.overridden(levels[name])
+
+    def overridden(self, values: Mapping[str, Any]) -> Self:
+        """A copy with some fields changed, checked anew.
+
+        A nested mapping changes the nested spec key by key, unless it names another `kind`: then it replaces it.
+
+        Raises:
+            pydantic.ValidationError: a value is not allowed.
+        """
+        return self.model_validate(_merged(self.model_dump(), values))
+
+
+def as_generator(seed: int | np.random.Generator) -> np.random.Generator:
+    """The generator itself, or the one that draws the fields of an integer seed."""
+    return seed if isinstance(seed, np.random.Generator) else generator(seed, "fields")
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        current = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(current, Mapping) and value.get("kind") in (None, current.get("kind")):
+            merged[key] = _merged(current, value)
+        else:
+            merged[key] = value
+    return merged

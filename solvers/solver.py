@@ -1,0 +1,143 @@
+"""Methods, what they return, and the check that no method can talk its way around."""
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Shaped
+
+from headrace.platform.errors import InputError, nearest
+from headrace.platform.spec import Spec, kind_of, kinds
+from headrace.solvers.problem import AbstractProblem
+from headrace.solvers.system import LinearSystem
+
+
+class SolveStatus(StrEnum):
+    """How a solve ended; only `converged` makes a sample."""
+
+    converged = "converged"
+    max_iterations = "max_iterations"
+    breakdown = "breakdown"
+    residual_too_large = "residual_too_large"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """What a method found.
+
+    Attributes:
+        value: x; the best that was found if the status is not `converged`.
+        status: how it ended.
+        relative_residual: ||b - A x|| / ||b||, recomputed in double precision from the system.
+        num_iterations: products with A inside an iterative method; 0 for a direct one.
+        seconds: wall time of set-up and solve together [s].
+        method: the kind of the method that did the work.
+        detail: what a person should know about a failure; may be empty.
+    """
+
+    value: Shaped[np.ndarray, " unknowns"]
+    status: SolveStatus
+    relative_residual: float
+    num_iterations: int
+    seconds: float
+    method: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return (
+            f"{self.method}: {self.status} after {self.num_iterations} iterations, "
+            f"relative residual {self.relative_residual:.1e}{detail}"
+        )
+
+
+class RunningSolver(ABC):
+    """A method at work on a sequence of systems: it owns workspaces, symbolic factors, recycled subspaces."""
+
+    @abstractmethod
+    def solve(self, system: LinearSystem, rtol: float) -> Solution:
+        """Solve one system and learn from it for the next. Never raises for a system that is merely hard."""
+
+
+class AbstractSolver(Spec):
+    """The description of a method; `build` makes the thing that solves.
+
+    Attributes:
+        recycles: the method is faster when neighbours of a sequence are alike, so that sorting is worth its price.
+    """
+
+    recycles: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self) -> RunningSolver:
+        """Start a sequence."""
+
+    @abstractmethod
+    def mismatch(self, target: AbstractProblem | LinearSystem) -> str | None:
+        """Why this method cannot solve a problem or a system; None when it can."""
+
+
+def solve(system: LinearSystem, rtol: float = 1e-8, method: "str | AbstractSolver" = "auto") -> Solution:
+    """Solve one system and check the result.
+
+    Args:
+        system: what to solve.
+        rtol: the relative residual to reach.
+        method: a kind with its defaults, or a spec.
+
+    Returns:
+        The solution with its true residual; look at `status` before you use it.
+
+    Raises:
+        InputError: there is no such method, or it cannot solve this system.
+    """
+    spec = method_named(method)
+    require_match(spec, system)
+    return solve_verified(spec.build(), system, rtol)
+
+
+def solve_verified(running: RunningSolver, system: LinearSystem, rtol: float) -> Solution:
+    """Solve, then recompute the residual from the system; whatever the method claims, a miss is not `converged`."""
+    started = time.perf_counter()
+    solution = running.solve(system, rtol)
+    seconds = time.perf_counter() - started
+    residual = system.relative_residual(solution.value)
+    status = solution.status
+    # Written so that a residual that is not a number misses.
+    if status is SolveStatus.converged and not residual <= rtol:
+        status = SolveStatus.residual_too_large
+    return dataclasses.replace(solution, status=status, relative_residual=residual, seconds=seconds)
+
+
+def method_named(method: "str | AbstractSolver") -> AbstractSolver:
+    """The spec itself, or the one of that kind with its defaults.
+
+    Raises:
+        InputError: there is no such kind, or it has no defaults.
+    """
+    if isinstance(method, AbstractSolver):
+        return method
+    from headrace.solvers.methods import METHODS
+
+    known = kinds("headrace.methods", METHODS)
+    if method not in known:
+        raise InputError.single("method", f'"{method}"', f"one of {', '.join(sorted(known))}", nearest(method, known))
+    spec = known[method]()
+    if not isinstance(spec, AbstractSolver):
+        raise TypeError(f"the method {method} ({type(spec).__qualname__}) is not an AbstractSolver")
+    return spec
+
+
+def require_match(spec: AbstractSolver, target: AbstractProblem | LinearSystem) -> None:
+    """Raise what `mismatch` says.
+
+    Raises:
+        InputError: the method cannot solve this problem or system.
+    """
+    reason = spec.mismatch(target)
+    if reason is not None:
+        raise InputError.single("method", kind_of(type(spec)), "a method that can solve this", reason)

@@ -1,0 +1,198 @@
+"""What happens beside the steps of training: reports, validation, checkpoints."""
+
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from headrace.platform.errors import RunFailed
+from headrace.platform.sample import SampleBatch
+from headrace.surrogates import ranks
+from headrace.surrogates.checkpoint import save_checkpoint
+from headrace.surrogates.datamodule import AbstractDataModule, Batch
+from headrace.surrogates.module import SurrogateModule
+from headrace.surrogates.training import TrainingSpec
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[int | None, Mapping[str, float]], None]
+
+
+class Progress(Callback):
+    """Counts steps, samples and waiting; reports them with the mean loss of all ranks every few steps.
+
+    Attributes:
+        step: finished optimiser steps, those before a resume included.
+        samples_seen: rows that all ranks took steps with, as of the last report.
+        seconds: time spent in training, as of the last report [s].
+        wait_seconds: time that a rank waited for its data, mean over ranks, as of the last report [s].
+    """
+
+    def __init__(self, report: Report | None, *, data: AbstractDataModule, every: int, start: int) -> None:
+        self._report, self._data, self._every = report, data, every
+        self.step = start
+        self.samples_seen = 0
+        self.seconds = 0.0
+        self.wait_seconds = 0.0
+        self._rows = 0
+        self._losses: list[Tensor] = []
+        self._began = self._reported = 0.0
+        self._learning_rate = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._began = self._reported = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Note the learning rate that the step uses: the schedule moves it before the step's end is announced."""
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Mapping[str, Tensor],
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Count; report when it is time."""
+        self.step += 1
+        self._rows += len(batch.inputs)
+        # Kept on the device: reading every step's loss would make the host wait for it.
+        self._losses.append(outputs["loss"].detach())
+        if self.step % self._every == 0:
+            self._send()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report what is left."""
+        self._send()
+
+    def _send(self) -> None:
+        """Every rank comes here at the same step: it sums over ranks."""
+        now = time.perf_counter()
+        waited = self._data.batches.wait_seconds if self._data.batches else 0.0
+        losses = torch.stack(self._losses).double().sum().item() if self._losses else 0.0
+        mine = torch.tensor([losses, len(self._losses), self._rows, waited], dtype=torch.float64, device=ranks.device())
+        loss, count, rows, wait = ranks.total(mine).tolist()
+        wait /= ranks.world_size()
+        if not math.isfinite(loss):
+            raise RunFailed(
+                f"the loss is not finite at step {self.step}: try a smaller learning rate, and look for samples that are "
+                "not finite, or not positive where training.normalization.log takes their logarithm"
+            )
+        if self._report is not None and ranks.rank() == 0 and count:
+            self._report(
+                self.step,
+                {
+                    "train/loss": loss / count,
+                    "train/learning_rate": self._learning_rate,
+                    "train/samples_per_second": (rows - self.samples_seen) / (now - self._reported),
+                    "train/wait_share": min((wait - self.wait_seconds) / (now - self._reported), 1.0),
+                },
+            )
+        self.samples_seen, self.wait_seconds, self.seconds = round(rows), wait, now - self._began
+        self._losses.clear()
+        self._reported = now
+
+
+class Validation(Callback):
+    """Scores held-out samples every few steps, and at the end."""
+
+    def __init__(
+        self, report: Report | None, *, samples: SampleBatch | None, every: int, progress: Progress
+    ) -> None:
+        self._report, self._samples, self._every, self._progress = report, samples, every, progress
+        self._done_at = -1
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Mapping[str, Tensor],
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Score when it is time."""
+        if self._progress.step % self._every == 0:
+            self._score(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score the final weights, unless the last step did."""
+        self._score(pl_module)
+
+    def _score(self, module: LightningModule) -> None:
+        assert isinstance(module, SurrogateModule)
+        step = self._progress.step
+        if self._samples is None or not len(self._samples) or self._done_at == step:
+            return
+        self._done_at = step
+        errors = module.validate(self._samples)
+        if ranks.rank() == 0:
+            log.info("step %d: held-out relative L2 error %.4f", step, errors["validation/relative_l2"])
+            if self._report is not None:
+                self._report(step, errors)
+
+
+class Checkpoints(Callback):
+    """Lets rank 0 write a checkpoint every few steps and at the end; the oldest numbered ones go.
+
+    Attributes:
+        last: the newest, as `last.pt`.
+    """
+
+    def __init__(self, folder: Path | None, *, training: TrainingSpec, progress: Progress) -> None:
+        self._folder, self._training, self._progress = folder, training, progress
+        self._done_at = -1
+        self.last: Path | None = None
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Mapping[str, Tensor],
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Write when it is time."""
+        if self._progress.step % self._training.checkpoint_every == 0:
+            self._write(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the final state, unless the last step did."""
+        self._write(pl_module)
+
+    def _write(self, module: LightningModule) -> None:
+        assert isinstance(module, SurrogateModule)
+        step = self._progress.step
+        if self._folder is None or self._done_at == step:
+            return
+        self._done_at = step
+        self.last = self._folder / "last.pt"
+        if ranks.rank() != 0:
+            return
+        numbered = self._folder / f"step-{step:06d}.pt"
+        save_checkpoint(numbered, module.checkpoint(step))
+        _name_again(numbered, self.last)
+        for old in sorted(self._folder.glob("step-*.pt"))[: -self._training.keep_checkpoints]:
+            old.unlink()
+        log.debug("step %d: wrote %s", step, numbered)
+
+
+def _name_again(path: Path, name: Path) -> None:
+    """Make `name` a second name of a file, or a copy where the file system has no hard links; it is always whole."""
+    draft = name.with_name(f".{name.name}.new")
+    draft.unlink(missing_ok=True)
+    try:
+        os.link(path, draft)
+    except OSError:
+        shutil.copyfile(path, draft)
+    os.replace(draft, name)

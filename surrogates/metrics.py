@@ -1,0 +1,94 @@
+"""How far a prediction is from the truth: one number per sample."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headrace.platform.fields import Grid
+
+Fields = Float[Tensor, "batch time channels *grid"]
+PerSample = Float[Tensor, " batch"]
+
+
+def relative_l1(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
+    """|u - v|_1 / |v|_1 over all points, channels and times."""
+    return _ratio(_total((prediction - truth).abs()), _total(truth.abs()))
+
+
+def relative_l2(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
+    """||u - v||_2 / ||v||_2 over all points, channels and times."""
+    return _root(_ratio(_total((prediction - truth).square()), _total(truth.square())))
+
+
+def relative_h1(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
+    """||u - v||_H1 / ||v||_H1 with ||w||_H1^2 = ∫ w^2 + |∇w|^2, the gradient in the units of `grid.extent`.
+
+    Gradients are differences of neighbours divided by their distance: second-order at the midpoints, and, unlike central
+    differences, not blind to a checkerboard.
+    """
+    return _root(_ratio(_h1_squared(prediction - truth, grid), _h1_squared(truth, grid)))
+
+
+def relative_linf(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
+    """max |u - v| / max |v| over all points, channels and times."""
+    return _ratio((prediction - truth).abs().flatten(1).amax(1), truth.abs().flatten(1).amax(1))
+
+
+def vrmse(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
+    """Root mean square error over the truth's spatial standard deviation, averaged over channels and times.
+
+    The error of predicting the spatial mean is 1: Eq. 2 in Ohana et al., "The Well" (NeurIPS 2024), whose 1e-7 we do without.
+    """
+    error = (prediction - truth).flatten(3).square().mean(3)
+    return _root(_ratio(error, truth.flatten(3).var(3, correction=0))).mean((1, 2))
+
+
+METRICS: dict[str, Callable[[Fields, Fields, Grid], PerSample]] = {
+    metric.__name__: metric for metric in (relative_l2, relative_h1, relative_l1, relative_linf, vrmse)
+}
+
+
+def per_sample(
+    prediction: Float[np.ndarray, "batch time channels *grid"],
+    truth: Float[np.ndarray, "batch time channels *grid"],
+    grid: Grid,
+) -> dict[str, Float[np.ndarray, " batch"]]:
+    """Every metric of every sample, in float64.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(f"the prediction has shape {prediction.shape}, the truth {truth.shape}")
+    u, v = (torch.from_numpy(array.astype(np.float64)) for array in (prediction, truth))
+    return {name: metric(u, v, grid).numpy() for name, metric in METRICS.items()}
+
+
+def _total(values: Tensor) -> Tensor:
+    return values.flatten(1).sum(1)
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient; a zero truth counts as the smallest normal number, so that an exact prediction of it scores 0."""
+    return numerator / denominator.clamp_min(torch.finfo(denominator.dtype).tiny)
+
+
+def _root(values: Tensor) -> Tensor:
+    """The square root, with a finite gradient where a prediction is exact."""
+    return values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()
+
+
+def _h1_squared(field: Tensor, grid: Grid) -> Tensor:
+    """∫ w^2 + |∇w|^2 over the box, divided by its volume; summed over channels and times."""
+    # The grid may be another resolution of the domain than the field's: its box and edges are what counts.
+    axes = range(3, field.ndim)
+    total = field.square().mean(tuple(axes))
+    for axis, length, wraps in zip(axes, grid.extent, grid.periodic, strict=True):
+        n = field.shape[axis]
+        spacing = length / (n - 1 if grid.location == "nodes" and not wraps else n)
+        step = field.roll(-1, axis) - field if wraps else field.diff(dim=axis)
+        total = total + (step / spacing).square().mean(tuple(axes))
+    return total.sum((1, 2))

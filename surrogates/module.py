@@ -1,0 +1,118 @@
+"""SurrogateModule: normalise, predict, take the loss."""
+
+import torch
+from jaxtyping import Float
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from headrace.platform.fields import SampleSchema
+from headrace.platform.sample import SampleBatch
+from headrace.surrogates import metrics, ranks
+from headrace.surrogates.checkpoint import Checkpoint
+from headrace.surrogates.datamodule import Batch
+from headrace.surrogates.normalization import NormalizedNetwork, Normalizer
+from headrace.surrogates.surrogate import AbstractSurrogate
+from headrace.surrogates.training import TrainingSpec
+
+
+class SurrogateModule(LightningModule):
+    """Trains any surrogate on any problem.
+
+    The network sees normalised fields; the loss compares physical fields, each channel over its standard deviation. The
+    normaliser learns from the training batches until it freezes.
+    """
+
+    def __init__(self, *, surrogate: AbstractSurrogate, training: TrainingSpec, schema: SampleSchema, seed: int) -> None:
+        """Draw the initial weights: the same on every rank, and torch's global generator stays as it was."""
+        super().__init__()
+        self.surrogate, self.training_spec, self.schema = surrogate, training, schema
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = surrogate.build(schema)
+        self.model = NormalizedNetwork(network, Normalizer(training.normalization, schema))
+        self._resumed: Checkpoint | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained real numbers."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def go_on_from(self, checkpoint: Checkpoint) -> None:
+        """Take a checkpoint's weights and scales now, its optimiser and schedule when training starts."""
+        self.model.network.load_state_dict(checkpoint.weights)
+        self.model.normalizer.load_state_dict(checkpoint.moments)
+        self._resumed = checkpoint
+
+    def checkpoint(self, step: int) -> Checkpoint:
+        """The state after a step."""
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, LRScheduler)
+        return Checkpoint(
+            step=step,
+            surrogate=self.surrogate,
+            normalization=self.training_spec.normalization,
+            training=self.training_spec.model_dump(mode="json"),
+            schema=self.schema,
+            weights=self.model.network.state_dict(),
+            moments=self.model.normalizer.state_dict(),
+            optimizer=schedule.optimizer.state_dict(),
+            schedule=schedule.state_dict(),
+        )
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "batch channels_in *grid"],
+        parameters: Float[Tensor, "batch num_parameters"],
+    ) -> Float[Tensor, "batch time channels_out *grid"]:
+        """Predict in physical units."""
+        return self.model(inputs, parameters)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Learn the scales, before any rank's forward pass uses them."""
+        self.model.normalizer.update(batch.inputs, batch.outputs, batch.parameters)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+        """The loss of a batch."""
+        in_deviations = self.model.normalizer.in_standard_deviations
+        prediction = self(batch.inputs, batch.parameters)
+        return self.training_spec.loss(in_deviations(prediction), in_deviations(batch.outputs), self.schema.domain)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The optimiser, and the schedule over the planned steps."""
+        spec = self.training_spec
+        optimizer = spec.optimizer.build(self.model.parameters())
+        schedule = LambdaLR(
+            optimizer, lambda step: spec.schedule.factor(min(step, spec.steps - 1), spec.steps)
+        )
+        if self._resumed is not None:
+            optimizer.load_state_dict(dict(self._resumed.optimizer))
+            schedule.load_state_dict(dict(self._resumed.schedule))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @torch.no_grad()
+    def validate(self, samples: SampleBatch) -> dict[str, float]:
+        """Mean relative L2 error of held-out samples, over all and by level; the ranks share the work.
+
+        Every rank must call it with the same samples.
+        """
+        levels = sorted({row.level for row in samples.provenance})
+        sums = torch.zeros(1 + len(levels), 2, dtype=torch.float64)
+        mine = range(ranks.rank(), len(samples), ranks.world_size())
+        was_training = self.model.training
+        self.model.eval()
+        for start in range(0, len(mine), self.training_spec.batch_size):
+            part = samples.take(mine[start : start + self.training_spec.batch_size])
+            batch = Batch(*(tensor.to(self.device, self.dtype) for tensor in Batch.of(part)))
+            prediction = self.model(batch.inputs, batch.parameters)
+            errors = metrics.relative_l2(prediction, batch.outputs, self.schema.domain).double().cpu()
+            for row, error in enumerate(errors):
+                entry = torch.stack([error, torch.ones_like(error)])
+                sums[0] += entry
+                if levels:
+                    sums[1 + levels.index(part.provenance[row].level)] += entry
+        self.model.train(was_training)
+        total, count = ranks.total(sums.to(ranks.device())).unbind(1)
+        names = ["validation/relative_l2", *(f"validation/relative_l2/{level}" for level in levels)]
+        return dict(zip(names, (total / count).tolist(), strict=True))

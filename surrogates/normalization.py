@@ -1,0 +1,184 @@
+"""Normalisation learned from the stream: mean and standard deviation of every channel, then frozen."""
+
+import torch
+from jaxtyping import Float
+from pydantic import NonNegativeInt
+from torch import Tensor, nn
+
+from headrace.platform.errors import InputError
+from headrace.platform.fields import SampleSchema
+from headrace.platform.spec import Spec
+from headrace.surrogates.ranks import gather
+
+
+class NormalizationSpec(Spec):
+    """How inputs, parameters and outputs are scaled for the network.
+
+    Attributes:
+        samples: how many samples, over all ranks, the statistics are learned from. They then freeze, because a scale
+            that moves under a trained network's feet undoes its training; while they are learned the learning rate of
+            most schedules is still low. 0 means that they never freeze.
+        log: names of positive input fields that the network sees as logarithms. It pays where a field spans decades,
+            like a log-normal permeability.
+    """
+
+    samples: NonNegativeInt = 512
+    log: tuple[str, ...] = ()
+
+    def mismatch(self, schema: SampleSchema) -> str | None:
+        """Why this does not fit the schema, or None."""
+        names = [field.name for field in schema.inputs]
+        unknown = [name for name in self.log if name not in names]
+        return f"log names {', '.join(unknown)}, the inputs are {', '.join(names)}" if unknown else None
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance of every channel over all that was seen: Welford's recurrence for whole batches.
+
+    Two sets of (count, mean, M2 = sum of squared deviations) merge exactly, Eq. 2.1 of Chan, Golub and LeVeque (1983), without
+    the cancellation of E[x^2] - E[x]^2. The buffers are plain float64 tensors.
+    """
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(num_channels, dtype=torch.float64))
+        self.register_buffer("m2", torch.zeros(num_channels, dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, values: Float[Tensor, "rows channels"]) -> None:
+        """Take in some rows; with several ranks, the rows of all of them, so that all ranks agree to the bit."""
+        rows = values.to(self.mean.dtype)
+        mean = rows.mean(0)
+        moments = torch.cat([mean.new_tensor([len(rows)]), mean, (rows - mean).square().sum(0)])
+        for count, *rest in (_split(other) for other in gather(moments)):
+            self._merge(count, *rest)
+
+    @property
+    def std(self) -> Float[Tensor, " channels"]:
+        """Standard deviation of every channel; 1 where nothing varies yet, or ever."""
+        variance = self.m2 / self.count.clamp_min(1)
+        # A constant channel leaves rounding behind, which must not be blown up to noise of size 1.
+        negligible = variance <= (1e-7 * self.mean).square()
+        return torch.where(negligible, 1.0, variance).sqrt()
+
+    def _merge(self, count: Tensor, mean: Tensor, m2: Tensor) -> None:
+        total = self.count + count
+        delta = mean - self.mean
+        self.mean += delta * (count / total)
+        self.m2 += m2 + delta.square() * (self.count * count / total)
+        self.count.copy_(total)
+
+
+class Normalizer(nn.Module):
+    """Scales what enters the network, and scales back what leaves it.
+
+    `update` is called with every training batch and does nothing once `spec.samples` were seen. All ranks must call it
+    together: it gathers the moments of all ranks.
+    """
+
+    samples_seen: Tensor
+
+    def __init__(self, spec: NormalizationSpec, schema: SampleSchema) -> None:
+        super().__init__()
+        self.freeze_after = spec.samples
+        logarithmic = [field.name in spec.log for field in schema.inputs for _ in range(field.components)]
+        self._takes_log = any(logarithmic)
+        self.register_buffer("samples_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("logarithmic", torch.tensor(logarithmic), persistent=False)
+        self.inputs = RunningMoments(schema.num_input_channels)
+        self.outputs = RunningMoments(schema.num_output_channels)
+        self.parameters = RunningMoments(schema.num_parameters)
+        # Kept beside the buffer so that asking costs no transfer from an accelerator.
+        self._frozen = False
+        self.register_load_state_dict_post_hook(self._note_frozen)
+
+    def update(
+        self,
+        inputs: Float[Tensor, "batch channels_in *grid"],
+        outputs: Float[Tensor, "batch time channels_out *grid"],
+        parameters: Float[Tensor, "batch num_parameters"],
+    ) -> None:
+        """Learn from a batch, unless frozen.
+
+        Raises:
+            InputError: a field whose logarithm is wanted is not positive.
+        """
+        if self._frozen:
+            return
+        if self._takes_log and not bool((inputs[:, self.logarithmic] > 0).all()):
+            raise InputError.single(
+                "training.normalization.log", "", "positive fields", "Some sample has a value of 0 or less: leave it out."
+            )
+        self.inputs.update(_rows(self._transform(inputs)))
+        self.outputs.update(_rows(outputs.flatten(0, 1)))
+        self.parameters.update(parameters)
+        self.samples_seen += sum(int(count) for count in gather(self.samples_seen.new_tensor([len(inputs)])))
+        self._frozen = 0 < self.freeze_after <= int(self.samples_seen)
+
+    def normalize(
+        self, inputs: Float[Tensor, "batch channels_in *grid"], parameters: Float[Tensor, "batch num_parameters"]
+    ) -> tuple[Float[Tensor, "batch channels_in *grid"], Float[Tensor, "batch num_parameters"]]:
+        """Inputs and parameters as the network wants them: mean 0, standard deviation 1."""
+        grid = inputs.ndim - 2
+        scaled = (self._transform(inputs) - _last(self.inputs.mean, grid, inputs)) / _last(self.inputs.std, grid, inputs)
+        return scaled, (parameters - self.parameters.mean.to(parameters.dtype)) / self.parameters.std.to(parameters.dtype)
+
+    def denormalize(
+        self, outputs: Float[Tensor, "batch time channels_out *grid"]
+    ) -> Float[Tensor, "batch time channels_out *grid"]:
+        """What the network says, in physical units."""
+        grid = outputs.ndim - 3
+        return outputs * _last(self.outputs.std, grid, outputs) + _last(self.outputs.mean, grid, outputs)
+
+    def in_standard_deviations(
+        self, outputs: Float[Tensor, "batch time channels_out *grid"]
+    ) -> Float[Tensor, "batch time channels_out *grid"]:
+        """Physical outputs with every channel divided by its standard deviation, not shifted: what a loss compares."""
+        return outputs / _last(self.outputs.std, outputs.ndim - 3, outputs)
+
+    def _transform(self, inputs: Tensor) -> Tensor:
+        if not self._takes_log:
+            return inputs
+        shaped = self.logarithmic.reshape(-1, *(1 for _ in range(inputs.ndim - 2)))
+        return torch.where(shaped, inputs.log(), inputs)
+
+    @staticmethod
+    def _note_frozen(module: "Normalizer", incompatible_keys: object) -> None:
+        module._frozen = 0 < module.freeze_after <= int(module.samples_seen)
+
+
+class NormalizedNetwork(nn.Module):
+    """A network with its normalisation: physical fields in, physical fields out."""
+
+    def __init__(self, network: nn.Module, normalizer: Normalizer) -> None:
+        super().__init__()
+        self.network = network
+        self.normalizer = normalizer
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "batch channels_in *grid"],
+        parameters: Float[Tensor, "batch num_parameters"],
+    ) -> Float[Tensor, "batch time channels_out *grid"]:
+        """Predict in physical units."""
+        return self.normalizer.denormalize(self.network(*self.normalizer.normalize(inputs, parameters)))
+
+
+def _rows(fields: Tensor) -> Tensor:
+    """(batch, channels, *grid) to (batch * points, channels)."""
+    return fields.movedim(1, -1).reshape(-1, fields.shape[1])
+
+
+def _last(channels: Tensor, num_axes: int, like: Tensor) -> Tensor:
+    """Channel values shaped to broadcast over (..., channels, *grid), in the precision of a field."""
+    return channels.to(like.dtype).reshape(-1, *(1 for _ in range(num_axes)))
+
+
+def _split(moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    num_channels = (len(moments) - 1) // 2
+    return moments[0], moments[1 : 1 + num_channels], moments[1 + num_channels :]

@@ -1,0 +1,196 @@
+"""The command line as a user meets it: words, exit status, `--json`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from headrace.pipelines.cli import main
+
+
+def headrace(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def test_check_says_that_a_recipe_is_right() -> None:
+    done = headrace("check", "smoke")
+    assert done.exit_code == 0 and "smoke is right" in done.stdout
+
+
+def test_check_says_everything_that_is_wrong_and_ends_with_2() -> None:
+    done = headrace("check", "smoke", "training.stepz=3", "data.samples=0")
+    assert done.exit_code == 2
+    assert "training.stepz" in done.stderr and 'Did you mean "steps"?' in done.stderr
+    assert "data.samples is 0" in done.stderr
+
+
+def test_check_as_json_lists_the_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = headrace("check", "smoke", "training.stepz=3", "--json")
+    assert done.exit_code == 2
+    [fault] = json.loads(done.stdout.splitlines()[-1])["faults"]
+    assert fault["where"] == "training.stepz"
+
+
+def test_list_shows_what_a_recipe_may_name() -> None:
+    listing = json.loads(headrace("list", "--json").stdout)
+    assert {"darcy"} <= listing["problems"].keys()
+    assert {"auto", "multigrid", "direct", "gcrodr"} <= listing["solvers"].keys()
+    assert {"fno"} <= listing["surrogates"].keys()
+    assert {"relative_l2", "relative_h1"} <= listing["losses"].keys()
+    assert {"neuraloperator", "hdf5"} <= listing["formats"].keys()
+    assert {"darcy_fno", "smoke"} <= listing["recipes"].keys()
+    assert all(line for entries in listing.values() for line in entries.values()), listing
+    assert list(json.loads(headrace("list", "losses", "--json").stdout)) == ["losses"]
+
+
+def test_list_answers_a_wrong_word_with_the_nearest() -> None:
+    done = headrace("list", "problem")
+    assert done.exit_code == 2 and 'Did you mean "problems"?' in done.stderr
+
+
+def test_schema_is_a_json_schema_and_nothing_else() -> None:
+    assert json.loads(headrace("schema").stdout)["properties"].keys() >= {"data", "training"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "nowhere"], "a folder that `headrace run` or `headrace train` made"),
+        (["report", "nowhere"], "with a run.json in it"),
+        (["train", "smoke", "--data", "nowhere"], "a folder with data sets named train and test"),
+        (["import", "nowhere", "--out", "x"], "a file or a folder that exists"),
+        (["export", "nowhere", "--format", "hdf5", "--out", "x"], "a run's folder, or one with data sets in it"),
+        (["export", "nowhere", "--format", "hdf6", "--out", "x"], 'Did you mean "hdf5"?'),
+        (["submit", "smoke", "--address", "localhost"], "http://HOST:8265"),
+        (["submit", "smoke", "--address", "http://127.0.0.1:9"], "Nothing answers there"),
+        (["run", "smoke", "--out", "taken"], "a new or empty folder"),
+        (["generate", "smoke", "--out", "taken"], "a new or empty folder"),
+        (["run", "smoke", "tracking.uri=http://127.0.0.1:9"], "tracking.uri"),
+        (["run", "smoke", "resources.address=127.0.0.1:9"], "the address of a running Ray cluster"),
+        (["predict", "nowhere", "x.npy", "--out", "y.npy"], "with a run.json in it"),
+    ],
+)
+def test_bad_input_is_answered_before_anything_starts(in_folder: Path, arguments: list[str], words: str) -> None:
+    (in_folder / "taken").mkdir()
+    (in_folder / "taken" / "file").touch()
+    if "resources.address=127.0.0.1:9" in arguments:
+        pytest.importorskip("ray")
+        import ray
+
+        if ray.is_initialized():
+            pytest.skip("this process holds a cluster already")
+    done = headrace(*arguments)
+    assert done.exit_code == 2, done.output
+    assert words in " ".join(done.stderr.split())
+    assert sorted(path.name for path in in_folder.iterdir()) == ["taken"], "nothing may be left behind"
+
+
+def test_an_unknown_command_ends_with_2() -> None:
+    assert headrace("rum").exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    """The smoke recipe, carried out once for the tests below."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        done = headrace("run", "smoke", "--json")
+    assert done.exit_code == 0, done.output
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.timeout(300)
+def test_a_run_leaves_everything_it_promises(run: tuple[Path, dict[str, object]]) -> None:
+    _, result = run
+    path = Path(str(result["run"]))
+    assert result["status"] == "finished"
+    assert result["samples"] == {"planned": 120, "stored": 120, "failed": 0, "duplicates": 0}
+    errors = result["errors"]
+    assert isinstance(errors, dict) and errors.keys() == {"all", "rough", "smooth"}
+    assert 0 < errors["all"]["relative_l2"]["mean"] < 1
+    for name in ("report.html", "run.json", "recipe.yaml", "checkpoints/last.pt", "evaluation.json", "metrics.jsonl"):
+        assert (path / name).stat().st_size > 0, name
+    assert yaml.safe_load((path / "recipe.yaml").read_text())["training"]["steps"] == 40
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    seen = set().union(*lines)
+    assert seen >= {"train/loss", "validation/relative_l2", "stream/fill", "stream/reuse", "test/relative_l2"}
+
+
+def test_held_out_samples_are_none_of_those_trained_on(run: tuple[Path, dict[str, object]]) -> None:
+    from headrace.platform.stored import StoredSamples
+
+    path = Path(str(run[1]["run"])) / "data"
+    fields = {
+        split: {array.tobytes() for array in StoredSamples.open(path / split).read_all().inputs}
+        for split in ("train", "validation", "test")
+    }
+    assert {split: len(values) for split, values in fields.items()} == {"train": 96, "validation": 8, "test": 16}
+    assert not fields["train"] & fields["test"]
+    assert not fields["train"] & fields["validation"]
+    assert not fields["validation"] & fields["test"]
+
+
+def test_the_run_is_in_mlflow_with_a_model_that_predicts(run: tuple[Path, dict[str, object]]) -> None:
+    import mlflow
+
+    from headrace.platform.stored import StoredSamples
+
+    _, result = run
+    tracking = result["tracking"]
+    assert isinstance(tracking, dict)
+    client = mlflow.MlflowClient(tracking_uri=tracking["uri"])
+    found = client.get_run(tracking["run_id"])
+    assert found.info.status == "FINISHED"
+    assert found.data.params["training.steps"] == "40"
+    assert found.data.metrics["test/relative_l2"] == pytest.approx(
+        result["errors"]["all"]["relative_l2"]["mean"]  # type: ignore[index]
+    )
+    mlflow.set_tracking_uri(tracking["uri"])
+    batch = StoredSamples.open(Path(str(result["run"])) / "data" / "test").read_all()
+    model = mlflow.pyfunc.load_model(f"runs:/{tracking['run_id']}/model")
+    assert model.predict(batch.inputs).shape == batch.outputs.shape
+
+
+def test_evaluate_report_predict_export_and_train_go_on_from_a_run(
+    run: tuple[Path, dict[str, object]], in_folder: Path
+) -> None:
+    _, result = run
+    path = Path(str(result["run"]))
+    errors = json.loads(headrace("evaluate", path, "--json").stdout.splitlines()[-1])["errors"]
+    assert errors == result["errors"]
+    assert json.loads(headrace("report", path, "--json").stdout)["report"] == str(path / "report.html")
+
+    exported = headrace("export", path, "--format", "hdf5", "--out", "exported", "--json")
+    assert len(json.loads(exported.stdout)["files"]) == 3
+    imported = headrace("import", "exported", "--out", "imported", "--json")
+    assert json.loads(imported.stdout.splitlines()[-1])["sets"] == {"test": 16, "train": 96, "validation": 8}
+
+    np.save("inputs.npy", np.ones((2, 1, 17, 17), np.float32))
+    predicted = headrace("predict", path, "inputs.npy", "--out", "outputs.npy", "--json")
+    assert predicted.exit_code == 0, predicted.output
+    assert np.load("outputs.npy").shape == (2, 1, 1, 17, 17)
+    np.save("wrong.npy", np.ones((2, 3, 17, 17), np.float32))
+    wrong = headrace("predict", path, "wrong.npy", "--out", "other.npy")
+    assert wrong.exit_code == 2 and "1 channels (permeability)" in wrong.stderr
+
+
+@pytest.mark.timeout(300)
+def test_training_on_the_stored_samples_of_another_run(run: tuple[Path, dict[str, object]], in_folder: Path) -> None:
+    done = headrace("train", "smoke", "training.steps=20", "--data", run[1]["run"], "--out", "again", "--json")
+    assert done.exit_code == 0, done.output
+    assert "train does not use the recipe's data, solver, stream" in done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["training"]["steps"] == 20
+    assert 0 < result["errors"]["all"]["relative_l2"]["mean"] < 1.5

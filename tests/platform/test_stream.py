@@ -1,0 +1,249 @@
+"""The stream's actors on a real Ray cluster, fed by a source that needs no solver."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from headrace.platform.cluster import ResourcePlan
+from headrace.platform.errors import RunFailed
+from headrace.platform.fields import FieldSpec, Grid, SampleSchema
+from headrace.platform.ledger import Ledger
+from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.sample import Failure, Provenance, Sample
+from headrace.platform.stored import StoredSamples
+from headrace.platform.stream import Stream, StreamPlan
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+SCHEMA = SampleSchema(
+    inputs=(FieldSpec(name="a"),),
+    outputs=(FieldSpec(name="u"),),
+    domain=Grid(shape=(8, 8), extent=(1.0, 1.0), periodic=(False, False)),
+)
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Sample i holds the number i; the named indices fail; one index may kill its process, once."""
+
+    seconds: float = 0.0
+    failing: frozenset[int] = frozenset()
+    deadly: int | None = None
+    mark: Path | None = field(default=None)
+    broken: bool = False
+
+    def schema(self) -> SampleSchema:
+        return SCHEMA
+
+    def build(self) -> "Toy":
+        return self
+
+    def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
+        for index in reversed(indices):
+            time.sleep(self.seconds)
+            if self.broken:
+                raise ZeroDivisionError("the source is broken")
+            if index == self.deadly and self.mark is not None and not self.mark.exists():
+                self.mark.touch()
+                # Give the samples before it the time to be delivered: they must not be stored twice.
+                time.sleep(0.5)
+                import os
+                import signal
+
+                os.kill(os.getpid(), signal.SIGKILL)
+            if index in self.failing:
+                yield Failure(index=index, level="hard", reason="told to", wall_seconds=1.0, cpu_seconds=1.0)
+                continue
+            yield Sample(
+                inputs=np.full((1, 8, 8), index, np.float32),
+                outputs=np.full((1, 1, 8, 8), 2 * index, np.float32),
+                parameters=np.zeros(0, np.float32),
+                provenance=Provenance(
+                    spec_hash="toy",
+                    seed=0,
+                    index=index,
+                    level="easy",
+                    solver="toy",
+                    status="converged",
+                    relative_residual=0.0,
+                    num_iterations=1,
+                    wall_seconds=0.0,
+                    cpu_seconds=0.0,
+                    version="0",
+                ),
+            )
+
+
+def plan(run_dir: Path, toy: Toy, reservoir: ReservoirSpec | None, **splits: int) -> tuple[StreamPlan, Path]:
+    planned = splits or {"train": 100, "validation": 10, "test": 10}
+    Ledger.create(run_dir / "ledger.sqlite", planned).close()
+    held_out = Toy()
+    return StreamPlan(
+        run_dir=run_dir,
+        sources={split: toy if split == "train" else held_out for split in planned},
+        sequence_length=8,
+        message_bytes=5 * SCHEMA.sample_nbytes,
+        credits=2,
+        lease_seconds=60.0,
+        reservoir=reservoir,
+        seed=0,
+    ), run_dir / "ledger.sqlite"
+
+
+def resources(solvers: int = 2, ranks: int = 1) -> ResourcePlan:
+    return ResourcePlan(
+        num_solvers=solvers,
+        solver_cpus=0.1,
+        solver_gpus=0.0,
+        solver_threads=1,
+        num_ranks=ranks,
+        rank_cpus=0.1,
+        rank_gpus=0.0,
+        rank_threads=1,
+        placement="pack",
+    )
+
+
+@pytest.fixture
+def streams() -> Iterator[list[Stream]]:
+    started: list[Stream] = []
+    yield started
+    for stream in started:
+        stream.stop()
+
+
+def solve_all(stream: Stream, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while stream.poll(0.2):
+        assert time.monotonic() < deadline, stream.snapshot()
+
+
+def settled(stream: Stream, at_least: int) -> int:
+    """The number of stored samples once it is large enough and has stopped growing for two seconds."""
+    deadline = time.monotonic() + 60
+    before = -1
+    while time.monotonic() < deadline:
+        stored = stream.snapshot().counts["train"].stored
+        if stored == before and stored >= at_least:
+            return stored
+        before = stored
+        stream.poll(2.0)
+    raise AssertionError(f"{before} samples are stored after a minute")
+
+
+def test_every_planned_sample_is_stored_once_and_is_itself(tmp_path: Path, streams: list[Stream]) -> None:
+    stream = Stream(*plan(tmp_path, Toy(), None), resources())
+    streams.append(stream)
+    solve_all(stream)
+    counts = stream.snapshot().counts
+    assert {split: count.stored for split, count in counts.items()} == {"train": 100, "validation": 10, "test": 10}
+    stream.stop()
+    stored = StoredSamples.open(tmp_path / "data" / "train").read_all()
+    assert stored.indices.tolist() == list(range(100))
+    assert np.array_equal(stored.inputs[:, 0, 0, 0], np.arange(100))
+    assert np.array_equal(stored.outputs[:, 0, 0, 3, 3], 2 * np.arange(100))
+
+
+def test_failures_are_recorded_and_never_become_samples(tmp_path: Path, streams: list[Stream]) -> None:
+    stream = Stream(*plan(tmp_path, Toy(failing=frozenset({3, 50})), None), resources(solvers=1))
+    streams.append(stream)
+    solve_all(stream)
+    assert stream.snapshot().counts["train"].failed == 2
+    assert [(failure.index, failure.reason) for failure in stream.failures()["train"]] == [
+        (3, "told to"),
+        (50, "told to"),
+    ]
+    stream.stop()
+    assert set(range(100)) - set(StoredSamples.open(tmp_path / "data" / "train").indices.tolist()) == {3, 50}
+
+
+def test_a_killed_solver_costs_no_sample_and_doubles_none(tmp_path: Path, streams: list[Stream]) -> None:
+    toy = Toy(deadly=20, mark=tmp_path / "killed")
+    stream = Stream(*plan(tmp_path, toy, None), resources())
+    streams.append(stream)
+    solve_all(stream)
+    assert (tmp_path / "killed").exists()
+    stream.stop()
+    assert StoredSamples.open(tmp_path / "data" / "train").indices.tolist() == list(range(100))
+
+
+def test_a_broken_source_ends_the_run_with_its_reason(tmp_path: Path, streams: list[Stream]) -> None:
+    stream = Stream(*plan(tmp_path, Toy(broken=True), None), resources(solvers=1))
+    streams.append(stream)
+    with pytest.raises(RunFailed, match="solver-0 failed: .*the source is broken"):
+        solve_all(stream)
+
+
+def test_a_rank_reads_batches_until_the_uses_are_spent(tmp_path: Path, streams: list[Stream]) -> None:
+    reservoir = ReservoirSpec(kind="fifo", capacity=16, watermark=8)
+    stream = Stream(*plan(tmp_path, Toy(), reservoir), resources())
+    streams.append(stream)
+    feed = stream.feed()
+    assert sorted(feed.held_out("validation").indices.tolist()) == list(range(10))
+    reader = feed.claim(0, "somewhere")
+    seen: list[int] = []
+    deadline = time.monotonic() + 60
+    while len(seen) < 100 and time.monotonic() < deadline:
+        stream.poll(0.0)
+        batch = reader.pull(4)
+        assert batch is not None
+        seen += batch.indices.tolist()
+    solve_all(stream)
+    assert sorted(seen) == list(range(100))
+    assert reader.pull(4) is None
+
+
+def test_a_full_reservoir_holds_the_solvers_back(tmp_path: Path, streams: list[Stream]) -> None:
+    reservoir = ReservoirSpec(kind="reservoir", capacity=16, watermark=8)
+    stream = Stream(*plan(tmp_path, Toy(), reservoir, train=400), resources())
+    streams.append(stream)
+    stored = settled(stream, at_least=16)
+    # Two solvers may each have two messages of five samples under way beyond what the reservoir holds.
+    assert 16 <= stored <= 16 + 2 * 2 * 5
+    reader = stream.feed().claim(0, "somewhere")
+    for _ in range(30):
+        assert reader.pull(8) is not None
+    assert settled(stream, at_least=stored + 1) > stored
+
+
+def test_two_ranks_read_disjoint_samples(tmp_path: Path, streams: list[Stream]) -> None:
+    reservoir = ReservoirSpec(kind="reservoir", capacity=200, watermark=8)
+    stream = Stream(*plan(tmp_path, Toy(), reservoir), resources(ranks=2))
+    streams.append(stream)
+    solve_all(stream)
+    feed = stream.feed()
+    first, second = feed.claim(0, feed.shard_nodes[0]), feed.claim(1, feed.shard_nodes[0])
+    indices = []
+    for reader in (first, second):
+        drawn: set[int] = set()
+        for _ in range(60):
+            batch = reader.pull(8)
+            assert batch is not None
+            drawn |= set(batch.indices.tolist())
+        indices.append(drawn)
+    assert not indices[0] & indices[1]
+    assert min(len(indices[0]), len(indices[1])) >= 25
+
+
+def test_stopping_wakes_a_waiting_rank_and_leaves_readable_data(tmp_path: Path, streams: list[Stream]) -> None:
+    reservoir = ReservoirSpec(kind="reservoir", capacity=1000, watermark=1000)
+    stream = Stream(*plan(tmp_path, Toy(seconds=0.02), reservoir, train=100_000), resources())
+    streams.append(stream)
+    waiting = stream.shards[0].next_batch.remote(4)
+    while stream.snapshot().counts["train"].stored < 20:
+        stream.poll(0.1)
+    started = time.monotonic()
+    stream.stop()
+    assert ray.get(waiting, timeout=5) is None
+    assert time.monotonic() - started < 8
+    stored = StoredSamples.open(tmp_path / "data" / "train").read_all()
+    assert len(stored) >= 20
+    assert np.array_equal(stored.inputs[:, 0, 0, 0], stored.indices)
