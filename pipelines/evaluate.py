@@ -15,7 +15,7 @@ from headrace.platform.errors import InputError
 from headrace.platform.sample import SampleBatch
 from headrace.platform.stored import StoredSamples
 from headrace.surrogates.checkpoint import Predictor, load_checkpoint
-from headrace.surrogates.metrics import METRICS, score
+from headrace.surrogates.metrics import METRICS, per_sample
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def evaluate(run: RunDir, sets: Mapping[str, Path] | None = None) -> dict[str, A
         batch = stored.read_all()
         predictor = predictor or Predictor(load_checkpoint(run.checkpoint, schema=stored.schema))
         prediction = predictor.predict(batch.inputs, batch.parameters)
-        errors = score(prediction, batch.outputs, stored.schema.domain)
+        errors = per_sample(prediction, batch.outputs, stored.schema.domain)
         names = np.array([item.level for item in batch.provenance])
         groups = {name if len(sets) > 1 else "all": np.ones(len(batch), dtype=bool)}
         if len(sets) == 1:
@@ -106,6 +106,7 @@ def _keep_pictured(
 
 def conclude(session: Session, sets: Mapping[str, Path] | None = None) -> None:
     """Evaluate a trained run and hand errors, pictures and model to the tracking server."""
+    assert session.config.surrogate is not None
     with session.phase("evaluate"):
         evaluation = evaluate(session.run, sets)
         session.summary["errors"] = evaluation["levels"]
@@ -122,7 +123,10 @@ def conclude(session: Session, sets: Mapping[str, Path] | None = None) -> None:
         schema = StoredSamples.open(next(iter((sets or held_out_sets(session.run.path)).values()))).schema
         session.tracker.log_figure(pictures.prediction_grid(kept, schema), "pictures/predictions.png")
         session.tracker.log_model(
-            session.run.checkpoint, input_example=kept["inputs"][:1], output_example=kept["prediction"][:1]
+            session.run.checkpoint,
+            input_example=kept["inputs"][:1],
+            output_example=kept["prediction"][:1],
+            free_grid=session.config.surrogate.any_resolution,
         )
         session.tracker.log_file(session.run.path / "evaluation.json")
 

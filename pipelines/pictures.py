@@ -4,15 +4,17 @@ Every function returns a Matplotlib `Figure` made without pyplot, so that nothin
 not meet. Colours are those of Okabe and Ito (2008), told apart with every kind of colour vision.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from headrace.platform.fields import SampleSchema
 
@@ -23,20 +25,23 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 GREY = "#6b7280"
 FIELD_MAP = "viridis"
 ERROR_MAP = "RdBu_r"
+DPI = 144
 # The samples of a picture, by their rank in error: a picture of the best one alone would flatter.
 RANKS = (("best", 0.0), ("median", 0.5), ("95th percentile", 0.95), ("worst", 1.0))
 # A positive field that spans more than this is shown on a logarithmic scale.
 LOG_SPAN = 50.0
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+def _figure(width: float, height: float, *, left: float, right: float, bottom: float, top: float) -> Figure:
+    """A blank figure with margins in inches: Matplotlib's layout engines would take as long as all the drawing."""
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
     return figure
 
 
-def _panel(title: str, xlabel: str, ylabel: str, *, width: float = 5.4, height: float = 3.3) -> tuple[Figure, Axes]:
-    figure = _figure(width, height)
+def _panel(title: str, xlabel: str, ylabel: str, *, height: float = 3.2, left: float = 0.75) -> tuple[Figure, Axes]:
+    figure = _figure(5.4, height, left=left, right=0.15, bottom=0.55, top=0.4)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.set_xlabel(xlabel, fontsize=9.5)
@@ -46,6 +51,19 @@ def _panel(title: str, xlabel: str, ylabel: str, *, width: float = 5.4, height: 
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _as_percent(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, in percent."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def level_colours(levels: Iterable[str]) -> dict[str, str]:
+    """A colour for each difficulty level, the same in every picture that is given the same levels."""
+    return {level: COLOURS[1 + number % (len(COLOURS) - 1)] for number, level in enumerate(levels)}
 
 
 def ranked(errors: Float[np.ndarray, " samples"]) -> list[tuple[str, int]]:
@@ -70,8 +88,9 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
     dimensions = arrays["inputs"].ndim - 2
     names = _names(schema)
     columns = 3 if dimensions == 1 else 4
-    figure = _figure(3.0 * columns, (2.2 if dimensions == 1 else 2.65) * len(rows))
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    height = 2.15 * len(rows) + 0.45
+    figure = _figure(2.7 * columns, height, left=0.75, right=0.55, bottom=0.2, top=0.35)
+    axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"wspace": 0.42, "hspace": 0.14})
     for line, (rank, row) in zip(axes, rows, strict=True):
         field, truth = _plane(arrays["inputs"][row, 0]), _plane(arrays["truth"][row, -1, 0])
         prediction = _plane(arrays["prediction"][row, -1, 0])
@@ -126,7 +145,7 @@ def _draw_maps(
         image = axes.imshow(values.T, origin="lower", cmap=colours, norm=norm, extent=extent, interpolation="nearest")
         axes.set_xticks([])
         axes.set_yticks([])
-        bar = figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02)
+        bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.05, 1.0)))
         bar.ax.tick_params(labelsize=7.5)
         if not isinstance(norm, LogNorm):
             bar.formatter.set_powerlimits((-2, 3))
@@ -166,6 +185,11 @@ def names_under(rows: Rows, prefix: str) -> list[str]:
     return sorted({name for row in rows for name in row if name.startswith(prefix)})
 
 
+def in_order(found: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Names in a given order, those that it does not hold behind."""
+    return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
 def smoothed(values: Float[np.ndarray, " points"], window: int) -> Float[np.ndarray, " points"]:
     """The running median over `window` points, fewer at the ends: a single bad batch leaves no mark on it."""
     half = window // 2
@@ -185,18 +209,19 @@ def training_loss(rows: Rows) -> Figure:
     return figure
 
 
-def validation_error(rows: Rows, metric: str = "relative_l2") -> Figure:
-    """The validation error over steps: all samples, and each difficulty level."""
+def validation_error(rows: Rows, levels: Sequence[str] = (), metric: str = "relative_l2") -> Figure:
+    """The validation error over steps: all samples, and each difficulty level, those of `levels` first."""
     figure, axes = _panel("Validation error", "step", metric.replace("_", " "))
     total = f"validation/{metric}"
-    for number, name in enumerate(names_under(rows, f"{total}/")):
-        step, error = series(rows, name, "step")
-        colour = COLOURS[(number + 1) % len(COLOURS)]
-        axes.plot(step, error, color=colour, linewidth=1.2, marker=".", label=name.removeprefix(f"{total}/"))
+    found = [name.removeprefix(f"{total}/") for name in names_under(rows, f"{total}/")]
+    for level, colour in level_colours(in_order(found, levels)).items():
+        step, error = series(rows, f"{total}/{level}", "step")
+        axes.plot(step, error, color=colour, linewidth=1.2, marker=".", label=level)
     step, error = series(rows, total, "step")
     axes.plot(step, error, color=COLOURS[0], linewidth=2.4, marker="o", markersize=4, label="all")
     if (error > 0).all():
         axes.set_yscale("log")
+        _as_percent(axes.yaxis)
     axes.legend(fontsize=8.5, frameon=False)
     return figure
 
@@ -221,11 +246,13 @@ def stream_curve(rows: Rows, names: Mapping[str, str], title: str, ylabel: str) 
     return figure
 
 
-def error_distribution(arrays: Arrays) -> Figure:
-    """The error of each pictured sample per level, with the quartiles."""
-    levels = sorted(set(arrays["level"].tolist()))
-    figure, axes = _panel("Held-out error of each sample", "relative L2 error", "", height=0.8 + 0.65 * len(levels))
-    groups = [arrays["relative_l2"][arrays["level"] == level] for level in levels]
+def error_distribution(arrays: Arrays, levels: Sequence[str] = ()) -> Figure:
+    """The error of each sample, with the quartiles, per difficulty level, those of `levels` first."""
+    colours = level_colours(in_order(set(arrays["level"].tolist()), levels))
+    figure, axes = _panel(
+        "Held-out error of each sample", "relative L2 error", "", height=0.95 + 0.65 * len(colours), left=1.35
+    )
+    groups = [arrays["relative_l2"][arrays["level"] == level] for level in colours]
     axes.boxplot(
         groups,
         orientation="horizontal",
@@ -237,27 +264,26 @@ def error_distribution(arrays: Arrays) -> Figure:
         capprops={"color": GREY},
     )
     rng = np.random.default_rng(0)  # scatter, so that equal errors do not hide each other
-    for place, (group, colour) in enumerate(zip(groups, _cycle(len(groups)), strict=True), start=1):
+    for place, (group, colour) in enumerate(zip(groups, colours.values(), strict=True), start=1):
         offset = rng.uniform(-0.16, 0.16, len(group))
         axes.plot(group, place + offset, linestyle="", marker="o", markersize=3.5, alpha=0.6, color=colour)
-    axes.set_xscale("log")
-    axes.set_yticks(
-        range(1, len(levels) + 1), [f"{name} ({len(group)})" for name, group in zip(levels, groups, strict=True)]
-    )
+    if all((group > 0).all() for group in groups):
+        axes.set_xscale("log")
+        _as_percent(axes.xaxis)
+    labels = [f"{level} ({len(group)})" for level, group in zip(colours, groups, strict=True)]
+    axes.set_yticks(range(1, len(groups) + 1), labels)
     axes.invert_yaxis()
     return figure
-
-
-def _cycle(count: int) -> list[str]:
-    return [COLOURS[number % len(COLOURS)] for number in range(count)]
 
 
 def solver_cost(cost: Mapping[str, Mapping[str, Any]]) -> Figure:
     """CPU seconds that the solvers spent per level, failed samples included, with the cost of a stored sample."""
     levels = list(cost)
-    figure, axes = _panel("Solver cost", "CPU seconds, failures included", "", height=0.9 + 0.45 * len(levels))
+    figure, axes = _panel(
+        "Solver cost", "CPU seconds, failures included", "", height=0.95 + 0.45 * len(levels), left=1.1
+    )
     seconds = [float(cost[level]["cpu_seconds"]) for level in levels]
-    bars = axes.barh(levels, seconds, color=_cycle(len(levels)), height=0.6)
+    bars = axes.barh(levels, seconds, color=list(level_colours(levels).values()), height=0.6)
     labels = []
     for level, spent in zip(levels, seconds, strict=True):
         stored = cost[level]["samples"]

@@ -1,7 +1,6 @@
 """The page of a run: one HTML file that holds everything it shows and asks nothing of the network."""
 
 import base64
-import io
 import json
 import logging
 import shlex
@@ -29,7 +28,29 @@ METRIC_NAMES = {
     "relative_linf": "relative L∞",
     "vrmse": "VRMSE (1 = predicting the mean)",
 }
+SPLITS = {"samples": "for training", "validation": "for validation", "test": "for the test"}
 MAX_FAILURES = 50
+NO_COST: dict[str, Any] = {
+    "samples": 0,
+    "failed": 0,
+    "cpu_seconds": 0.0,
+    "wall_seconds": 0.0,
+    "iterations": 0,
+    "methods": {},
+}
+
+# Pictures of the stream: heading, quantity, and each metric with its name in the legend.
+STREAM_CURVES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "rate": (
+        "Samples a second",
+        "samples / s",
+        {"stream/samples_per_second": "solved", "train/samples_per_second": "trained on"},
+    ),
+    "fill": ("Reservoir fill", "share of its capacity", {"stream/fill": "fill"}),
+    "reuse": ("Reuse", "times trained on, mean", {"stream/reuse": "reuse"}),
+    "age": ("Age of the samples", "seconds, mean", {"stream/age_seconds": "age"}),
+    "wait": ("Trainer waiting for data", "share of the time", {"train/wait_share": "waiting"}),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +78,18 @@ class RunRecord:
     def errors(self) -> Mapping[str, Mapping[str, Any]]:
         """Held-out errors per level, `all` first."""
         levels: Mapping[str, Mapping[str, Any]] = self.evaluation.get("levels") or self.run.get("errors") or {}
-        return {name: levels[name] for name in sorted(levels, key=lambda name: (name != "all", name))}
+        return {name: levels[name] for name in pictures.in_order(levels, ["all", *self.levels])}
+
+    @property
+    def cost(self) -> dict[str, dict[str, Any]]:
+        """What the solvers spent per level, every entry complete."""
+        cost: Mapping[str, Mapping[str, Any]] = self.run.get("cost") or {}
+        return {name: {**NO_COST, **cost[name]} for name in pictures.in_order(cost, self.levels)}
+
+    @property
+    def levels(self) -> list[str]:
+        """The difficulty levels in the order of the recipe's mix."""
+        return list(_mapping(_mapping(self.recipe.get("data")).get("mix")))
 
 
 def read_run(directory: Path) -> RunRecord:
@@ -101,7 +133,7 @@ def write_report(directory: Path) -> Path:
     for name, figure in figures(record):
         folder.mkdir(exist_ok=True)
         figure.savefig(folder / f"{name}.png", format="png")
-        inlined[name] = _inlined(figure, vector=name != "predictions")
+        inlined[name] = _inlined(folder / f"{name}.png")
     environment = Environment(
         loader=PackageLoader("headrace.pipelines"),
         autoescape=True,
@@ -109,7 +141,7 @@ def write_report(directory: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "duration": duration, "quantity": quantity}
+    environment.filters |= {"percent": percent, "duration": duration, "quantity": quantity, "error": error_text}
     page = environment.get_template("report.html").render(context(record), pictures=inlined)
     path = directory / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -122,11 +154,11 @@ def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
     present = {name for row in rows for name, value in row.items() if value is not None}
     wanted: list[tuple[str, bool, Callable[[], Figure]]] = [
         ("loss", "train/loss" in present, lambda: pictures.training_loss(rows)),
-        ("validation", "validation/relative_l2" in present, lambda: pictures.validation_error(rows)),
+        ("validation", "validation/relative_l2" in present, lambda: pictures.validation_error(rows, record.levels)),
         ("predictions", bool(arrays), lambda: pictures.prediction_grid(arrays, schema)),
-        ("distribution", bool(arrays), lambda: pictures.error_distribution(arrays)),
+        ("distribution", bool(arrays), lambda: pictures.error_distribution(arrays, record.levels)),
         ("spectrum", bool(arrays), lambda: pictures.energy_spectrum(arrays, schema)),
-        ("cost", bool(record.run.get("cost")), lambda: pictures.solver_cost(record.run["cost"])),
+        ("cost", bool(record.cost), lambda: pictures.solver_cost(record.cost)),
     ]
     for name, (title, ylabel, lines) in STREAM_CURVES.items():
         shown = {key: label for key, label in lines.items() if key in present}
@@ -140,24 +172,9 @@ def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
                 log.warning("the picture %s of %s is left out: %s", name, record.path, error)
 
 
-# Pictures of the stream: heading, quantity, and each metric with its name in the legend.
-STREAM_CURVES: dict[str, tuple[str, str, dict[str, str]]] = {
-    "rate": (
-        "Samples a second",
-        "samples / s",
-        {"stream/samples_per_second": "solved", "train/samples_per_second": "trained on"},
-    ),
-    "fill": ("Reservoir fill", "share of its capacity", {"stream/fill": "fill"}),
-    "reuse": ("Reuse", "times trained on, mean", {"stream/reuse": "reuse"}),
-    "age": ("Age of the samples", "seconds in the reservoir, mean", {"stream/age_seconds": "age"}),
-    "wait": ("Trainer waiting for data", "share of the time", {"train/wait_share": "waiting"}),
-}
-
-
 def context(record: RunRecord) -> dict[str, Any]:
     """All that the template shows, computed."""
-    run = record.run
-    cost = {level: {**NO_COST, **spent} for level, spent in (run.get("cost") or {}).items()}
+    run, cost = record.run, record.cost
     training = run.get("training") or {}
     return {
         "record": record,
@@ -213,17 +230,6 @@ def asked(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, text) for name, text in lines if text]
 
 
-NO_COST: dict[str, Any] = {
-    "samples": 0,
-    "failed": 0,
-    "cpu_seconds": 0.0,
-    "wall_seconds": 0.0,
-    "iterations": 0,
-    "methods": {},
-}
-SPLITS = {"samples": "for training", "validation": "for validation", "test": "for the test"}
-
-
 def cost_total(cost: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The solvers' cost of all levels together."""
     methods: Counter[str] = Counter()
@@ -269,14 +275,24 @@ def commands(record: RunRecord) -> list[str]:
 
 def percent(share: float | Undefined | None) -> str:
     """A share with three digits, in percent."""
-    return "–" if share is None or isinstance(share, Undefined) else f"{100 * share:.3g} %"
+    return "–" if share is None or isinstance(share, Undefined) else f"{_digits(100 * share)} %"
+
+
+def _digits(value: float) -> str:
+    """Three digits, zeros included, so that numbers below each other are equally exact."""
+    return f"{value:#.3g}".rstrip(".") if value else "0"
+
+
+def error_text(value: float | Undefined | None, metric: str) -> str:
+    """An error as its field writes it: relative ones in percent, VRMSE as it is."""
+    return quantity(value) if metric == "vrmse" else percent(value)
 
 
 def quantity(value: float | int | Undefined | None) -> str:
     """A number as one reads it: whole ones whole, others with three digits."""
     if value is None or isinstance(value, Undefined):
         return "–"
-    return f"{value:,}" if isinstance(value, int) or float(value).is_integer() else f"{value:,.3g}"
+    return f"{value:,.0f}" if float(value).is_integer() else _digits(value)
 
 
 def duration(seconds: float | Undefined | None) -> str:
@@ -291,14 +307,9 @@ def duration(seconds: float | Undefined | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
-def _inlined(figure: Figure, vector: bool) -> str:
-    """The figure as a data address: curves as SVG, which stays sharp; fields as PNG, which stays small."""
-    buffer = io.BytesIO()
-    kind = "svg" if vector else "png"
-    # Without a date two pages of the same run are the same.
-    figure.savefig(buffer, format=kind, metadata={"Date": None} if vector else None)
-    mime = "image/svg+xml" if vector else "image/png"
-    return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _inlined(picture: Path) -> str:
+    """The picture as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def _spec(value: Any) -> str:

@@ -30,10 +30,10 @@ class StreamedData:
 
     feed: StreamFeed
 
-    def open(self, context: RankContext) -> StreamDataModule:
+    def open(self, context: RankContext, batch_size: int, seed: int) -> StreamDataModule:
         """The data module of a rank; waits for the held-out samples."""
         reader = self.feed.claim(context.rank, context.node)
-        return StreamDataModule(pull=reader.pull, validation=self.feed.held_out("validation"))
+        return StreamDataModule(pull=reader.pull, batch_size=batch_size, validation=self.feed.held_out("validation"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,15 @@ class StoredData:
     train: Path
     validation: Path
 
-    def open(self, context: RankContext) -> StoredDataModule:
+    def open(self, context: RankContext, batch_size: int, seed: int) -> StoredDataModule:
         """The data module of a rank."""
         return StoredDataModule(
-            samples=StoredSamples.open(self.train).read_all(), validation=StoredSamples.open(self.validation).read_all()
+            samples=StoredSamples.open(self.train).read_all(),
+            batch_size=batch_size,
+            validation=StoredSamples.open(self.validation).read_all(),
+            rank=context.rank,
+            world_size=context.world_size,
+            seed=seed,
         )
 
 
@@ -69,7 +74,7 @@ def train_on_rank(context: RankContext, job: TrainingJob) -> None:
         surrogate=surrogate,
         training=training,
         schema=job.schema,
-        data=job.data.open(context),
+        data=job.data.open(context, training.batch_size, job.config.seed),
         seed=job.config.seed,
         report=context.report,
         checkpoint_dir=job.run.checkpoints,

@@ -199,10 +199,12 @@ class SampleStore:
         """Trim the arrays to what was written and let go of the shard."""
         if self._lock is None:
             return
-        self._resize(self._next * self.rows_per_chunk)
-        self._syncing.shutdown()
-        os.close(self._lock)
-        self._lock = None
+        try:
+            self._resize(self._next * self.rows_per_chunk)
+        finally:
+            self._syncing.shutdown()
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> "SampleStore":
         return self

@@ -68,19 +68,17 @@ class StoredSamples:
         Returns:
             How many samples are new.
         """
-        known = {shard.path for shard in self._shards}
-        paths = _shard_paths(self.directory)
-        self._shards += [_Shard(path) for path in paths if path not in known]
+        known = {shard.path: shard for shard in self._shards}
+        self._shards = [known.get(path) or _Shard(path) for path in _shard_paths(self.directory)]
         for shard in self._shards[1:]:
             _compare(self._shards[0], shard)
         before = len(self)
         for shard in self._shards:
             shard.refresh()
-        # Stable order: by index, then by shard as sorted by name, then by row; the first of each index is kept.
-        order = sorted(range(len(self._shards)), key=lambda number: paths.index(self._shards[number].path))
-        indices = np.concatenate([self._shards[number].indices for number in order])
-        shard_of = np.concatenate([np.full(len(self._shards[number].rows), number) for number in order])
-        row_of = np.concatenate([self._shards[number].rows for number in order])
+        # In order of the shards' names, then of the rows; `unique` keeps the first of each index.
+        indices = np.concatenate([shard.indices for shard in self._shards])
+        shard_of = np.repeat(np.arange(len(self._shards)), [len(shard.rows) for shard in self._shards])
+        row_of = np.concatenate([shard.rows for shard in self._shards])
         self._indices, first = np.unique(indices, return_index=True)
         self._shard_of, self._row_of = shard_of[first], row_of[first]
         return len(self) - before
@@ -125,7 +123,7 @@ class StoredSamples:
             here = np.flatnonzero(self._shard_of[positions] == number)
             if len(here):
                 rows, where = np.unique(self._row_of[positions[here]], return_inverse=True)
-                for name in shard.arrays:
+                for name in shard.fields:
                     getattr(batch, name)[here] = shard.read(name, rows)[where]
                 provenance[here] = shard.provenance(rows[where], batch.indices[here])
         return dataclasses.replace(batch, provenance=tuple(provenance))
@@ -144,7 +142,7 @@ class StoredSamples:
             here = here[np.argsort(self._row_of[here])]
             rows = self._row_of[here]
             for part in shard.runs(rows):
-                for name in shard.arrays:
+                for name in shard.fields:
                     getattr(batch, name)[here[part]] = shard.read_run(name, rows[part])
             provenance[here] = shard.provenance(rows, self._indices[here])
         return dataclasses.replace(batch, provenance=tuple(provenance))
@@ -182,9 +180,9 @@ class _Shard:
         self._open()
 
     def _open(self) -> None:
-        self._group, self.header = open_shard(self.path, "r")
-        names = ("inputs", "outputs", *(("parameters",) if self.header.schema.num_parameters else ()))
-        self.arrays = {name: array_of(self._group, name) for name in names}
+        group, self.header = open_shard(self.path, "r")
+        self.fields = ("inputs", "outputs", *(("parameters",) if self.header.schema.num_parameters else ()))
+        self._arrays = {name: array_of(group, name) for name in (*self.fields, "provenance")}
 
     def refresh(self) -> None:
         """Read the index of new chunks."""
@@ -204,23 +202,22 @@ class _Shard:
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Some rows of an array; `rows` ascend."""
         with self._named(name):
-            return np.asarray(self.arrays[name].oindex[rows])
+            return np.asarray(self._arrays[name].oindex[rows])
 
     def read_run(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Some rows of one of the `runs`: faster than `read`."""
         with self._named(name):
-            return np.asarray(self.arrays[name][int(rows[0]) : int(rows[-1]) + 1])[rows - rows[0]]
+            return np.asarray(self._arrays[name][int(rows[0]) : int(rows[-1]) + 1])[rows - rows[0]]
 
     def runs(self, rows: np.ndarray) -> Iterator[slice]:
         """Cut ascending rows where chunks without samples lie between, which may be torn, and after some megabytes."""
         chunks = rows // self.header.rows_per_chunk
-        gaps = np.flatnonzero(np.diff(chunks) > 1) + 1
-        for start, stop in zip([0, *gaps], [*gaps, len(rows)], strict=True):
-            longest = chunks[start:stop] - chunks[start]
-            cuts = (
-                np.searchsorted(longest, np.arange(0, int(longest[-1]) + 1 if len(longest) else 0, _RUN_CHUNKS)) + start
-            )
-            yield from (slice(first, last) for first, last in zip(cuts, [*cuts[1:], stop], strict=True))
+        start = 0
+        for stop in (*(np.flatnonzero(np.diff(chunks) > 1) + 1), len(rows)):
+            while start < stop:
+                end = int(np.searchsorted(chunks[:stop], chunks[start] + _RUN_CHUNKS))
+                yield slice(start, end)
+                start = end
 
     @contextlib.contextmanager
     def _named(self, name: str) -> Iterator[None]:
@@ -246,7 +243,10 @@ class _Shard:
         """The provenance table up to the last known row: 80 bytes a sample, kept once read."""
         have, want = len(self._table), self._next * self.header.rows_per_chunk
         if have < want:
-            self._table = np.concatenate([self._table, np.asarray(array_of(self._group, "provenance")[have:want])])
+            self._table = np.concatenate([self._table, np.zeros((want - have, len(COLUMNS)))])
+            rows = self.rows[np.searchsorted(self.rows, have) :]
+            for part in self.runs(rows):
+                self._table[rows[part]] = self.read_run("provenance", rows[part])
         return self._table
 
 

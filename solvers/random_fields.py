@@ -51,10 +51,11 @@ def _amplitude(length_scale: float, smoothness: float) -> Float64[np.ndarray, "w
     period = _period(length_scale)
     num_waves = min(max(math.ceil(cutoff * period / (2.0 * math.pi)), 2), _MAX_WAVES)
     k = 2.0 * math.pi / period * np.repeat(np.arange(num_waves + 1), 2)[1:]
-    density = (kappa**2 + k[:, None] ** 2 + k[None, :] ** 2) ** -(smoothness + 1.0)
-    # cos² + sin² = 1, so that one of each pair stands for the variance at every point; k = 0 stands alone.
-    pairs = np.where(k == 0.0, 1.0, 0.5)
-    amplitude = np.sqrt(density / np.sum(density * pairs[:, None] * pairs[None, :]))
+    # A cosine and a sine stand for the waves k and -k together, and cos² + sin² = 1 at every point; k = 0 is alone.
+    both = np.where(k == 0.0, 1.0, 2.0)
+    density = both[:, None] * both[None, :] * (kappa**2 + k[:, None] ** 2 + k[None, :] ** 2) ** -(smoothness + 1.0)
+    variance = np.sum(density / (both[:, None] * both[None, :]))
+    amplitude = np.sqrt(density / variance)
     amplitude.setflags(write=False)
     return amplitude
 

@@ -50,9 +50,7 @@ class Progress(Callback):
         """Start the clock."""
         self._began = self._reported = time.perf_counter()
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Note the learning rate that the step uses: the schedule moves it before the step's end is announced."""
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -86,8 +84,8 @@ class Progress(Callback):
         wait /= ranks.world_size()
         if not math.isfinite(loss):
             raise RunFailed(
-                f"the loss is not finite at step {self.step}: try a smaller learning rate, and look for samples that are "
-                "not finite, or not positive where training.normalization.log takes their logarithm"
+                f"the loss is not finite at step {self.step}: try a smaller learning rate, and look for samples that "
+                "are not finite, or not positive where training.normalization.log takes their logarithm"
             )
         if self._report is not None and ranks.rank() == 0 and count:
             self._report(
@@ -107,9 +105,7 @@ class Progress(Callback):
 class Validation(Callback):
     """Scores held-out samples every few steps, and at the end."""
 
-    def __init__(
-        self, report: Report | None, *, samples: SampleBatch | None, every: int, progress: Progress
-    ) -> None:
+    def __init__(self, report: Report | None, *, samples: SampleBatch | None, every: int, progress: Progress) -> None:
         self._report, self._samples, self._every, self._progress = report, samples, every, progress
         self._done_at = -1
 

@@ -35,7 +35,7 @@ class Checkpoint:
         step: finished optimiser steps.
         surrogate: the network's spec.
         normalization: the normaliser's spec.
-        training: the training spec as JSON data; kept as it was written, so that a checkpoint outlives a loss's plug-in.
+        training: the training spec as JSON data, as it was written: a checkpoint outlives the plug-in of a loss.
         schema: what the samples look like.
         weights: the network's state.
         moments: the normaliser's state.
@@ -123,7 +123,9 @@ def load_checkpoint(path: Path, *, schema: SampleSchema | None = None) -> Checkp
             version=content["headrace"],
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise InputError.single(str(path), "", "a Headrace checkpoint", f"Part of it cannot be read: {error}") from error
+        raise InputError.single(
+            str(path), "", "a Headrace checkpoint", f"Part of it cannot be read: {error}"
+        ) from error
     if schema is not None and (reason := _differs(found, schema)):
         raise InputError.single(str(path), "", "a checkpoint of this problem", f"It is of another one: {reason}.")
     return checkpoint
@@ -311,7 +313,9 @@ def _differs(found: SampleSchema, wanted: SampleSchema) -> str | None:
         if mine != theirs:
             return f"its {what} are ({_names(mine)}), the problem's are ({_names(theirs)})"
     if found.times != wanted.times:
-        return f"it predicts {len(found.times)} times, {found.times[0]:g} to {found.times[-1]:g}; the problem has others"
+        return (
+            f"it predicts {len(found.times)} times, {found.times[0]:g} to {found.times[-1]:g}; the problem has others"
+        )
     if len(found.domain.shape) != len(wanted.domain.shape):
         return f"its grid has {len(found.domain.shape)} axes, the problem's has {len(wanted.domain.shape)}"
     return None
@@ -319,7 +323,9 @@ def _differs(found: SampleSchema, wanted: SampleSchema) -> str | None:
 
 def _names(fields: tuple[FieldSpec, ...]) -> str:
     return ", ".join(
-        field.name + (f" x {field.components}" if field.components > 1 else "") + (f" [{field.unit}]" if field.unit != "1" else "")
+        field.name
+        + (f" x {field.components}" if field.components > 1 else "")
+        + (f" [{field.unit}]" if field.unit != "1" else "")
         for field in fields
     )
 

@@ -46,9 +46,9 @@ class Rows(Protocol):
 class Batches:
     """Yields the batch of every step, or of fewer when the data end.
 
-    Every step, all ranks first tell each other whether they have a batch (a sum over one integer): they stop at the same
-    step when any of them has none, and fail together when one fails. A rank waits here for its prefetch thread, then
-    for the slowest rank. No more batches are pulled than there are steps.
+    Every step, all ranks first tell each other whether they have a batch (a sum over two integers): they stop at the
+    same step when any of them has none, and fail together when one fails. A rank waits here for its prefetch thread,
+    then for the slowest rank. No more batches are pulled than there are steps.
 
     Attributes:
         samples: rows handed to this rank so far.

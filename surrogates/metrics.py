@@ -26,21 +26,22 @@ def relative_l2(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
 def relative_h1(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
     """||u - v||_H1 / ||v||_H1 with ||w||_H1^2 = ∫ w^2 + |∇w|^2, the gradient in the units of `grid.extent`.
 
-    Gradients are differences of neighbours divided by their distance: second-order at the midpoints, and, unlike central
-    differences, not blind to a checkerboard.
+    Gradients are differences of neighbours divided by their distance: second-order at the midpoints, and, unlike
+    central differences, not blind to a checkerboard.
     """
     return _root(_ratio(_h1_squared(prediction - truth, grid), _h1_squared(truth, grid)))
 
 
 def relative_linf(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
-    """max |u - v| / max |v| over all points, channels and times."""
+    """Largest |u - v| over largest |v|, of all points, channels and times."""
     return _ratio((prediction - truth).abs().flatten(1).amax(1), truth.abs().flatten(1).amax(1))
 
 
 def vrmse(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
     """Root mean square error over the truth's spatial standard deviation, averaged over channels and times.
 
-    The error of predicting the spatial mean is 1: Eq. 2 in Ohana et al., "The Well" (NeurIPS 2024), whose 1e-7 we do without.
+    Predicting the spatial mean scores 1. This is the VRMSE of Ohana et al., "The Well" (NeurIPS 2024), without its
+    safeguard of 1e-7.
     """
     error = (prediction - truth).flatten(3).square().mean(3)
     return _root(_ratio(error, truth.flatten(3).var(3, correction=0))).mean((1, 2))

@@ -24,7 +24,9 @@ class SurrogateModule(LightningModule):
     normaliser learns from the training batches until it freezes.
     """
 
-    def __init__(self, *, surrogate: AbstractSurrogate, training: TrainingSpec, schema: SampleSchema, seed: int) -> None:
+    def __init__(
+        self, *, surrogate: AbstractSurrogate, training: TrainingSpec, schema: SampleSchema, seed: int
+    ) -> None:
         """Draw the initial weights: the same on every rank, and torch's global generator stays as it was."""
         super().__init__()
         self.surrogate, self.training_spec, self.schema = surrogate, training, schema
@@ -83,9 +85,7 @@ class SurrogateModule(LightningModule):
         """The optimiser, and the schedule over the planned steps."""
         spec = self.training_spec
         optimizer = spec.optimizer.build(self.model.parameters())
-        schedule = LambdaLR(
-            optimizer, lambda step: spec.schedule.factor(min(step, spec.steps - 1), spec.steps)
-        )
+        schedule = LambdaLR(optimizer, lambda step: spec.schedule.factor(min(step, spec.steps - 1), spec.steps))
         if self._resumed is not None:
             optimizer.load_state_dict(dict(self._resumed.optimizer))
             schedule.load_state_dict(dict(self._resumed.schedule))

@@ -35,8 +35,8 @@ class NormalizationSpec(Spec):
 class RunningMoments(nn.Module):
     """Mean and variance of every channel over all that was seen: Welford's recurrence for whole batches.
 
-    Two sets of (count, mean, M2 = sum of squared deviations) merge exactly, Eq. 2.1 of Chan, Golub and LeVeque (1983), without
-    the cancellation of E[x^2] - E[x]^2. The buffers are plain float64 tensors.
+    Two sets of (count, mean, M2 = sum of squared deviations) merge by Eq. 2.1 of Chan, Golub and LeVeque (1983),
+    without the cancellation of E[x²] - E[x]². The buffers are plain float64 tensors.
     """
 
     count: Tensor
@@ -90,9 +90,9 @@ class Normalizer(nn.Module):
         self._takes_log = any(logarithmic)
         self.register_buffer("samples_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("logarithmic", torch.tensor(logarithmic), persistent=False)
-        self.inputs = RunningMoments(schema.num_input_channels)
-        self.outputs = RunningMoments(schema.num_output_channels)
-        self.parameters = RunningMoments(schema.num_parameters)
+        self.input_moments = RunningMoments(schema.num_input_channels)
+        self.output_moments = RunningMoments(schema.num_output_channels)
+        self.parameter_moments = RunningMoments(schema.num_parameters)
         # Kept beside the buffer so that asking costs no transfer from an accelerator.
         self._frozen = False
         self.register_load_state_dict_post_hook(self._note_frozen)
@@ -112,11 +112,14 @@ class Normalizer(nn.Module):
             return
         if self._takes_log and not bool((inputs[:, self.logarithmic] > 0).all()):
             raise InputError.single(
-                "training.normalization.log", "", "positive fields", "Some sample has a value of 0 or less: leave it out."
+                "training.normalization.log",
+                "",
+                "positive fields",
+                "Some sample has values of 0 or less: leave it out.",
             )
-        self.inputs.update(_rows(self._transform(inputs)))
-        self.outputs.update(_rows(outputs.flatten(0, 1)))
-        self.parameters.update(parameters)
+        self.input_moments.update(_rows(self._transform(inputs)))
+        self.output_moments.update(_rows(outputs.flatten(0, 1)))
+        self.parameter_moments.update(parameters)
         self.samples_seen += sum(int(count) for count in gather(self.samples_seen.new_tensor([len(inputs)])))
         self._frozen = 0 < self.freeze_after <= int(self.samples_seen)
 
@@ -124,22 +127,22 @@ class Normalizer(nn.Module):
         self, inputs: Float[Tensor, "batch channels_in *grid"], parameters: Float[Tensor, "batch num_parameters"]
     ) -> tuple[Float[Tensor, "batch channels_in *grid"], Float[Tensor, "batch num_parameters"]]:
         """Inputs and parameters as the network wants them: mean 0, standard deviation 1."""
-        grid = inputs.ndim - 2
-        scaled = (self._transform(inputs) - _last(self.inputs.mean, grid, inputs)) / _last(self.inputs.std, grid, inputs)
-        return scaled, (parameters - self.parameters.mean.to(parameters.dtype)) / self.parameters.std.to(parameters.dtype)
+        mean, std = (_last(moment, inputs.ndim - 2, inputs) for moment in (self.input_moments.mean, self.input_moments.std))
+        shift, scale = (_last(moment, 0, parameters) for moment in (self.parameter_moments.mean, self.parameter_moments.std))
+        return (self._transform(inputs) - mean) / std, (parameters - shift) / scale
 
     def denormalize(
         self, outputs: Float[Tensor, "batch time channels_out *grid"]
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """What the network says, in physical units."""
         grid = outputs.ndim - 3
-        return outputs * _last(self.outputs.std, grid, outputs) + _last(self.outputs.mean, grid, outputs)
+        return outputs * _last(self.output_moments.std, grid, outputs) + _last(self.output_moments.mean, grid, outputs)
 
     def in_standard_deviations(
         self, outputs: Float[Tensor, "batch time channels_out *grid"]
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """Physical outputs with every channel divided by its standard deviation, not shifted: what a loss compares."""
-        return outputs / _last(self.outputs.std, outputs.ndim - 3, outputs)
+        return outputs / _last(self.output_moments.std, outputs.ndim - 3, outputs)
 
     def _transform(self, inputs: Tensor) -> Tensor:
         if not self._takes_log:

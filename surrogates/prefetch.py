@@ -11,9 +11,9 @@ log = logging.getLogger(__name__)
 class Prefetcher[T]:
     """Calls `produce` in a thread, and keeps at most `depth` results waiting.
 
-    The thread waits for `produce` and, when `depth` results wait, for `get` or `close`, which wake it. `get` waits for the
-    thread to finish a result. Nothing polls. The thread ends at the first None or exception of `produce`; `get` passes that
-    on, after the results before it.
+    The thread waits for `produce` and, when `depth` results wait, for `get` or `close`, which wake it. `get` waits for
+    the thread to finish a result. Nothing polls. The thread ends at the first None or exception of `produce`; `get`
+    passes that on, after the results before it.
     """
 
     def __init__(self, produce: Callable[[], T | None], *, depth: int = 2, name: str = "prefetch") -> None:

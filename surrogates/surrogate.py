@@ -12,12 +12,12 @@ from headrace.platform.spec import Spec
 class AbstractSurrogate(Spec):
     """The spec of a network; `build` makes the network for a problem's schema.
 
-    The network is an `nn.Module` whose `forward(inputs, parameters)` takes `inputs` of shape "batch channels_in *grid" and
-    `parameters` of shape "batch num_parameters" (zero columns when the problem has none) and returns
+    The network is an `nn.Module` whose `forward(inputs, parameters)` takes `inputs` of shape "batch channels_in *grid"
+    and `parameters` of shape "batch num_parameters" (zero columns when the problem has none) and returns
     "batch time channels_out *grid". It works in normalised units: normalisation lives outside (`normalization.py`).
 
-    A new surrogate is a subclass with `kind: Literal["its_name"] = "its_name"`, in a file of its own, named in the tuple
-    `SURROGATES` of `models/__init__.py` or in an entry point of the group `headrace.surrogates`.
+    A new surrogate is a subclass with `kind: Literal["its_name"] = "its_name"`, in a file of its own, named in the
+    tuple `SURROGATES` of `models/__init__.py` or in an entry point of the group `headrace.surrogates`.
     """
 
     any_resolution: ClassVar[bool] = False

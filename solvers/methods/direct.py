@@ -27,8 +27,8 @@ class Direct(AbstractSolver):
     sequence of systems of one pattern (PETSc and MUMPS).
 
     Attributes:
-        package: `petsc` (nested dissection), `mumps`, `scipy` (SuperLU, everywhere); `auto` takes PETSc for small and
-            MUMPS for large systems where they are installed, SciPy elsewhere.
+        package: `petsc` (nested dissection, no pivoting), `mumps`, `scipy` (SuperLU, everywhere); `auto` takes PETSc for
+            small positive definite systems and MUMPS for all others where they are installed, SciPy elsewhere.
     """
 
     kind: Literal["direct"] = "direct"
@@ -78,7 +78,9 @@ class RunningDirect(RunningSolver):
         # The wheel's PETSc is built for real numbers.
         if not petsc_is_installed() or np.iscomplexobj(system.rhs) or np.iscomplexobj(system.matrix.data):
             return "scipy"
-        return "mumps" if system.num_unknowns >= _MUMPS_PAYS else "petsc"
+        # PETSc's own factorisations do not pivot, MUMPS does.
+        safe = system.structure.positive_definite and system.num_unknowns < _MUMPS_PAYS
+        return "petsc" if safe else "mumps"
 
     def _solve_petsc(self, system: LinearSystem, package: str) -> Shaped[np.ndarray, " unknowns"]:
         held = self._factorizations.get(package)
@@ -156,7 +158,11 @@ class PetscFactorization:
             self._matrix.assemble()
         self._fresh = False
         self._b.setArray(system.rhs)
-        self._solver.solve(self._b, self._x)
+        try:
+            self._solver.solve(self._b, self._x)
+        except load_petsc().Error as error:
+            # Raised, not reported, for a pattern that lacks a diagonal entry.
+            raise ArithmeticError(f"PETSc could not factor the matrix ({error})") from error
         reason = self._solver.getConvergedReason()
         if reason < 0:
             raise ArithmeticError(f"PETSc could not factor the matrix (reason {int(reason)})")

@@ -196,8 +196,8 @@ class _Solve:
         v, z = np.empty((steps + 1, r.size)), np.empty((steps, r.size))
         h, b = np.zeros((steps + 1, steps)), np.zeros((len(c), steps))
         v[0] = r / norm
-        # Row j of the inverse of the triangular factor gives the residual: |r_j| = 1 / sqrt(Σ ωᵢ²), ω from the recurrence
-        # of the left null vector of H (Ayachour 2003, Sec. 3), without rotations.
+        # What is left of norm · e₁ after least squares with H is its part along the left null vector of H: with ω₀ = 1
+        # the residual is norm / ||ω||, and ω grows by one entry a step. That needs no rotations.
         null = np.zeros(steps + 1)
         null[0] = 1.0
         done = steps
@@ -247,6 +247,8 @@ class _Solve:
             g[k:, k:] = cycle.h
         inverse_values, vectors = np.linalg.eig(np.linalg.lstsq(g, outer @ y_space.T, rcond=None)[0])
         basis = _real_basis(inverse_values, vectors, self._spec.recycled)
+        if basis.shape[1] == 0:
+            return recycled
         q, triangle = np.linalg.qr(g @ basis)
         diagonal = np.abs(np.diag(triangle))
         if not diagonal.min() > _DEPENDENT * diagonal.max():
@@ -267,6 +269,4 @@ def _real_basis(
         if len(columns) + len(pair) > count:
             break
         columns += pair
-    if not columns:
-        raise ArithmeticError("no real direction to recycle; expected recycled to be 2 or more")
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1) if columns else np.empty((len(vectors), 0))

@@ -207,8 +207,8 @@ def _solve_coarsest(num_x, num_y, first, cx, cy, r, x, rows):
         x[k] += rows[n - _U2 - i] * x[k + step]
 
 
-@njit(**_PART, inline="always")
-def _cycle(levels, cx, cy, inverse, r, x, v, rows):
+@njit(**_OPTIONS, inline="always")
+def cycle(levels, cx, cy, inverse, r, x, v, rows):
     """One V-cycle: x ≈ A⁻¹ r on the finest level, in single precision throughout."""
     last = len(levels) - 1
     for level in range(last):
@@ -299,7 +299,7 @@ def conjugate_gradients(
             r32[k] = r[k]
         rz_before = np.inf
         while num_iterations < max_iterations:
-            _cycle(levels, cx32, cy32, inverse, r32, z, v, rows)
+            cycle(levels, cx32, cy32, inverse, r32, z, v, rows)
             rz = 0.0
             for k in range(begin, end):
                 rz += r[k] * z[k]

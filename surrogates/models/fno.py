@@ -58,7 +58,8 @@ class FNO(AbstractSurrogate):
         shape = schema.domain.shape
         if isinstance(self.modes, tuple) and len(self.modes) != len(shape):
             return f"modes has {len(self.modes)} entries, the grid {_times(shape)} has {len(shape)} axes"
-        padded = [n + extra for n, extra in zip(shape, _padding(self.padding, shape, schema.domain.periodic), strict=True)]
+        extra = _padding(self.padding, shape, schema.domain.periodic)
+        padded = [n + more for n, more in zip(shape, extra, strict=True)]
         for axis, (modes, n) in enumerate(zip(self._modes(len(shape)), padded, strict=True)):
             if modes > largest_modes(n):
                 return (
@@ -83,7 +84,8 @@ class _FourierOperator(nn.Module):
         # Linear in the concatenation (inputs, positions, parameters), but each part is broadcast after its product.
         self.lift = nn.Linear(schema.num_input_channels, spec.width)
         self.lift_positions = nn.Linear(num_positions, spec.width, bias=False) if num_positions else None
-        self.lift_parameters = nn.Linear(schema.num_parameters, spec.width, bias=False) if schema.num_parameters else None
+        num_parameters = schema.num_parameters
+        self.lift_parameters = nn.Linear(num_parameters, spec.width, bias=False) if num_parameters else None
         self.spectral = nn.ModuleList(SpectralConv(spec.width, spec.width, modes) for _ in range(spec.layers))
         self.pointwise = nn.ModuleList(nn.Linear(spec.width, spec.width) for _ in range(spec.layers))
         self.project = nn.Sequential(

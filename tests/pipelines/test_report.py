@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 import yaml
 
+from headrace.pipelines import pictures
 from headrace.pipelines.report import duration, percent, quantity, read_run, write_report
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
+
+
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time, and its resolution is nothing that these tests look at."""
+    monkeypatch.setattr(pictures, "DPI", 30)
+
 
 LEVELS = ("smooth", "medium", "rough")
 NASTY = "<script>alert('x')</script>"
@@ -311,9 +319,8 @@ def test_the_page_is_the_same_each_time(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run", num_samples=4, points=8)
     first = write_report(run).read_text()
     assert len(read_run(run).metrics) > 100
-    assert len(first) > 50_000
-    # Identifiers inside Matplotlib's SVG are random; the text of the page is what must not change.
-    assert Page(run / "report.html").text == Page(write_report(run)).text
+    assert len(first) > 20_000
+    assert write_report(run).read_text() == first
 
 
 @pytest.mark.parametrize(
@@ -324,6 +331,8 @@ def test_the_page_is_the_same_each_time(tmp_path: Path) -> None:
         (quantity(1188353), "1,188,353"),
         (quantity(9.0), "9"),
         (quantity(9.123), "9.12"),
+        (percent(0.17), "17.0 %"),
+        (percent(1.0), "100 %"),
         (duration(0.0123), "12.3 ms"),
         (duration(12.34), "12.3 s"),
         (duration(121.4), "2 min 1 s"),

@@ -224,12 +224,33 @@ def test_appending_goes_on_after_reopening(tmp_path: Path):
     assert_same(StoredSamples.open(tmp_path).read_all(), samples(*range(5)))
 
 
-def test_arrays_grow_over_many_appends(tmp_path: Path):
+def test_arrays_grow_over_many_appends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("headrace.platform.store.GROW_CHUNKS", 8)
     with make(tmp_path, rows_per_chunk=1, schema=STEADY) as store:
-        for start in range(0, 600, 60):
-            store.append(samples(*range(start, start + 60), schema=STEADY))
-    assert_same(StoredSamples.open(tmp_path).read_all(), samples(*range(600), schema=STEADY))
-    assert zarr.open_group(store.path, mode="r")["index"].shape == (600,)
+        for start in range(0, 66, 6):
+            store.append(samples(*range(start, start + 6), schema=STEADY))
+    assert_same(StoredSamples.open(tmp_path).read_all(), samples(*range(66), schema=STEADY))
+    assert zarr.open_group(store.path, mode="r")["index"].shape == (66,)
+
+
+def test_a_set_of_many_chunks_is_read_in_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs end at gaps, where torn chunks may lie, and after some chunks; nothing is lost at the seams."""
+    monkeypatch.setattr("headrace.platform.stored._RUN_CHUNKS", 3)
+    with make(tmp_path, rows_per_chunk=2, schema=STEADY) as store:
+        for start in range(0, 40, 10):
+            store.append(samples(*range(start, start + 10), schema=STEADY))
+            store._next += start % 3  # as appends that failed leave it
+    assert_same(StoredSamples.open(tmp_path).read_all(), samples(*range(40), schema=STEADY))
+
+
+def test_a_chunk_that_cannot_be_decoded_is_named(tmp_path: Path):
+    with make(tmp_path, rows_per_chunk=4) as store:
+        store.append(samples(0, 1))
+    os.truncate(store.path / "inputs" / "c.0.0.0.0", 30)
+    stored = StoredSamples.open(tmp_path)
+    for read in (stored.read_all, lambda: stored.batch([0])):
+        with pytest.raises(InputError, match=r"shard-0.zarr: inputs is not readable \(.*\); expected whole chunks"):
+            read()
 
 
 _WRITER = """
@@ -274,10 +295,10 @@ def test_what_was_appended_survives_sigkill(tmp_path: Path):
 
 
 def test_fields_are_on_the_disk_before_their_index_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced: list[Path] = []
     with make(tmp_path, rows_per_chunk=2) as store:
         store.append(samples(0))
         before = set(store.path.rglob("c.*"))
-        synced: list[Path] = []
 
         def record(path: Path) -> None:
             assert path.exists()
@@ -285,8 +306,9 @@ def test_fields_are_on_the_disk_before_their_index_is_written(tmp_path: Path, mo
                 assert set(store.path.glob("index/c.*")) <= before, "the index came first"
             synced.append(path)
 
-        monkeypatch.setattr("headrace.platform.store.sync", record)
-        store.append(samples(1, 2, 3, 4, 5))
+        with monkeypatch.context() as patch:
+            patch.setattr("headrace.platform.store.sync", record)
+            store.append(samples(1, 2, 3, 4, 5))
     new = set(store.path.rglob("c.*")) - before
     assert len(new) == 5 * 3 and new <= set(synced)
     first_of_index = min(synced.index(path) for path in new if path.parent.name == "index")

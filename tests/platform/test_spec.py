@@ -1,0 +1,105 @@
+"""Specs: frozen, hashable, strict; kinds by name, from here and from other packages."""
+
+import importlib.metadata
+import pickle
+from typing import Literal
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from headrace.platform import spec as spec_module
+from headrace.platform.spec import Spec, kind_of, kinds, one_of, spec_hash
+
+
+class Round(Spec):
+    kind: Literal["round"] = "round"
+    radius: float = 1.0
+
+
+class Square(Spec):
+    kind: Literal["square"] = "square"
+    side: float = 1.0
+    inner: Round = Round()
+
+
+class Plugged(Spec):
+    kind: Literal["plugged"] = "plugged"
+
+
+class Impostor(Spec):
+    kind: Literal["round"] = "round"
+
+
+class Kindless(Spec):
+    size: int = 0
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache():
+    kinds.cache_clear()
+    yield
+    kinds.cache_clear()
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, loaded: object) -> None:
+    class Point:
+        name, value = "extra", "package.module:Extra"
+
+        def load(self) -> object:
+            return loaded
+
+    monkeypatch.setattr(spec_module, "entry_points", lambda group: [Point()] if group == "headrace.shapes" else [])
+
+
+def test_a_spec_is_frozen_hashable_and_picklable():
+    spec = Square(side=2.0)
+    assert pickle.loads(pickle.dumps(spec)) == spec and len({spec, Square(side=2.0), Square()}) == 2
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.side = 3.0
+
+
+@pytest.mark.parametrize("given", [{"sides": 2}, {"side": float("nan")}, {"side": float("inf")}, {"kind": "round"}])
+def test_a_spec_is_strict(given: dict):
+    with pytest.raises(ValidationError):
+        Square(**given)
+
+
+def test_the_kind_chooses_the_class():
+    shape = TypeAdapter(one_of("headrace.shapes", (Round, Square)))
+    assert shape.validate_python({"kind": "square", "inner": {"radius": 3}}) == Square(inner=Round(radius=3))
+    assert shape.validate_python({"kind": "round"}) == Round()
+    with pytest.raises(ValidationError, match="'round', 'square'"):
+        shape.validate_python({"kind": "oval"})
+    assert one_of("headrace.shapes", (Round,)) is Round
+
+
+def test_kinds_of_other_packages_join(monkeypatch: pytest.MonkeyPatch):
+    plug_in(monkeypatch, Plugged)
+    assert kinds("headrace.shapes", (Round, Square)) == {"round": Round, "square": Square, "plugged": Plugged}
+    assert TypeAdapter(one_of("headrace.shapes", (Round,))).validate_python({"kind": "plugged"}) == Plugged()
+    assert kinds("headrace.others", (Round,)) == {"round": Round}
+
+
+@pytest.mark.parametrize(
+    ("loaded", "words"),
+    [
+        (Kindless, r"entry point extra of headrace.shapes \(package.module:Extra\) is not a Spec with a kind"),
+        (print, "is not a Spec with a kind"),
+        (Impostor, "takes the kind round, which exists"),
+    ],
+)
+def test_plug_ins_that_do_not_fit_are_told(monkeypatch: pytest.MonkeyPatch, loaded: object, words: str):
+    plug_in(monkeypatch, loaded)
+    with pytest.raises(TypeError, match=words):
+        kinds("headrace.shapes", (Round,))
+
+
+def test_the_groups_are_looked_up_where_packages_declare_them():
+    assert spec_module.entry_points is importlib.metadata.entry_points
+    assert kind_of(Square) == "square"
+
+
+def test_a_hash_tells_content_and_nothing_else():
+    assert spec_hash(Square(side=2)) == spec_hash(Square.model_validate({"side": 2.0, "inner": {"kind": "round"}}))
+    assert len({spec_hash(Square()), spec_hash(Square(side=2)), spec_hash(Square(inner=Round(radius=2)))}) == 3
+    assert spec_hash(Round()) == "eae0aa0152408de2"  # names data sets: must not change

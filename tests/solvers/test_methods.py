@@ -1,0 +1,267 @@
+"""Every method against an independent solver; what multigrid and GCRO-DR promise beyond that."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+from headrace.platform.errors import InputError
+from headrace.platform.spec import kind_of
+from headrace.solvers import (
+    GCRODR,
+    METHODS,
+    AbstractSolver,
+    Auto,
+    Darcy,
+    Direct,
+    FivePointOperator,
+    LinearSystem,
+    Multigrid,
+    SolveStatus,
+    solve,
+    solve_sequence,
+)
+from headrace.solvers.methods import multigrid_kernels
+from headrace.solvers.methods.direct import petsc_is_installed
+from headrace.solvers.methods.multigrid import _Workspace
+from headrace.solvers.methods.preconditioner import IncompleteLU
+from headrace.solvers.problems.permeability import LogNormal, TwoPhase
+from headrace.solvers.sequence import greedy_order
+
+VARIANTS: tuple[AbstractSolver, ...] = (
+    *(method() for method in METHODS),
+    Direct(package="scipy"),
+    GCRODR(recycled=0, subspace=60),
+    GCRODR(recycled=1, subspace=30),
+    GCRODR(preconditioner="jacobi"),
+    GCRODR(preconditioner="none"),
+    *((Direct(package="petsc"), Direct(package="mumps")) if petsc_is_installed() else ()),
+)
+
+
+def name_of(variant: AbstractSolver) -> str:
+    changed = variant.model_dump(exclude_defaults=True)
+    return "-".join([kind_of(type(variant)), *(f"{key}={value}" for key, value in changed.items())])
+
+
+def darcy_system(n: int, seed: int = 0, level: str = "rough") -> LinearSystem:
+    problem = Darcy(resolution=n).at_level(level)
+    return problem.discretize(problem.draw(seed))
+
+
+def convection_diffusion(n: int) -> LinearSystem:
+    """Upwind convection-diffusion: not symmetric, diagonally dominant."""
+    step = scipy.sparse.diags_array([-np.ones(n - 1), np.ones(n)], offsets=[-1, 0])
+    second = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
+    one = scipy.sparse.eye_array(n)
+    matrix = scipy.sparse.kron(second + 0.7 * step, one) + scipy.sparse.kron(one, second + 0.2 * step)
+    return LinearSystem.from_matrix(matrix, np.linspace(1, 2, n * n))
+
+
+def helmholtz(n: int) -> LinearSystem:
+    """-Δu - k² u with a few negative eigenvalues: symmetric, indefinite."""
+    second = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
+    one = scipy.sparse.eye_array(n)
+    shift = (9.0 / (n + 1)) ** 2 * scipy.sparse.eye_array(n * n)
+    matrix = scipy.sparse.kron(second, one) + scipy.sparse.kron(one, second) - shift
+    return LinearSystem.from_matrix(matrix, np.ones(n * n), symmetric=True)
+
+
+@pytest.mark.parametrize("n", [5, 6, 32, 33, 50])
+@pytest.mark.parametrize("method", VARIANTS, ids=name_of)
+def test_agrees_with_an_independent_solver(method: AbstractSolver, n: int) -> None:
+    system = darcy_system(n)
+    solution = solve(system, rtol=1e-10, method=method)
+    expected = scipy.sparse.linalg.spsolve(system.matrix.tocsc(), system.rhs)
+    assert solution.status is SolveStatus.converged
+    assert solution.relative_residual <= 1e-10
+    # A relative residual of 1e-10 times the condition number, at most 1e4 here.
+    np.testing.assert_allclose(solution.value, expected, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("make", [convection_diffusion, helmholtz])
+@pytest.mark.parametrize("method", [v for v in VARIANTS if not isinstance(v, Multigrid)], ids=name_of)
+def test_general_matrices(method: AbstractSolver, make: object) -> None:
+    system = make(20)  # type: ignore[operator]
+    solution = solve(system, rtol=1e-9, method=method)
+    expected = scipy.sparse.linalg.spsolve(system.matrix.tocsc(), system.rhs)
+    assert solution.status is SolveStatus.converged, str(solution)
+    np.testing.assert_allclose(solution.value, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("method", VARIANTS, ids=name_of)
+def test_a_sequence_comes_back_under_the_original_index(method: AbstractSolver) -> None:
+    systems = [darcy_system(n, seed) for seed, n in enumerate([20, 20, 17, 20])]
+    for system, solution in zip(systems, solve_sequence(systems, rtol=1e-9, method=method), strict=True):
+        assert solution.status is SolveStatus.converged
+        np.testing.assert_allclose(system.matrix @ solution.value, system.rhs, atol=2e-9 * np.linalg.norm(system.rhs))
+
+
+@pytest.mark.parametrize("method", VARIANTS, ids=name_of)
+def test_singular_system_is_never_converged(method: AbstractSolver) -> None:
+    if isinstance(method, Multigrid):
+        pytest.skip("a five-point operator with a boundary is never singular")
+    matrix = scipy.sparse.diags_array(np.array([1.0, 0.0, 2.0, 3.0])).tolil()
+    matrix[1, 0] = 1.0
+    solution = solve(LinearSystem.from_matrix(matrix, np.array([1.0, 5.0, 1.0, 1.0])), method=method)
+    assert solution.status is not SolveStatus.converged
+
+
+@pytest.mark.parametrize("n", [32, 33, 64, 65, 100, 128, 129, 257])
+@pytest.mark.parametrize(
+    ("permeability", "bound"),
+    [
+        (LogNormal(), 9),
+        (LogNormal(length_scale=0.1, log_std=1.5), 11),
+        (TwoPhase(low=1.0, high=4.0), 10),
+        (TwoPhase(low=1.0, high=20.0), 12),
+        (TwoPhase(low=1.0, high=100.0), 17),
+    ],
+    ids=["log-normal", "rough", "contrast 4", "contrast 20", "contrast 100"],
+)
+def test_multigrid_iterations_are_bounded_on_every_grid(n: int, permeability: LogNormal | TwoPhase, bound: int) -> None:
+    problem = Darcy(resolution=n, permeability=permeability)
+    for solution in solve_sequence([problem.discretize(problem.draw(seed)) for seed in range(2)], method="multigrid"):
+        assert solution.status is SolveStatus.converged
+        assert solution.num_iterations <= bound
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 30), (31, 3), (40, 17), (17, 40)])
+def test_multigrid_takes_rectangles(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    nx, ny = shape
+    operator = FivePointOperator(
+        conductance_x=rng.uniform(0.5, 2.0, (nx + 1, ny)), conductance_y=rng.uniform(0.5, 2.0, (nx, ny + 1))
+    )
+    system = LinearSystem.from_five_point(operator, rng.standard_normal(nx * ny))
+    solution = solve(system, rtol=1e-12, method="multigrid")
+    assert solution.status is SolveStatus.converged
+    np.testing.assert_allclose(
+        solution.value, scipy.sparse.linalg.spsolve(system.matrix.tocsc(), system.rhs), rtol=1e-8, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e18])
+def test_multigrid_does_not_depend_on_units(scale: float) -> None:
+    """Permeability of rock is 1e-15 m²; single precision must not underflow."""
+    problem = Darcy(resolution=40)
+    a = problem.draw(2)["permeability"]
+    one = solve(problem.discretize({"permeability": a}), method="multigrid")
+    other = solve(problem.discretize({"permeability": scale * a}), method="multigrid")
+    assert other.status is SolveStatus.converged and other.num_iterations == one.num_iterations
+    np.testing.assert_allclose(other.value * scale, one.value, rtol=1e-6)
+
+
+def test_multigrid_reaches_double_precision() -> None:
+    assert solve(darcy_system(65), rtol=1e-12, method="multigrid").status is SolveStatus.converged
+
+
+def test_multigrid_solves_zero_right_hand_side() -> None:
+    operator = darcy_system(20).operator
+    assert operator is not None
+    solution = solve(LinearSystem.from_five_point(operator, np.zeros(324)), method="multigrid")
+    assert solution.status is SolveStatus.converged and not solution.value.any()
+
+
+@pytest.mark.parametrize("n", [17, 24, 31])
+def test_v_cycle_is_symmetric_and_positive_definite(n: int) -> None:
+    """As a matrix: B eᵢ for every unit vector, through the compiled cycle itself."""
+    system = darcy_system(n, level="two_phase")
+    operator = system.operator
+    assert operator is not None
+    work = _Workspace(operator.shape)
+    # A solve leaves conductances of all levels in the workspace.
+    multigrid_kernels.conjugate_gradients(
+        operator.conductance_x, operator.conductance_y, system.rhs, np.empty(system.num_unknowns),
+        work.levels, work.weights, work.single, work.double, work.rows, 1e-8, 50,
+    )  # fmt: skip
+    inside = np.zeros((n, n), dtype=bool)
+    inside[1:-1, 1:-1] = True
+    unknowns = np.flatnonzero(inside)
+    columns = []
+    for unknown in unknowns:
+        work.single[3] = 0.0
+        work.single[3, unknown] = 1.0
+        multigrid_kernels.cycle(work.levels, *work.single, work.rows)
+        columns.append(work.single[4, unknowns].astype(np.float64))
+    matrix = np.stack(columns)
+    # Single precision: 1e-7 times a modest number of operations.
+    np.testing.assert_allclose(matrix, matrix.T, atol=2e-5 * np.abs(matrix).max())
+    assert np.linalg.eigvalsh((matrix + matrix.T) / 2).min() > 0.0
+
+
+def test_recycling_saves_iterations_and_sorting_does_not_lose_them() -> None:
+    problem = Darcy(resolution=50)
+    systems = [problem.discretize(problem.draw(seed)) for seed in range(8)]
+
+    def mean_iterations(method: GCRODR, order: str = "greedy") -> float:
+        solutions = solve_sequence(systems, method=method, order=order)  # type: ignore[arg-type]
+        assert all(solution.status is SolveStatus.converged for solution in solutions)
+        return float(np.mean([solution.num_iterations for solution in solutions[1:]]))
+
+    recycled, restarted = mean_iterations(GCRODR(subspace=40, recycled=20)), mean_iterations(GCRODR(recycled=0))
+    assert recycled < 0.8 * restarted
+    assert recycled <= 1.1 * mean_iterations(GCRODR(subspace=40, recycled=20), order="none")
+
+
+def test_the_same_system_again_takes_far_fewer_iterations() -> None:
+    system = darcy_system(50)
+    first, again = solve_sequence([system, system], method=GCRODR(), order="none")
+    # 20 products renew the recycled space; the rest is less than half of what the first solve took.
+    assert again.num_iterations - 20 < 0.5 * first.num_iterations
+
+
+def test_greedy_order_goes_to_the_nearest_that_is_left() -> None:
+    points = np.array([[0.0], [5.0], [1.0], [6.0], [2.1]])
+    assert greedy_order(points).tolist() == [0, 2, 4, 1, 3]
+
+
+def test_incomplete_lu_is_exact_where_nothing_fills_in() -> None:
+    matrix = scipy.sparse.diags_array(
+        [np.full(9, -1.0), np.linspace(3, 4, 10), np.full(9, -0.5)], offsets=[-1, 0, 1]
+    ).tocsr()
+    x = np.arange(10.0)
+    lu = IncompleteLU(matrix)
+    np.testing.assert_allclose(matrix @ lu.solve(x), x, atol=1e-13)
+    np.testing.assert_allclose(lu.multiply(x), matrix @ x, atol=1e-13)
+
+
+def test_incomplete_lu_keeps_the_entries_of_the_pattern() -> None:
+    """(L U)ᵢⱼ = aᵢⱼ wherever aᵢⱼ is stored: the property that defines ILU(0)."""
+    matrix = darcy_system(8).matrix
+    lu = IncompleteLU(matrix)
+    product = np.stack([lu.multiply(column) for column in np.eye(matrix.shape[0])], axis=1)
+    stored = matrix.toarray() != 0
+    np.testing.assert_allclose(product[stored], matrix.toarray()[stored], rtol=1e-12)
+    np.testing.assert_allclose(lu.solve(lu.multiply(system_rhs := np.arange(36.0))), system_rhs, atol=1e-10)
+
+
+def test_iterations_end_at_the_cap_and_the_residual_is_the_true_one() -> None:
+    system = darcy_system(40)
+    for method in (Multigrid(max_iterations=2), GCRODR(max_iterations=5)):
+        solution = solve(system, method=method)
+        assert solution.status is SolveStatus.max_iterations
+        true = np.linalg.norm(system.rhs - system.matrix @ solution.value) / np.linalg.norm(system.rhs)
+        assert solution.relative_residual == pytest.approx(true, rel=1e-9)
+        assert true > 1e-8
+
+
+def test_mismatch_says_why_and_what_to_use() -> None:
+    indefinite = helmholtz(5)
+    assert Multigrid().mismatch(Darcy()) is None
+    assert Multigrid().mismatch(indefinite) == (
+        "Multigrid needs a five-point operator on a grid, this is a general matrix; use auto or direct."
+    )
+    assert Auto().mismatch(indefinite) is None and Direct().mismatch(indefinite) is None
+    with pytest.raises(InputError, match="method is multigrid; expected a method that can solve this. Multigrid needs"):
+        solve(indefinite, method="multigrid")
+    with pytest.raises(InputError, match=r'method is "multigird"; expected one of auto, direct, gcrodr, multigrid. '
+                       r'Did you mean "multigrid"\?'):
+        solve(indefinite, method="multigird")
+    complex_system = LinearSystem.from_matrix(scipy.sparse.eye_array(3) * 1j, np.ones(3, dtype=complex))
+    assert "complex" in (GCRODR().mismatch(complex_system) or "")
+    np.testing.assert_allclose(solve(complex_system, method="direct").value, -1j * np.ones(3))
+
+
+def test_auto_takes_multigrid_where_it_fits_and_names_what_did_the_work() -> None:
+    assert solve(darcy_system(20)).method == "multigrid"
+    assert solve(convection_diffusion(6)).method == "direct"

@@ -1,0 +1,115 @@
+"""Losses and metrics against hand formulas and known norms."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from headrace.platform.fields import Grid
+from headrace.surrogates import metrics
+from headrace.surrogates.losses import LOSSES, AbstractLoss, RelativeH1, RelativeL2
+
+LINE = Grid(shape=(4,), extent=(3.0,), periodic=(False,))
+truth = torch.tensor([[[[1.0, -2.0, 2.0, 4.0]]], [[[0.0, 3.0, 0.0, 4.0]]]], dtype=torch.float64)
+prediction = truth + torch.tensor([3.0, 0.0, 0.0, -4.0], dtype=torch.float64)
+
+
+def test_metrics_by_hand() -> None:
+    def hand(values: list[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float64)
+
+    assert torch.allclose(metrics.relative_l1(prediction, truth, LINE), hand([7 / 9, 1.0]))
+    assert torch.allclose(metrics.relative_l2(prediction, truth, LINE), hand([1.0, 1.0]))
+    assert torch.allclose(metrics.relative_linf(prediction, truth, LINE), hand([1.0, 1.0]))
+    # Spacing 1: the error steps are -3, 0, -4; the truth's -3, 4, 2 and 3, -3, 4. Means over 4 points and 3 edges.
+    error = 25 / 4 + 25 / 3
+    assert torch.allclose(
+        metrics.relative_h1(prediction, truth, LINE),
+        hand([math.sqrt(error / (25 / 4 + 29 / 3)), math.sqrt(error / (25 / 4 + 34 / 3))]),
+    )
+    variances = [25 / 4 - (5 / 4) ** 2, 25 / 4 - (7 / 4) ** 2]
+    assert torch.allclose(metrics.vrmse(prediction, truth, LINE), hand([math.sqrt(6.25 / v) for v in variances]))
+
+
+def test_vrmse_of_the_spatial_mean_is_one() -> None:
+    field = torch.rand(3, 2, 2, 8, 8, dtype=torch.float64)
+    grid = Grid(shape=(8, 8), extent=(1.0, 1.0), periodic=(True, True))
+    mean = field.mean((3, 4), keepdim=True).expand_as(field)
+    assert torch.allclose(metrics.vrmse(mean, field, grid), torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("periodic", "location"), [(True, "nodes"), (False, "nodes"), (False, "cells")], ids=["periodic", "nodes", "cells"]
+)
+def test_h1_of_a_sine_converges_to_its_exact_norm_at_second_order(periodic: bool, location: str) -> None:
+    # u = sin(2 pi x / L) sin(4 pi y / W) on L x W = 2 x 3 against v = 2 u + w, w = sin(4 pi x / L) sin(4 pi y / W):
+    # mean squares are 1/4 each, the gradients' are 1/4 (kx^2 + ky^2), and u and w are orthogonal.
+    def squared_norm(mx: int, my: int) -> float:
+        return 0.25 * (1 + (2 * math.pi * mx / 2) ** 2 + (2 * math.pi * my / 3) ** 2)
+
+    exact = math.sqrt((squared_norm(1, 2) + squared_norm(2, 2)) / squared_norm(1, 2))
+    errors = []
+    for n in (32, 64, 128):
+        grid = Grid(shape=(n, n), extent=(2.0, 3.0), periodic=(periodic, periodic), location=location)  # type: ignore[arg-type]
+        x, y = np.meshgrid(*grid.coordinates(), indexing="ij")
+        u = np.sin(math.pi * x) * np.sin(4 * math.pi * y / 3)
+        w = np.sin(2 * math.pi * x) * np.sin(4 * math.pi * y / 3)
+        found = metrics.per_sample((2 * u + w)[None, None, None], u[None, None, None], grid)["relative_h1"]
+        errors.append(abs(found[0] - exact))
+    orders = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
+    assert errors[-1] < 1e-3
+    assert all(1.9 < order < 2.2 for order in orders)
+
+
+def test_h1_sees_a_checkerboard() -> None:
+    n = 16
+    grid = Grid(shape=(n,), extent=(1.0,), periodic=(True,))
+    smooth = torch.sin(2 * math.pi * torch.arange(n) / n)[None, None, None]
+    checkerboard = 0.01 * (-1.0) ** torch.arange(n)
+    assert metrics.relative_h1(smooth + checkerboard, smooth, grid) > 4 * metrics.relative_l2(
+        smooth + checkerboard, smooth, grid
+    )
+
+
+def test_errors_on_another_resolution_of_the_domain_agree() -> None:
+    grid = Grid(shape=(32,), extent=(2.0,), periodic=(True,))
+    values = {}
+    for n in (64, 128):
+        x = torch.arange(n, dtype=torch.float64) * 2 / n
+        u, v = torch.sin(math.pi * x), torch.sin(2 * math.pi * x)
+        values[n] = metrics.relative_h1((u + v)[None, None, None], u[None, None, None], grid).item()
+    assert values[64] == pytest.approx(values[128], rel=5e-3)
+
+
+def test_per_sample_reports_every_metric_and_refuses_other_shapes() -> None:
+    found = metrics.per_sample(prediction.numpy(), truth.numpy(), LINE)
+    assert list(found) == ["relative_l2", "relative_h1", "relative_l1", "relative_linf", "vrmse"]
+    assert all(values.shape == (2,) for values in found.values())
+    with pytest.raises(ValueError, match=r"prediction has shape \(1, 1, 1, 4\), the truth \(2, 1, 1, 4\)"):
+        metrics.per_sample(prediction[:1].numpy(), truth.numpy(), LINE)
+
+
+@pytest.mark.parametrize("loss", [loss() for loss in LOSSES], ids=lambda loss: loss.kind)
+class TestEveryLoss:
+    def test_is_zero_with_a_finite_gradient_where_the_prediction_is_exact(self, loss: AbstractLoss) -> None:
+        guess = truth.clone().requires_grad_()
+        value = loss(guess, truth, LINE)
+        value.backward()
+        assert value.item() < 1e-12
+        assert guess.grad is not None and torch.isfinite(guess.grad).all()
+
+    def test_is_finite_where_the_truth_vanishes(self, loss: AbstractLoss) -> None:
+        assert math.isfinite(loss(torch.zeros_like(truth), torch.zeros_like(truth), LINE).item())
+
+    def test_does_not_depend_on_the_size_of_the_field(self, loss: AbstractLoss) -> None:
+        assert loss(7 * prediction, 7 * truth, LINE).item() == pytest.approx(loss(prediction, truth, LINE).item())
+
+    def test_its_gradient_agrees_with_differences(self, loss: AbstractLoss) -> None:
+        assert torch.autograd.gradcheck(lambda p: loss(p, truth, LINE), prediction.clone().requires_grad_())
+
+
+@pytest.mark.parametrize(("loss", "metric"), [(RelativeL2(), metrics.relative_l2), (RelativeH1(), metrics.relative_h1)])
+def test_a_loss_is_the_mean_of_its_metric(loss: AbstractLoss, metric: Callable[..., torch.Tensor]) -> None:
+    assert loss(prediction, truth, LINE).item() == pytest.approx(metric(prediction, truth, LINE).mean().item())
