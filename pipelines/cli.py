@@ -215,7 +215,7 @@ def predict(run_dir: Path, input_file: Path, out: Path, as_json: bool) -> None:
 @recipe_argument
 @overrides_argument
 @click.option("--address", required=True, help="The cluster's dashboard: http://HOST:8265.")
-@click.option("--out", help="Folder on the cluster, on storage that its nodes share; default: below the job's own.")
+@click.option("--out", help="Folder that all nodes of the cluster share; default: below runs/ in its user's home.")
 @as_json
 def submit(recipe: str, overrides: tuple[str, ...], address: str, out: str | None, as_json: bool) -> None:
     """Run a recipe as a job on a Ray cluster and follow it."""

@@ -14,7 +14,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator, ScalarFormatter
 
 from headrace.platform.fields import SampleSchema
 
@@ -148,7 +148,9 @@ def _draw_maps(
         bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.05, 1.0)))
         bar.ax.tick_params(labelsize=7.5)
         if not isinstance(norm, LogNorm):
-            bar.formatter.set_powerlimits((-2, 3))
+            powers = ScalarFormatter()
+            powers.set_powerlimits((-2, 3))
+            bar.ax.yaxis.set_major_formatter(powers)
             bar.ax.yaxis.get_offset_text().set_fontsize(7.5)
 
 
@@ -316,7 +318,7 @@ def radial_spectrum(
         if not wraps:
             window = np.hanning(size + 2)[1:-1]
             window = window / np.sqrt(np.mean(window**2))
-            fields = fields * np.expand_dims(window, [other for other in range(fields.ndim) if other != axis])
+            fields = fields * window.reshape(-1, *[1] * (fields.ndim - axis - 1))
     points = int(np.prod(shape))
     energy = np.mean(np.abs(np.fft.fftn(fields, axes=range(1, fields.ndim))) ** 2, axis=0) / points**2
     wavenumbers = np.meshgrid(*(np.fft.fftfreq(size, 1 / size) for size in shape), indexing="ij")

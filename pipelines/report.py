@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +154,16 @@ def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
     rows, arrays, schema = record.metrics, record.arrays, record.schema
     present = {name for row in rows for name, value in row.items() if value is not None}
     wanted: list[tuple[str, bool, Callable[[], Figure]]] = [
-        ("loss", "train/loss" in present, lambda: pictures.training_loss(rows)),
-        ("validation", "validation/relative_l2" in present, lambda: pictures.validation_error(rows, record.levels)),
-        ("predictions", bool(arrays), lambda: pictures.prediction_grid(arrays, schema)),
-        ("distribution", bool(arrays), lambda: pictures.error_distribution(arrays, record.levels)),
-        ("spectrum", bool(arrays), lambda: pictures.energy_spectrum(arrays, schema)),
-        ("cost", bool(record.cost), lambda: pictures.solver_cost(record.cost)),
+        ("loss", "train/loss" in present, partial(pictures.training_loss, rows)),
+        ("validation", "validation/relative_l2" in present, partial(pictures.validation_error, rows, record.levels)),
+        ("predictions", bool(arrays), partial(pictures.prediction_grid, arrays, schema)),
+        ("distribution", bool(arrays), partial(pictures.error_distribution, arrays, record.levels)),
+        ("spectrum", bool(arrays), partial(pictures.energy_spectrum, arrays, schema)),
+        ("cost", bool(record.cost), partial(pictures.solver_cost, record.cost)),
     ]
     for name, (title, ylabel, lines) in STREAM_CURVES.items():
         shown = {key: label for key, label in lines.items() if key in present}
-        draw = lambda shown=shown, title=title, ylabel=ylabel: pictures.stream_curve(rows, shown, title, ylabel)  # noqa: E731
-        wanted.append((name, bool(shown), draw))
+        wanted.append((name, bool(shown), partial(pictures.stream_curve, rows, shown, title, ylabel)))
     for name, possible, draw in wanted:
         if possible:
             try:

@@ -18,17 +18,28 @@ ROOMS = ("platform", "solvers", "surrogates", "pipelines")
 # Runs on the cluster before anything of Headrace is imported, so it may use the standard library alone.
 _PREFLIGHT = '''\
 """Says what this cluster lacks to run Headrace; the job stops here when it lacks anything."""
-import importlib.util, runpy, sys
+import importlib.util, os, runpy, sys
+
+def lacks(module):
+    try:
+        return importlib.util.find_spec(module) is None
+    except ModuleNotFoundError:  # the package that the module is in
+        return True
 
 NEEDED = {needed!r}
-missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
+missing = [name for module, name in NEEDED.items() if lacks(module)]
 if sys.version_info < (3, 12):
     missing.insert(0, "Python 3.12 or newer (the cluster runs %d.%d)" % sys.version_info[:2])
 if missing:
-    print("headrace: this cluster lacks " + ", ".join(missing) + ". Install on every node: pip install " +
-          " ".join(name for name in missing if not name.startswith("Python")), file=sys.stderr)
+    print("headrace: the cluster's `python` (" + sys.executable + ") lacks " + ", ".join(missing) +
+          ". Install on every node: pip install " +
+          " ".join(name for name in missing if not name.startswith("Python")) +
+          ". If Ray runs in another environment, put that one first in PATH before `ray start`.", file=sys.stderr)
     sys.exit(2)
-sys.argv = ["headrace", *sys.argv[1:]]
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, here)
+sys.argv = ["headrace", "run", os.path.join(here, "recipe.yaml"), *sys.argv[1:]]
+os.chdir(os.path.expanduser("~"))  # the folder that this file is in goes with the job; results must not
 runpy.run_module("headrace.pipelines.cli", run_name="__main__")
 '''
 
@@ -128,7 +139,7 @@ def submit(
     with tempfile.TemporaryDirectory(prefix="headrace-job-") as folder:
         ship(recipe, Path(folder))
         job = client.submit_job(
-            entrypoint=shlex.join(["python", "headrace_job.py", "run", "recipe.yaml", *arguments]),
+            entrypoint=shlex.join(["python", "headrace_job.py", *arguments]),
             runtime_env={"working_dir": folder, "env_vars": environment},
         )
     import asyncio

@@ -92,13 +92,15 @@ def encode_provenance(batch: SampleBatch, names: dict[str, list[str]]) -> Float6
     """The rows of the provenance table; names that are new are appended to `names`."""
     table = np.full((len(batch), len(COLUMNS)), np.nan)
     table[:, : len(NAMED)] = UNKNOWN
-    for row, provenance in zip(table, batch.provenance, strict=False):
-        for column, name in enumerate(NAMED):
-            value = str(getattr(provenance, name))
-            if value not in names[name]:
-                names[name].append(value)
-            row[column] = names[name].index(value)
-        row[len(NAMED) :] = [getattr(provenance, number) for number in NUMBERS]
+    if not batch.provenance:
+        return table
+    for column, name in enumerate(NAMED):
+        values = [str(getattr(provenance, name)) for provenance in batch.provenance]
+        names[name] += [value for value in dict.fromkeys(values) if value not in names[name]]
+        codes = {value: code for code, value in enumerate(names[name])}
+        table[:, column] = [codes[value] for value in values]
+    for column, name in enumerate(NUMBERS, start=len(NAMED)):
+        table[:, column] = [getattr(provenance, name) for provenance in batch.provenance]
     return table
 
 

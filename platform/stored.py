@@ -191,7 +191,7 @@ class _Shard:
         if not new:
             return
         self._open()  # longer arrays, and names that were not there before
-        # Straight from the files: a chunk is its bare int64 values, and Zarr takes 10 times as long for small ones.
+        # Straight from the files: a chunk is its bare int64 values, which Zarr takes four times as long to read.
         read = [np.fromfile(self.path / "index" / f"c.{chunk}", dtype="<i8") for chunk in new]
         rows = (np.array(new)[:, None] * length + np.arange(length)).ravel()
         indices = np.concatenate(read)

@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -103,26 +104,30 @@ def _probe(address: str) -> Callable[[], Trouble | None] | None:
 def _within(seconds: float, probe: Callable[[], Trouble | None]) -> Trouble | None:
     """Wait for a probe at most so long: looking up a name can hang, and nothing can interrupt it."""
     found: list[Trouble | None] = []
-    thread = threading.Thread(target=lambda: found.append(probe()), name="tracking-check", daemon=True)
+
+    def look() -> None:
+        try:
+            found.append(probe())
+        except OSError as error:  # a folder that may not even be looked into, a name that is no name
+            found.append((str(error), EXPECTED, ""))
+
+    thread = threading.Thread(target=look, name="tracking-check", daemon=True)
     thread.start()
     thread.join(seconds)
     return found[0] if found else (f"no answer within {seconds:g} s", "a store that answers", "Is the network up?")
 
 
 def _probe_file(file: Path) -> Trouble | None:
+    """A check leaves nothing behind: folders that are not there yet are made when a run starts."""
     expected = "a SQLite file that can be written"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.is_file() and file.stat().st_size and file.open("rb").read(15) != b"SQLite format 3":
-            return str(file), expected, "The file is something else; name another."
-        writable = os.access(file if file.exists() else file.parent, os.W_OK) and not file.is_dir()
-    except OSError as error:
-        return f"{file} ({error.strerror})", expected, f"Make {file.parent} a folder that you may write to."
-    if not writable:
-        return f"{file} (not writable)", expected, f"Give yourself the right to write to {file.parent}."
+    holder = file if file.exists() else next(parent for parent in file.parents if parent.exists())
+    if file.is_dir() or (holder != file and not holder.is_dir()):
+        return f"{file} (no place for a file)", expected, f"{holder} stands in the way; name another file."
+    if not os.access(holder, os.W_OK):
+        return f"{file} (not writable)", expected, f"Give yourself the right to write to {holder}."
     try:
         if file.exists():
-            with sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True, timeout=1.0) as connection:
+            with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True, timeout=1.0)) as connection:
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         return f"{file} ({error})", expected, "Is the file damaged, or held by another program?"

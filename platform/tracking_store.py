@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.platform import provenance
-from headrace.platform.tracking_address import artifact_folder, is_server, without_password
+from headrace.platform.tracking_address import artifact_folder, is_server, sqlite_file, without_password
 
 # MLflow takes seconds to import: it is imported where it is first needed, never by a command that does not track.
 if TYPE_CHECKING:
@@ -100,6 +100,9 @@ def open_run(uri: str, experiment: str, run_name: str, run_id: str | None, tags:
 
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # when something imported it before us
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    file = sqlite_file(uri)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     client = MlflowClient(uri)
     cut = {key(name): _cut(value, MAX_TAG_LENGTH) for name, value in tags.items()}
     if run_id is not None:

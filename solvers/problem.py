@@ -25,7 +25,7 @@ class AbstractProblem(Spec):
     """
 
     @abstractmethod
-    def schema(self) -> SampleSchema:
+    def schema(self) -> SampleSchema:  # type: ignore[override]  # pydantic's own, deprecated, is not missed
         """The fields of a sample and the grid they live on."""
 
     @property
@@ -53,7 +53,7 @@ class AbstractProblem(Spec):
     def sample_arrays(
         self, fields: Mapping[str, Float[np.ndarray, "..."]], solution: Float[np.ndarray, " unknowns"]
     ) -> tuple[
-        Float32[np.ndarray, "channels_in *grid"],
+        Float32[np.ndarray, "channels_in *grid"],  # noqa: F821  (jaxtyping's shapes are no expressions)
         Float32[np.ndarray, "time channels_out *grid"],
         Float32[np.ndarray, " num_parameters"],
     ]:
@@ -93,7 +93,11 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(old)
     for key, value in new.items():
         current = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(current, Mapping) and value.get("kind") in (None, current.get("kind")):
+        if (
+            isinstance(value, Mapping)
+            and isinstance(current, Mapping)
+            and value.get("kind") in (None, current.get("kind"))
+        ):
             merged[key] = _merged(current, value)
         else:
             merged[key] = value

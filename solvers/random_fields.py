@@ -19,9 +19,9 @@ def matern_field(
     """Draw a Gaussian field of mean 0, variance 1 and Matérn correlation at the nodes of a uniform grid.
 
     The spectral density of the Matérn family in two dimensions is S(k) ∝ (κ² + |k|²)^-(ν + 1), κ = √(2ν) / ℓ
-    (Lindgren, Rue & Lindström 2011, Eq. 2 and 4). The field is the Fourier series with that spectrum on a torus of
-    edge 1 + 4 ℓ, which the unit square does not fill, so that opposite edges are (nearly) uncorrelated. The series stops
-    where the discarded variance is 0.1 % (at most 96 waves per axis) and is normalised to unit variance.
+    (Whittle 1954; Lindgren, Rue & Lindström 2011, Sec. 2). The field is the Fourier series with that spectrum on a
+    torus of edge 1 + 4 ℓ, which the unit square does not fill, so that opposite edges are (nearly) uncorrelated. The
+    series stops where the discarded variance is 0.1 % (at most 96 waves per axis) and is normalised to unit variance.
 
     It is a fixed set of waves, evaluated by two matrix products: any grid will do, a finer grid shows the same field,
     and nothing is cheaper on the grids of a data set.

@@ -72,10 +72,12 @@ class SolverSource(Spec):
                 where = ".".join(["levels", name, *map(str, first["loc"])])
                 raise ValueError(f"{where} is {first['input']!r}: {first['msg']}") from error
             if problem.schema() != schema:
-                raise ValueError(f"level {name} changes the shape of the samples; all levels share one grid and its fields")
+                raise ValueError(
+                    f"level {name} changes the shape of the samples; all levels share one grid and its fields"
+                )
         return self
 
-    def schema(self) -> SampleSchema:
+    def schema(self) -> SampleSchema:  # type: ignore[override]  # pydantic's own, deprecated, is not missed
         """What the samples look like; the same at all levels."""
         return self.problem.schema()
 
@@ -115,7 +117,8 @@ class BuiltSource:
     def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
         """Solve samples in an order of the source's choosing, one result for each index.
 
-        A solve that fails is tried once more with a direct method; what fails then too is a `Failure` with both reasons.
+        A solve that fails is tried once more with a direct method; what fails then too is a `Failure` with both
+        reasons.
         """
         # Only sorting needs to look ahead.
         chunk = _CHUNK if self._spec.method.recycles and self._spec.order == "greedy" else 1
@@ -139,7 +142,13 @@ class BuiltSource:
             fields = problem.draw(generator(spec.seed, spec.split, "fields", index))
             system = problem.discretize(fields)
         except (ValueError, ArithmeticError) as error:
-            return Failure(index=index, level=level, reason=f"not discretised: {error}", wall_seconds=clock.wall_seconds, cpu_seconds=clock.cpu_seconds)
+            return Failure(
+                index=index,
+                level=level,
+                reason=f"not discretised: {error}",
+                wall_seconds=clock.wall_seconds,
+                cpu_seconds=clock.cpu_seconds,
+            )
         clock.pause()
         return _Drawn(index=index, level=level, problem=problem, fields=fields, system=system, clock=clock)
 
@@ -152,7 +161,13 @@ class BuiltSource:
             solution = solve_verified(self._rescue, drawn.system, self._spec.rtol)
             reasons.append(str(solution))
         if solution.status is not SolveStatus.converged:
-            return Failure(index=drawn.index, level=drawn.level, reason="; ".join(reasons), wall_seconds=clock.wall_seconds, cpu_seconds=clock.cpu_seconds)
+            return Failure(
+                index=drawn.index,
+                level=drawn.level,
+                reason="; ".join(reasons),
+                wall_seconds=clock.wall_seconds,
+                cpu_seconds=clock.cpu_seconds,
+            )
         inputs, outputs, parameters = drawn.problem.sample_arrays(drawn.fields, solution.value)
         provenance = Provenance(
             spec_hash=self._hash,
@@ -164,7 +179,8 @@ class BuiltSource:
             relative_residual=solution.relative_residual,
             num_iterations=solution.num_iterations,
             version=_version(),
-            wall_seconds=clock.wall_seconds, cpu_seconds=clock.cpu_seconds,
+            wall_seconds=clock.wall_seconds,
+            cpu_seconds=clock.cpu_seconds,
         )
         return Sample(inputs=inputs, outputs=outputs, parameters=parameters, provenance=provenance)
 

@@ -61,7 +61,9 @@ class LinearSystem:
         """
         nx, ny = operator.shape
         if rhs.shape != (nx * ny,):
-            raise ValueError(f"the operator has {nx} x {ny} unknowns, expected rhs of shape ({nx * ny},), got {rhs.shape}")
+            raise ValueError(
+                f"the operator has {nx} x {ny} unknowns, expected rhs of shape ({nx * ny},), got {rhs.shape}"
+            )
         known = Structure(symmetric=True, positive_definite=True, five_point=True)
         return cls(rhs=rhs, structure=known, operator=operator, feature=feature)
 

@@ -1,5 +1,6 @@
 """Checkpoints: plain tensors and JSON, written atomically; and Predictor, which needs nothing but one."""
 
+import itertools
 import json
 import os
 import pickle
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32, Shaped
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -169,16 +170,17 @@ class Predictor:
 
     def predict(
         self,
-        inputs: Float[np.ndarray, "batch channels_in *grid"],
-        parameters: Float[np.ndarray, "batch num_parameters"] | None = None,
+        inputs: Shaped[np.ndarray, "..."],
+        parameters: Shaped[np.ndarray, "..."] | None = None,
         *,
         batch_size: int = 64,
     ) -> Float32[np.ndarray, "batch time channels_out *grid"]:
         """Predict all output times.
 
         Args:
-            inputs: the fields, in the schema's order; on another grid than it was trained on where the surrogate can.
-            parameters: the scalars of each sample, where the schema has some.
+            inputs: the fields, "batch channels_in *grid", in the schema's order; on another grid than it was trained on
+                where the surrogate can.
+            parameters: the scalars of each sample, "batch num_parameters", where the schema has some.
             batch_size: samples that go through the network at a time.
 
         Raises:
@@ -212,9 +214,9 @@ class Predictor:
             raise InputError.single(
                 "inputs",
                 f"of shape {shape}",
-                f"{schema.num_input_channels} channels ({_names(schema.inputs)}) on axis 1",
-                f"inputs have {shape[1]} channels, the schema has {schema.num_input_channels}. "
-                "Is the checkpoint from another problem?",
+                f"{schema.num_input_channels} on axis 1",
+                f"Inputs have {shape[1]} channels, the schema has {schema.num_input_channels} "
+                f"({_names(schema.inputs)}). Is the checkpoint from another problem?",
             )
         if not self.checkpoint.surrogate.any_resolution and shape[2:] != schema.domain.shape:
             raise InputError.single(
@@ -231,6 +233,10 @@ class Predictor:
                 raise InputError.single(name, f"an array of {array.dtype}", "numbers")
             if not np.isfinite(array).all():
                 raise InputError.single(name, "", "finite values", "There are NaN or infinite values among them.")
+        channels = itertools.chain.from_iterable([field.name] * field.components for field in schema.inputs)
+        for channel, name in enumerate(channels):
+            if name in self.checkpoint.normalization.log and not (inputs[:, channel] > 0).all():
+                raise InputError.single(f"inputs ({name})", "", "positive values", "The network takes its logarithm.")
 
 
 class _Served:

@@ -3,7 +3,7 @@
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class Batch(NamedTuple):
         return cls(*(_copied(array) for array in (batch.inputs, batch.outputs, batch.parameters)))
 
 
+@runtime_checkable
 class Rows(Protocol):
     """A sequence of samples that rows can be taken from: a `SampleBatch`, or a store."""
 

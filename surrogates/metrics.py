@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from headrace.platform.fields import Grid
@@ -53,11 +53,14 @@ METRICS: dict[str, Callable[[Fields, Fields, Grid], PerSample]] = {
 
 
 def per_sample(
-    prediction: Float[np.ndarray, "batch time channels *grid"],
-    truth: Float[np.ndarray, "batch time channels *grid"],
-    grid: Grid,
-) -> dict[str, Float[np.ndarray, " batch"]]:
+    prediction: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."], grid: Grid
+) -> dict[str, Float64[np.ndarray, " batch"]]:
     """Every metric of every sample, in float64.
+
+    Args:
+        prediction: "batch time channels *grid".
+        truth: the same shape.
+        grid: the domain; the fields may be sampled on it at another resolution.
 
     Raises:
         ValueError: the shapes differ.
@@ -83,13 +86,29 @@ def _root(values: Tensor) -> Tensor:
 
 
 def _h1_squared(field: Tensor, grid: Grid) -> Tensor:
-    """∫ w^2 + |∇w|^2 over the box, divided by its volume; summed over channels and times."""
-    # The grid may be another resolution of the domain than the field's: its box and edges are what counts.
+    """∫ w² + |∇w|² over the box, divided by its volume; summed over channels and times. Second-order quadrature."""
+    # The field may be sampled at another resolution than the grid: only its box and its ends count.
     axes = range(3, field.ndim)
-    total = field.square().mean(tuple(axes))
+    integrands = [(field.square(), None)]
     for axis, length, wraps in zip(axes, grid.extent, grid.periodic, strict=True):
         n = field.shape[axis]
         spacing = length / (n - 1 if grid.location == "nodes" and not wraps else n)
         step = field.roll(-1, axis) - field if wraps else field.diff(dim=axis)
-        total = total + (step / spacing).square().mean(tuple(axes))
-    return total.sum((1, 2))
+        integrands.append(((step / spacing).square(), axis))
+    total = field.new_zeros(())
+    for values, stepped in integrands:
+        for axis in reversed(axes):
+            values = _mean_along(values, grid, axis, is_stepped=axis == stepped)
+        total = total + values.sum((1, 2))
+    return total
+
+
+def _mean_along(values: Tensor, grid: Grid, axis: int, *, is_stepped: bool) -> Tensor:
+    """The mean over the last axis, which is `axis` of the fields, at its points or at the midpoints between them."""
+    plain = values.mean(-1)
+    if grid.periodic[axis - 3] or is_stepped == (grid.location == "nodes"):
+        return plain
+    n = values.shape[-1]
+    ends = (values[..., 0] + values[..., -1]) / 2
+    # Points at the ends of the box stand for half a cell each; midpoints of cells leave half a cell out at each end.
+    return (plain * n + ends) / (n + 1) if is_stepped else (plain * n - ends) / (n - 1)

@@ -4,7 +4,8 @@ import functools
 import importlib.util
 import time
 import warnings
-from typing import TYPE_CHECKING, Literal
+from types import ModuleType
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped
@@ -12,9 +13,6 @@ from jaxtyping import Shaped
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
 from headrace.solvers.system import LinearSystem
-
-if TYPE_CHECKING:
-    from petsc4py import PETSc
 
 # From here on MUMPS's fronts outrun PETSc's own factorisation (docs/benchmarks): about 190 x 190 points.
 _MUMPS_PAYS = 36_000
@@ -27,8 +25,8 @@ class Direct(AbstractSolver):
     sequence of systems of one pattern (PETSc and MUMPS).
 
     Attributes:
-        package: `petsc` (nested dissection, no pivoting), `mumps`, `scipy` (SuperLU, everywhere); `auto` takes PETSc for
-            small positive definite systems and MUMPS for all others where they are installed, SciPy elsewhere.
+        package: `petsc` (nested dissection, no pivoting), `mumps`, or `scipy` (SuperLU, everywhere); `auto` takes PETSc
+            for small positive definite systems and MUMPS for all others where they are installed, SciPy elsewhere.
     """
 
     kind: Literal["direct"] = "direct"
@@ -41,7 +39,9 @@ class Direct(AbstractSolver):
     def mismatch(self, target: AbstractProblem | LinearSystem) -> str | None:
         """Fits every system; the package must be installed."""
         if self.package in ("petsc", "mumps") and not petsc_is_installed():
-            return f"The package {self.package} comes with dolfinx-solver-real, which is not installed; use auto or scipy."
+            return (
+                f"The package {self.package} comes with dolfinx-solver-real, which is not installed; use auto or scipy."
+            )
         return None
 
 
@@ -119,7 +119,9 @@ class PetscFactorization:
         matrix = system.matrix
         self._pattern = (matrix.indptr, matrix.indices)
         n = system.num_unknowns
-        self._matrix = petsc.Mat().createAIJ((n, n), csr=(matrix.indptr, matrix.indices, matrix.data), comm=petsc.COMM_SELF)
+        self._matrix = petsc.Mat().createAIJ(
+            (n, n), csr=(matrix.indptr, matrix.indices, matrix.data), comm=petsc.COMM_SELF
+        )
         known = system.structure
         self._matrix.setOption(petsc.Mat.Option.SYMMETRIC, known.symmetric)
         # Positive definite: Cholesky. PETSc's own LDLᵀ does not pivot, so indefinite matrices go to LU or MUMPS.
@@ -181,7 +183,7 @@ def petsc_is_installed() -> bool:
 
 
 @functools.cache
-def load_petsc() -> "type[PETSc]":
+def load_petsc() -> ModuleType:
     """Import PETSc in the order that the DOLFINx wheel needs, without its signal handlers."""
     if importlib.util.find_spec("dolfinx_solver") is not None:
         # The wheel makes its own petsc4py importable, so that it comes first.

@@ -4,13 +4,18 @@
 `values` the diagonal of each row stands.
 """
 
+import numpy as np
+from jaxtyping import Float64, Int32
 from numba import njit
+
+type Ints = Int32[np.ndarray, " entries"]
+type Numbers = Float64[np.ndarray, " entries"]
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 @njit(**_OPTIONS)
-def factor(indptr, indices, values, diagonal):
+def factor(indptr: Ints, indices: Ints, values: Numbers, diagonal: Ints) -> int:
     """Factor `values` in place; return the first row without a usable pivot, or -1."""
     n = len(indptr) - 1
     for i in range(n):
@@ -37,8 +42,8 @@ def factor(indptr, indices, values, diagonal):
 
 
 @njit(**_OPTIONS)
-def solve(indptr, indices, values, diagonal, x, out):
-    """out = U⁻¹ L⁻¹ x."""
+def solve(indptr: Ints, indices: Ints, values: Numbers, diagonal: Ints, x: Numbers, out: Numbers) -> None:
+    """Out = U⁻¹ L⁻¹ x."""
     n = len(indptr) - 1
     for i in range(n):
         total = x[i]
@@ -53,8 +58,8 @@ def solve(indptr, indices, values, diagonal, x, out):
 
 
 @njit(**_OPTIONS)
-def multiply(indptr, indices, values, diagonal, x, out):
-    """out = L U x."""
+def multiply(indptr: Ints, indices: Ints, values: Numbers, diagonal: Ints, x: Numbers, out: Numbers) -> None:
+    """Out = L U x."""
     n = len(indptr) - 1
     for i in range(n):
         total = 0.0

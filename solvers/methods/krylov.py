@@ -20,15 +20,17 @@ _MARGIN = 0.9
 
 
 class GCRODR(AbstractSolver):
-    """GCRO-DR(m, k) of Parks, de Sturler, Mackey, Johnson & Maiti, SIAM J. Sci. Comput. 28 (2006), right-preconditioned.
+    """GCRO-DR(m, k), right-preconditioned: restarted GMRES with a recycled subspace.
+
+    The method of Parks, de Sturler, Mackey, Johnson & Maiti, SIAM J. Sci. Comput. 28 (2006), Appendix.
 
     Takes any real matrix. Every cycle searches k recycled directions and m - k new ones; the recycled ones approximate
     the invariant subspace that slows GMRES down (harmonic Ritz vectors of A M⁻¹ of smallest magnitude) and stay for the
     next system of the sequence. It is the method for sequences of alike matrices without a good preconditioner; where
     multigrid or a factorisation applies, those are faster.
 
-    We differ from the paper in three points: the subspace is kept in the space of x, so that it survives a change of the
-    preconditioner; the k products that renew it for each system count as iterations; cycles that end early, on
+    We differ from the paper in three points: the subspace is kept in the space of x, so that it survives a change of
+    the preconditioner; the k products that renew it for each system count as iterations; cycles that end early, on
     convergence, do not replace it.
 
     Good values: subspace 40, recycled 20; recycled 0 is GMRES(subspace).
@@ -119,7 +121,9 @@ class RunningGCRODR(RunningSolver):
 class _Solve:
     """The solution of one system."""
 
-    def __init__(self, spec: GCRODR, system: LinearSystem, directions: Float64[np.ndarray, "k unknowns"] | None) -> None:
+    def __init__(
+        self, spec: GCRODR, system: LinearSystem, directions: Float64[np.ndarray, "k unknowns"] | None
+    ) -> None:
         self._spec, self._matrix, self._rhs = spec, system.matrix, system.rhs
         self._preconditioner: Preconditioner = make_preconditioner(spec.preconditioner, system.matrix)
         self._count = 0
@@ -164,7 +168,9 @@ class _Solve:
     def _new_directions(self, recycled: _Recycled | None) -> int:
         return min(self._spec.subspace - (0 if recycled is None else len(recycled.u)), self._rhs.size)
 
-    def _project(self, x: Float64[np.ndarray, " unknowns"], r: Float64[np.ndarray, " unknowns"], space: _Recycled) -> None:
+    def _project(
+        self, x: Float64[np.ndarray, " unknowns"], r: Float64[np.ndarray, " unknowns"], space: _Recycled
+    ) -> None:
         """Minimise the residual over the recycled directions, in place."""
         along = space.c @ r
         x += along @ space.u
@@ -228,7 +234,7 @@ class _Solve:
         return _Cycle(v=v[: done + 1], z=z[:done], h=h[: done + 1, :done], b=b[:, :done])
 
     def _deflated(self, cycle: _Cycle, recycled: _Recycled | None) -> _Recycled | None:
-        """The harmonic Ritz vectors of smallest magnitude of everything that the cycle searched (Sec. 2.3 of the paper).
+        """The harmonic Ritz vectors of smallest magnitude of everything that the cycle searched.
 
         With A M⁻¹ [Ŷ V] = [C V₊] G the Ritz values solve Gᵀ G p = θ Gᵀ [C V₊]ᵀ [Ŷ V] p; θ⁻¹ are the eigenvalues of
         G⁺ [C V₊]ᵀ [Ŷ V], of which the largest are wanted. Ŷ has columns of unit length, for the condition of G.
@@ -257,15 +263,15 @@ class _Solve:
         return _Recycled(u=change @ x_space, y=change @ y_space, c=q.T @ outer)
 
 
-def _real_basis(
-    values: np.ndarray, vectors: np.ndarray, count: int
-) -> Float64[np.ndarray, "directions kept"]:
+def _real_basis(values: np.ndarray, vectors: np.ndarray, count: int) -> Float64[np.ndarray, "directions kept"]:
     """A real basis of the eigenvectors of the `count` largest values; of a complex pair both or none are kept."""
     columns: list[Float64[np.ndarray, " directions"]] = []
     for index in np.argsort(-np.abs(values), kind="stable"):
         if values[index].imag < 0.0:
             continue  # stands for its conjugate, which comes with both parts
-        pair = [vectors[:, index].real, vectors[:, index].imag] if values[index].imag > 0.0 else [vectors[:, index].real]
+        pair = (
+            [vectors[:, index].real, vectors[:, index].imag] if values[index].imag > 0.0 else [vectors[:, index].real]
+        )
         if len(columns) + len(pair) > count:
             break
         columns += pair

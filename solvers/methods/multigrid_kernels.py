@@ -3,9 +3,10 @@
 Layout. A level with `num_x * num_y` intervals stores a value for every one of its (num_x + 1)(num_y + 1) points, the
 boundary included, row after row; `stride = num_y + 1` is the length of a row, and the point (i, j) of a level that
 begins at `first` has the index first + i stride + j. All levels lie one after the other in the same arrays. `cx[k]` is
-the conductance between point k and its neighbour k + stride, `cy[k]` between k and k + 1. Vectors are 0 on the boundary,
-and so is `inverse`, 1 / diagonal: loops may then run over whole rows at unit stride, which the compiler vectorises, and
-what they compute on the boundary is garbage times 0. For that, cx is 1 on boundary columns, where it means nothing.
+the conductance between point k and its neighbour k + stride, `cy[k]` between k and k + 1. Vectors are 0 on the
+boundary, and so is `inverse`, 1 / diagonal: loops may then run over whole rows at unit stride, which the compiler
+vectorises, and what they compute on the boundary is garbage times 0. For that, conductances along the boundary, which
+mean nothing, are 1.
 
 Indices are unsigned: Numba asks of every signed index whether it is negative, which costs more than the arithmetic.
 
@@ -17,18 +18,26 @@ The cycle.
       x += α v - γ D⁻¹A v,  v = D⁻¹r,  α = 1.2 c + g, γ = g c,  c = 4 / (3 λ), g = 12 / (5 λ), λ = 2,
   and because both sides of the cycle apply the same polynomial, the cycle is symmetric.
 * Interpolation: between two coarse points a fine one takes the mean weighted by its two conductances, and the middle of
-  four the value at which its own five-point equation has no residual (Alcouffe, Brandt, Dendy & Painter 1981, Eq. 3.3;
-  Dendy 1982). Where permeability jumps this keeps the flux continuous, as the solution does. Restriction is the transpose.
-* Coarse operators are five-point again: conductances side by side add up, those in a row combine harmonically.
+  four the value at which its own five-point equation has no residual (Alcouffe, Brandt, Dendy & Painter 1981). Where
+  permeability jumps this keeps the flux continuous, as the solution does. Restriction is the transpose.
+* Coarse operators are five-point again. What lies between two coarse lines is shared between them as interpolation
+  shares it; conductances side by side add up, those in series combine harmonically. On permeability that jumps by 100
+  this costs about 3 iterations more than the nine-point Galerkin operator and saves its set-up and its traffic.
+* An odd number of intervals leaves the last one as it is. The conductances know its length, so nothing else must.
 * The coarsest level has one unknown across one axis and is solved exactly, by elimination along the other.
 
-The cycle computes in single precision, which halves the memory it moves; conjugate gradients compute in double precision,
-and the residual is recomputed before a solution is handed out.
+The cycle computes in single precision, which halves the memory it moves; conjugate gradients compute in double
+precision, and the residual is recomputed before a solution is handed out.
 """
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt64
+from jaxtyping import Float, Float32, Float64, UInt64
 from numba import njit
+
+type Index = np.uint64
+type Number = np.floating
+type Array = Float[np.ndarray, " points"]
+type Levels = UInt64[np.ndarray, "levels 3"]
 
 # Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
@@ -42,12 +51,12 @@ _LAMBDA = 2.0
 _C, _G = 4.0 / (3.0 * _LAMBDA), 12.0 / (5.0 * _LAMBDA)
 _ALPHA, _GAMMA = np.float32(1.2 * _C + _G), np.float32(_G * _C)
 
-# Rounding lets the recurrence's residual drift from the true one; after this many new starts it is the true one's limit.
+# Rounding lets the residual of the recurrence drift from the true one; conjugate gradients then start anew from it.
 _STARTS = 4
 
 
 @njit(**_PART)
-def _outflow(k, stride, cx, cy, u):
+def _outflow(k: Index, stride: Index, cx: Array, cy: Array, u: Array) -> Number:
     """(A u) at point k."""
     c = u[k]
     along_x = cx[k] * (c - u[k + stride]) + cx[k - stride] * (c - u[k - stride])
@@ -55,7 +64,7 @@ def _outflow(k, stride, cx, cy, u):
 
 
 @njit(**_PART)
-def _set_up(levels, weights, cx, cy, inverse):
+def _set_up(levels: Levels, cx: Array, cy: Array, inverse: Array, rows: Array) -> None:
     """Coarse conductances and inverse diagonals of all levels from the finest conductances."""
     for level in range(len(levels)):
         num_x, num_y, first = levels[level, 0], levels[level, 1], levels[level, 2]
@@ -66,43 +75,90 @@ def _set_up(levels, weights, cx, cy, inverse):
             inverse[first + i * stride] = _ZERO
             inverse[first + i * stride + num_y] = _ZERO
         if level + 1 < len(levels):
-            wx, wy = levels[level, 3], levels[level, 4]
             coarse_x, coarse_y, coarse_first = levels[level + 1, 0], levels[level + 1, 1], levels[level + 1, 2]
+            for j in range(coarse_y):
+                cy[coarse_first + j] = cy[coarse_first + coarse_x * (coarse_y + _U1) + j] = _ONE
             for i in range(coarse_x):
                 row = coarse_first + i * (coarse_y + _U1)
                 cx[row] = cx[row + coarse_y] = _ONE
                 cy[row + coarse_y] = _ZERO
                 fine = first + _U2 * i * stride
-                for j in range(_U1, coarse_y):
-                    k = fine + _U2 * j
-                    left, right = _ONE - weights[wy + j - _U1], weights[wy + j]
-                    a = left * cx[k - _U1] + cx[k] + right * cx[k + _U1]
-                    if _U2 * i + _U1 < num_x:
-                        k += stride
-                        b = left * cx[k - _U1] + cx[k] + right * cx[k + _U1]
-                        a = a * b / (a + b)
-                    cx[row + j] = a
+                _coarsen_x(fine, stride, _U2 * i + _U1 < num_x, row, coarse_y, cx, cy, rows)
                 if i > _U0:
-                    left, right = _ONE - weights[wx + i - _U1], weights[wx + i]
-                    for j in range(coarse_y):
-                        k = fine + _U2 * j
-                        a = left * cy[k - stride] + cy[k] + right * cy[k + stride]
-                        if _U2 * j + _U1 < num_y:
-                            k += _U1
-                            b = left * cy[k - stride] + cy[k] + right * cy[k + stride]
-                            a = a * b / (a + b)
-                        cy[row + j] = a
+                    _coarsen_y(fine, stride, _U2 * i + _U1 < num_x, row, coarse_y, cx, cy, rows)
 
 
 @njit(**_PART)
-def _smooth(begin, end, stride, cx, cy, inverse, v, x, keep):
-    """x = keep x + α v - γ D⁻¹A v."""
+def _coarsen_x(
+    fine: Index, stride: Index, has_pair: bool, row: Index, coarse_y: Index, cx: Array, cy: Array, rows: Array
+) -> None:
+    """One row of coarse cx: fine faces side by side added up, then the two rows of them in series."""
+    num_y = stride - _U1
+    for second in range(2 if has_pair else 1):
+        for j in range(_U1, num_y):
+            k = fine + j
+            share = cy[k - _U1] / (cy[k - _U1] + cy[k])
+            k += stride
+            share += cy[k - _U1] / (cy[k - _U1] + cy[k])
+            rows[j] = np.float32(0.5) * share * cx[k - stride]
+        rows[num_y] = _ZERO
+        for j in range(_U1, coarse_y):
+            k = fine + _U2 * j
+            b = cx[k] + rows[_U2 * j + _U1] + cx[k - _U1] - rows[_U2 * j - _U1]
+            if second:
+                a = cx[row + j]
+                b = a * b / (a + b)
+            cx[row + j] = b
+        fine += stride
+
+
+@njit(**_PART)
+def _coarsen_y(
+    fine: Index, stride: Index, has_pair: bool, row: Index, coarse_y: Index, cx: Array, cy: Array, rows: Array
+) -> None:
+    """One row of coarse cy, in the same way."""
+    num_y = stride - _U1
+    for j in range(num_y):
+        k = fine - stride + j
+        share = cx[k - stride] / (cx[k - stride] + cx[k])
+        share += cx[k - stride + _U1] / (cx[k - stride + _U1] + cx[k + _U1])
+        rows[j] = cy[k + stride] + (_ONE - np.float32(0.5) * share) * cy[k]
+    if has_pair:
+        for j in range(num_y):
+            k = fine + stride + j
+            share = cx[k - stride] / (cx[k - stride] + cx[k])
+            share += cx[k - stride + _U1] / (cx[k - stride + _U1] + cx[k + _U1])
+            rows[j] += np.float32(0.5) * share * cy[k]
+    for j in range(num_y >> _U1):
+        a, b = rows[_U2 * j], rows[_U2 * j + _U1]
+        cy[row + j] = a * b / (a + b)
+    if num_y & _U1:
+        cy[row + coarse_y - _U1] = rows[num_y - _U1]
+
+
+@njit(**_PART)
+def _smooth(
+    begin: Index, end: Index, stride: Index, cx: Array, cy: Array, inverse: Array, v: Array, x: Array, keep: np.float32
+) -> None:
+    """X = keep x + α v - γ D⁻¹A v."""
     for k in range(begin, end):
         x[k] = keep * x[k] + _ALPHA * v[k] - _GAMMA * inverse[k] * _outflow(k, stride, cx, cy, v)
 
 
 @njit(**_PART)
-def _restrict(num_x, num_y, first, coarse_first, coarse_stride, cx, cy, inverse, r, x, rows):
+def _restrict(
+    num_x: Index,
+    num_y: Index,
+    first: Index,
+    coarse_first: Index,
+    coarse_stride: Index,
+    cx: Array,
+    cy: Array,
+    inverse: Array,
+    r: Array,
+    x: Array,
+    rows: Array,
+) -> None:
     """Coarse r = Pᵀ(r - A x).
 
     Rows of the fine level with an odd number go, through the transpose of the interpolation, to the even rows on both
@@ -138,7 +194,9 @@ def _restrict(num_x, num_y, first, coarse_first, coarse_stride, cx, cy, inverse,
 
 
 @njit(**_PART)
-def _restrict_row(i, row, coarse_first, coarse_stride, even, cy, r, rows):
+def _restrict_row(
+    i: Index, row: Index, coarse_first: Index, coarse_stride: Index, even: Index, cy: Array, r: Array, rows: Array
+) -> None:
     """Row i of the coarse r from a completed even row of the fine level."""
     for j in range(_U1, coarse_stride - _U1):
         k = row + _U2 * j
@@ -148,8 +206,19 @@ def _restrict_row(i, row, coarse_first, coarse_stride, even, cy, r, rows):
 
 
 @njit(**_PART)
-def _correct(num_x, num_y, first, coarse_first, coarse_stride, cx, cy, inverse, x, rows):
-    """x += P (coarse x)."""
+def _correct(
+    num_x: Index,
+    num_y: Index,
+    first: Index,
+    coarse_first: Index,
+    coarse_stride: Index,
+    cx: Array,
+    cy: Array,
+    inverse: Array,
+    x: Array,
+    rows: Array,
+) -> None:
+    """X += P (coarse x)."""
     stride = num_y + _U1
     before, after, coarse = _U0, stride, _U2 * stride  # in rows: the even rows around an odd one, and a scattered row
     for j in range(_U2 * stride):
@@ -185,7 +254,9 @@ def _correct(num_x, num_y, first, coarse_first, coarse_stride, cx, cy, inverse, 
 
 
 @njit(**_PART)
-def _solve_coarsest(num_x, num_y, first, cx, cy, r, x, rows):
+def _solve_coarsest(
+    num_x: Index, num_y: Index, first: Index, cx: Array, cy: Array, r: Array, x: Array, rows: Array
+) -> None:
     """Elimination along the axis that has more than one unknown (Thomas algorithm)."""
     stride = num_y + _U1
     lies_along_x = num_y == _U2
@@ -207,8 +278,8 @@ def _solve_coarsest(num_x, num_y, first, cx, cy, r, x, rows):
         x[k] += rows[n - _U2 - i] * x[k + step]
 
 
-@njit(**_OPTIONS, inline="always")
-def cycle(levels, cx, cy, inverse, r, x, v, rows):
+@njit(**_PART, inline="always")
+def _cycle(levels: Levels, cx: Array, cy: Array, inverse: Array, r: Array, x: Array, v: Array, rows: Array) -> None:
     """One V-cycle: x ≈ A⁻¹ r on the finest level, in single precision throughout."""
     last = len(levels) - 1
     for level in range(last):
@@ -236,8 +307,7 @@ def conjugate_gradients(
     conductance_y: Float64[np.ndarray, "nx ny+1"],
     rhs: Float64[np.ndarray, " unknowns"],
     solution: Float64[np.ndarray, " unknowns"],
-    levels: UInt64[np.ndarray, "levels 5"],
-    weights: Float32[np.ndarray, " weights"],
+    levels: Levels,
     single: Float32[np.ndarray, "6 points"],
     double: Float64[np.ndarray, "6 finest"],
     rows: Float32[np.ndarray, " rows"],
@@ -287,7 +357,9 @@ def conjugate_gradients(
             cy32[row + j] = c
         for j in range(ny):
             r[row + j + _U1] = rhs[i * ny + j] / norm
-    _set_up(levels, weights, cx32, cy32, inverse)
+    for j in range(num_y):
+        cy32[j] = cy32[num_x * stride + j] = _ONE
+    _set_up(levels, cx32, cy32, inverse, rows)
 
     for k in range(end + stride):
         x[k] = 0.0
@@ -299,7 +371,7 @@ def conjugate_gradients(
             r32[k] = r[k]
         rz_before = np.inf
         while num_iterations < max_iterations:
-            cycle(levels, cx32, cy32, inverse, r32, z, v, rows)
+            _cycle(levels, cx32, cy32, inverse, r32, z, v, rows)
             rz = 0.0
             for k in range(begin, end):
                 rz += r[k] * z[k]

@@ -53,7 +53,9 @@ class Diagonal:
 
 
 class IncompleteLU:
-    """M = L U with the pattern of A: ILU(0), Algorithm 10.4 of Saad, "Iterative methods for sparse linear systems" (2003).
+    """M = L U with the pattern of A.
+
+    ILU(0), Algorithm 10.4 of Saad, "Iterative methods for sparse linear systems", second edition (2003).
 
     Raises:
         ArithmeticError: a pivot is 0 or missing.

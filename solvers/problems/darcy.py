@@ -30,7 +30,9 @@ _LEVELS: dict[str, dict[str, dict[str, Any]]] = {
 
 def _not_zero(value: float) -> float:
     if value == 0.0:
-        raise ValueError("a source of 0 with pressure 0 on the boundary gives pressure 0 everywhere; expected another number")
+        raise ValueError(
+            "a source of 0 with pressure 0 on the boundary gives pressure 0 everywhere; expected another number"
+        )
     return value
 
 
@@ -64,7 +66,7 @@ class Darcy(AbstractProblem):
     permeability: AnyPermeability = LogNormal()
     source: Annotated[float, AfterValidator(_not_zero)] = 1.0
 
-    def schema(self) -> SampleSchema:
+    def schema(self) -> SampleSchema:  # type: ignore[override]  # as in AbstractProblem
         """One input channel, `permeability`; one output channel, `pressure`."""
         n = self.resolution
         return SampleSchema(

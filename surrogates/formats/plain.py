@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ _SPLITS = {"train": "train", "test": "test", "val": "validation", "valid": "vali
 _NAME = re.compile(rf"(?:.*_)?({'|'.join(_SPLITS)})(?:_(\d+(?:x\d+)*))?")
 
 
+@runtime_checkable
 class ArrayLike(Protocol):
     """An array in memory or in a file: read by slices."""
 

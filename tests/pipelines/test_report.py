@@ -288,7 +288,7 @@ def test_no_text_becomes_markup(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_missing_is_said(tmp_path: Path, kept: tuple[str, ...]) -> None:
-    run = fake_run(tmp_path / "run", num_samples=4, points=8)
+    run = fake_run(tmp_path / "run", num_samples=6, points=8)
     everything = ("run.json", "recipe.yaml", "metrics.jsonl", "evaluation.json", "evaluation.npz")
     for name in everything:
         if name not in kept:
@@ -316,7 +316,7 @@ def test_a_run_that_failed_early_has_its_page(tmp_path: Path) -> None:
 
 
 def test_the_page_is_the_same_each_time(tmp_path: Path) -> None:
-    run = fake_run(tmp_path / "run", num_samples=4, points=8)
+    run = fake_run(tmp_path / "run", num_samples=6, points=8)
     first = write_report(run).read_text()
     assert len(read_run(run).metrics) > 100
     assert len(first) > 20_000

@@ -310,17 +310,36 @@ def test_fields_are_on_the_disk_before_their_index_is_written(tmp_path: Path, mo
             patch.setattr("headrace.platform.store.sync", record)
             store.append(samples(1, 2, 3, 4, 5))
     new = set(store.path.rglob("c.*")) - before
-    assert len(new) == 5 * 3 and new <= set(synced)
-    first_of_index = min(synced.index(path) for path in new if path.parent.name == "index")
-    assert all(synced.index(path) < first_of_index for path in new if path.parent.name != "index")
+    # A chunk is synced under its first name, renamed when it is whole, and its directory synced.
+    scratch = {path: path.with_name(f"{path.name}.partial") for path in new}
+    assert len(new) == 5 * 3 and set(scratch.values()) <= set(synced)
+    first_of_index = min(synced.index(scratch[path]) for path in new if path.parent.name == "index")
+    assert all(synced.index(scratch[path]) < first_of_index for path in new if path.parent.name != "index")
     for name in ("inputs", "outputs", "parameters", "provenance", "index"):
-        last_chunk = max(synced.index(path) for path in new if path.parent.name == name)
-        assert store.path / name in synced[last_chunk:], "the directory is synced after its files"
+        last_chunk = max(synced.index(scratch[path]) for path in new if path.parent.name == name)
+        assert store.path / name in synced[last_chunk:]
+    assert synced.index(store.path / "provenance") < first_of_index
 
 
-@pytest.mark.parametrize("survived", [0, 1, 2, 4, 6, 8])
-def test_an_append_that_fails_leaves_nothing_to_see(tmp_path: Path, survived: int, monkeypatch: pytest.MonkeyPatch):
-    """The disk is full from some sync on: no sample of that append is seen, and the writer can go on later."""
+def test_chunks_are_what_zarr_itself_would_have_written(tmp_path: Path):
+    batch = samples(0, 1, 2)
+    with make(tmp_path, rows_per_chunk=4) as store:
+        store.append(batch)
+        group = zarr.open_group(store.path, mode="r+")
+        for name, chunk in {
+            "inputs": "c.0.0.0.0",
+            "outputs": "c.0.0.0.0.0",
+            "parameters": "c.0.0",
+            "index": "c.0",
+        }.items():
+            ours = (store.path / name / chunk).read_bytes()
+            group[name][:3] = batch.indices if name == "index" else getattr(batch, name)
+            assert (store.path / name / chunk).read_bytes() == ours
+
+
+@pytest.mark.parametrize("survived", [0, 1, 2, 4, 8, 12, 14, 15])
+def test_an_append_that_fails_can_be_repeated(tmp_path: Path, survived: int, monkeypatch: pytest.MonkeyPatch):
+    """The disk is full from some sync on: what is seen is whole, nothing at all before the index."""
     store = make(tmp_path)
     store.append(samples(0, 1))
     calls = []
@@ -335,7 +354,9 @@ def test_an_append_that_fails_leaves_nothing_to_see(tmp_path: Path, survived: in
         with pytest.raises(OSError, match="No space left"):
             store.append(samples(2, 3, 4, 5, 6))
     stored = StoredSamples.open(tmp_path)
-    assert stored.indices.tolist() == [0, 1]
+    # Before the first index: the new level's name (2 syncs), 8 chunks, 4 directories; with the index the first chunk.
+    assert stored.indices.tolist() == ([0, 1] if survived < 15 else [0, 1, 2, 3, 4, 5])
+    assert_same(stored.read_all(), samples(*stored.indices))
     store.append(samples(2, 3, 4, 5, 6))
     store.close()
     stored.refresh()
@@ -352,7 +373,7 @@ def test_chunks_that_a_power_cut_tore_are_ignored_and_swept(tmp_path: Path, left
         store.append(samples(2, 3))
     for name in ("index/c.1", "inputs/c.1.0.0.0"):
         os.truncate(store.path / name, left)
-    (store.path / "outputs" / "c.1.0.0.0.0123.partial").write_bytes(b"torn")
+    (store.path / "outputs" / "c.2.0.0.0.0.partial").write_bytes(b"torn")
     assert_same(StoredSamples.open(tmp_path).read_all(), samples(0, 1))
     with SampleStore.open_append(store.path) as store:
         assert not list(store.path.rglob("*.partial")) and not list(store.path.rglob("c.1*"))

@@ -37,7 +37,7 @@ def _load_pyfunc(path):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of one SQLite store for all tests: making its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'runs' / 'mlflow.db'}"
 
 
 @pytest.fixture
@@ -320,10 +320,11 @@ def test_an_address_of_no_kind_is_said(uri: str) -> None:
 def test_a_file_that_cannot_be_a_store_is_said(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database at all")
     (fault,) = check_reachable(TrackingSpec(uri=f"sqlite:///{tmp_path}/notes.txt"))
-    assert "SQLite file" in fault.expected and "name another" in fault.advice
+    assert "SQLite file" in fault.expected and "not a database" in fault.value
     (fault,) = check_reachable(TrackingSpec(uri=f"sqlite:///{tmp_path}/notes.txt/mlflow.db"))
     assert str(tmp_path / "notes.txt") in fault.advice
     assert check_reachable(TrackingSpec(uri=f"sqlite:///{tmp_path}/new/mlflow.db")) == []
+    assert not (tmp_path / "new").exists(), "a check leaves nothing behind"
 
 
 def test_a_database_server_that_is_down_is_said_without_its_password() -> None:

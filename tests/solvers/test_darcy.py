@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
+
 from headrace.platform.errors import InputError
 from headrace.solvers import Darcy, SolveStatus, solve
 from headrace.solvers.problems.permeability import LogNormal, TwoPhase
-from pydantic import ValidationError
 
 
 def manufactured(n: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -123,8 +124,11 @@ def test_levels_override_their_fields_and_leave_the_others() -> None:
 
 
 def test_unknown_level_names_the_known_and_the_nearest() -> None:
-    with pytest.raises(InputError, match=r'level is "ruogh"; expected one of default, smooth, medium, rough, two_phase. '
-                       r'Did you mean "rough"\?'):
+    with pytest.raises(
+        InputError,
+        match=r'level is "ruogh"; expected one of default, smooth, medium, rough, two_phase. '
+        r'Did you mean "rough"\?',
+    ):
         Darcy().at_level("ruogh")
 
 

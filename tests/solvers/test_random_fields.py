@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
+
 from headrace.platform.seeding import generator
 from headrace.solvers.random_fields import matern_field
 
 
 @pytest.fixture(scope="module")
 def draws() -> np.ndarray:
-    return np.stack(
-        [matern_field(generator(0, "grf", i), 33, length_scale=0.15, smoothness=1.5) for i in range(3000)]
-    )
+    return np.stack([matern_field(generator(0, "grf", i), 33, length_scale=0.15, smoothness=1.5) for i in range(3000)])
 
 
 def test_mean_is_zero_and_variance_is_one_at_every_point(draws: np.ndarray) -> None:

@@ -4,13 +4,14 @@ import pickle
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
+
 from headrace.platform.errors import InputError
 from headrace.platform.sample import Failure, Sample
 from headrace.platform.spec import spec_hash
 from headrace.solvers import GCRODR, AbstractSolver, Auto, Darcy, Direct, Multigrid, SolverSource
 from headrace.solvers import source as source_module
 from headrace.solvers.solver import RunningSolver
-from pydantic import ValidationError
 
 MIX = {"smooth": 1.0, "medium": 1.0, "rough": 2.0, "two_phase": 1.0}
 
@@ -160,4 +161,3 @@ def test_a_method_that_does_not_fit_is_said_before_anything_is_solved() -> None:
     with pytest.raises(InputError, match="method is fussy; expected a method that can solve this. Fussy fits nothing."):
         spec.build()
     assert SolverSource(problem=Darcy(), method=Auto()).mismatch() is None
-

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from headrace.solvers import Darcy, LinearSystem, RunningSolver, Solution, SolveStatus
 from headrace.solvers.solver import solve_verified
 

@@ -23,11 +23,11 @@ def test_metrics_by_hand() -> None:
     assert torch.allclose(metrics.relative_l1(prediction, truth, LINE), hand([7 / 9, 1.0]))
     assert torch.allclose(metrics.relative_l2(prediction, truth, LINE), hand([1.0, 1.0]))
     assert torch.allclose(metrics.relative_linf(prediction, truth, LINE), hand([1.0, 1.0]))
-    # Spacing 1: the error steps are -3, 0, -4; the truth's -3, 4, 2 and 3, -3, 4. Means over 4 points and 3 edges.
-    error = 25 / 4 + 25 / 3
+    # Spacing 1, ends weighted by a half: ∫ e² = 9/2 + 16/2, and 1/2 + 4 + 4 + 16/2 and 9 + 16/2 of the truth;
+    # the steps of the error are -3, 0, -4, the truth's -3, 4, 2 and 3, -3, 4.
     assert torch.allclose(
         metrics.relative_h1(prediction, truth, LINE),
-        hand([math.sqrt(error / (25 / 4 + 29 / 3)), math.sqrt(error / (25 / 4 + 34 / 3))]),
+        hand([math.sqrt((12.5 + 25) / (16.5 + 29)), math.sqrt((12.5 + 25) / (17 + 34))]),
     )
     variances = [25 / 4 - (5 / 4) ** 2, 25 / 4 - (7 / 4) ** 2]
     assert torch.allclose(metrics.vrmse(prediction, truth, LINE), hand([math.sqrt(6.25 / v) for v in variances]))
@@ -60,7 +60,7 @@ def test_h1_of_a_sine_converges_to_its_exact_norm_at_second_order(periodic: bool
         errors.append(abs(found[0] - exact))
     orders = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
     assert errors[-1] < 1e-3
-    assert all(1.9 < order < 2.2 for order in orders)
+    assert all(order > 1.9 for order in orders)
 
 
 def test_h1_sees_a_checkerboard() -> None:

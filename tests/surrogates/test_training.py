@@ -1,0 +1,94 @@
+"""Training specs: schedules over the planned steps, defaults, and the words of their errors."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from headrace.platform.fields import SampleSchema
+from headrace.surrogates.training import OPTIMIZERS, SCHEDULES, AbstractSchedule, Cosine, Constant, OneCycle, TrainingSpec
+
+
+@pytest.mark.parametrize("schedule", [schedule() for schedule in SCHEDULES], ids=lambda schedule: schedule.kind)
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
+def test_every_schedule_stays_between_zero_and_the_peak(schedule: AbstractSchedule, steps: int) -> None:
+    factors = [schedule.factor(step, steps) for step in range(steps)]
+    assert all(0 <= factor <= 1 + 1e-12 for factor in factors)
+
+
+def test_one_cycle_is_torch_s_without_the_momentum() -> None:
+    steps = 50
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    peer = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=steps, pct_start=0.3, div_factor=25, final_div_factor=4e3, cycle_momentum=False
+    )
+    spec = OneCycle(warmup=0.3, start=0.04, end=1e-5)
+    factors = [spec.factor(step, steps) for step in range(steps)]
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(rates) < steps:
+            peer.step()
+    # torch ends the rise at step 0.3 * 50 - 1 = 14, we at 0.3 * 49 = 14.7: the last rate and the peak are the same.
+    assert factors[0] == pytest.approx(rates[0]) and factors[-1] == pytest.approx(rates[-1])
+    assert max(factors) == pytest.approx(max(rates), rel=1e-3)
+    assert factors == pytest.approx(rates, abs=0.06)
+
+
+def test_cosine_warms_up_then_falls_to_its_end() -> None:
+    spec = Cosine(warmup=0.1, end=0.01)
+    factors = [spec.factor(step, 101) for step in range(101)]
+    assert factors[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
+    # From step 11 to step 100: half-way at 55.5, at the end exactly `end`.
+    assert factors[11] == 1.0
+    assert (factors[55] + factors[56]) / 2 == pytest.approx((1 + 0.01) / 2, abs=1e-3)
+    assert factors[100] == pytest.approx(0.01)
+    assert all(later < earlier for earlier, later in zip(factors[11:], factors[12:], strict=False))
+
+
+def test_constant_is_constant() -> None:
+    assert {Constant().factor(step, 7) for step in range(7)} == {1.0}
+
+
+@pytest.mark.parametrize("optimizer", [optimizer() for optimizer in OPTIMIZERS], ids=lambda optimizer: optimizer.kind)
+def test_every_optimizer_goes_downhill(optimizer) -> None:  # noqa: ANN001
+    parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    built = optimizer.build([parameter])
+    for _ in range(20):
+        built.zero_grad()
+        value = parameter.square().sum()
+        value.backward()
+        built.step()
+    assert parameter.square().sum() < 5
+
+
+def test_a_spec_survives_json_and_its_hash() -> None:
+    spec = TrainingSpec(loss={"kind": "relative_h1"}, schedule={"kind": "cosine", "warmup": 0.1})
+    again = TrainingSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec and hash(again) == hash(spec)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"steps": 0}, "greater than 0"),
+        ({"batch_sise": 16}, "Extra inputs are not permitted"),
+        ({"loss": {"kind": "relative_l3"}}, "relative_l2', 'relative_h1"),
+        ({"schedule": {"kind": "step"}}, "one_cycle', 'cosine', 'constant"),
+        ({"optimizer": {"kind": "adamw", "learning_rate": -1}}, "greater than 0"),
+        ({"precision": "16"}, "32-true"),
+    ],
+)
+def test_wrong_settings_are_named_with_what_was_expected(data: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        TrainingSpec.model_validate(data)
+    assert words in str(error.value)
+
+
+def test_a_logarithm_of_an_unknown_field_is_a_mismatch(make_schema: Callable[..., SampleSchema]) -> None:
+    spec = TrainingSpec(normalization={"log": ["pressure"]})
+    assert spec.mismatch(make_schema()) == "normalization: log names pressure, the inputs are permeability, source"
+    assert TrainingSpec().mismatch(make_schema()) is None
