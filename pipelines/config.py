@@ -15,6 +15,7 @@ from headrace.platform.fields import SampleSchema
 from headrace.platform.reservoir import ReservoirSpec
 from headrace.platform.spec import Spec
 from headrace.platform.tracking import TrackingSpec
+from headrace.platform.tracking_address import without_password
 from headrace.solvers.frozen import Frozen, FrozenMap
 from headrace.solvers.methods import AnyMethod, Auto
 from headrace.solvers.problem import DEFAULT_LEVEL, AbstractProblem
@@ -104,9 +105,12 @@ class RunConfig(Spec):
         planned = {"train": self.data.samples, "validation": self.data.validation, "test": self.data.test}
         return {split: count for split, count in planned.items() if count}
 
-    def to_yaml(self) -> str:
-        """The full recipe, every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+    def to_yaml(self, *, with_password: bool = False) -> str:
+        """The full recipe, every default written out; without the password that a tracking address may hold."""
+        values = self.model_dump(mode="json")
+        if self.tracking.uri is not None and not with_password:
+            values["tracking"]["uri"] = without_password(self.tracking.uri)
+        return yaml.safe_dump(values, sort_keys=False, width=120)
 
 
 def recipe_names() -> list[str]:

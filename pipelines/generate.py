@@ -25,6 +25,7 @@ def generate(config: RunConfig, out: Path, console: Console) -> Session:
         resources = fit_resources(config.resources, capacity, trains=False)
         session = Session(config, "generate", out)
         with session.guarded(), session.phase("generate"):
+            session.summary["schema"] = config.source("train").schema().to_json()
             stream = start_stream(config, session, resources, trains=False)
             watch = StreamWatch(stream, session, progress)
             progress.update(phase="solving")
@@ -33,6 +34,4 @@ def generate(config: RunConfig, out: Path, console: Console) -> Session:
                     watch.look()
             finally:
                 watch.settle()
-                stream.stop()
-                session.seal_data(config.planned())
     return session

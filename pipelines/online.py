@@ -12,6 +12,7 @@ the ranks, half a second at a time, and fetches counts and metrics in between. W
 steps, the driver stops the stream, and what was stored by then is the data set.
 """
 
+import logging
 import time
 from pathlib import Path
 
@@ -23,8 +24,11 @@ from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.session import Session, preflight
 from headrace.pipelines.train import StreamedData, TrainingJob, follow, train_on_rank
 from headrace.platform.cluster import ResourcePlan, TrainingRanks, connected, fit_resources
+from headrace.platform.errors import RunFailed
 from headrace.platform.ledger import Ledger
 from headrace.platform.stream import Stream, StreamPlan
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 SECONDS_BETWEEN_RECORDS = 2.0
@@ -75,9 +79,17 @@ class StreamWatch:
         self._session.record(metrics)
 
     def settle(self) -> None:
-        """Put into the summary what the stream came to."""
-        self.look(final=True)
-        self._session.count_samples(self._stream.snapshot().counts, self._stream.failures())
+        """Close the stream, and put into the summary what it came to."""
+        try:
+            self.look(final=True)
+            counts, failures = self._stream.snapshot().counts, self._stream.failures()
+        except RunFailed as error:
+            log.warning("the stream cannot be counted any more: %s", error)
+            counts, failures = {}, {}
+        self._stream.stop()
+        self._session.seal_data(self._session.config.planned())
+        if counts:
+            self._session.count_samples(counts, failures)
 
 
 def run(config: RunConfig, out: Path | None, console: Console) -> Session:
@@ -95,13 +107,16 @@ def run(config: RunConfig, out: Path | None, console: Console) -> Session:
         resources = fit_resources(config.resources, capacity)
         session = Session(config, "run", out)
         with session.guarded():
+            schema = config.source("train").schema()
+            session.summary["schema"] = schema.to_json()
             with session.phase("stream and train"):
                 stream = start_stream(config, session, resources, trains=True)
                 watch = StreamWatch(stream, session, progress)
+                ranks: TrainingRanks | None = None
                 try:
                     job = TrainingJob(
                         config=config,
-                        schema=config.source("train").schema(),
+                        schema=schema,
                         data=StreamedData(feed=stream.feed()),
                         run=session.run,
                         num_threads=resources.rank_threads,
@@ -109,14 +124,14 @@ def run(config: RunConfig, out: Path | None, console: Console) -> Session:
                     ranks = TrainingRanks(train_on_rank, job, resources, session.run.path)
                     follow(ranks, session, progress, POLL_SECONDS, lambda: (stream.poll(0.0), watch.look()))
                 except KeyboardInterrupt:
-                    # The ranks take the end of the stream for the end of training, and leave a checkpoint.
+                    progress.update(phase="stopping")
                     stream.stop()
-                    ranks.wait(3.0)
+                    if ranks is not None:
+                        # The ranks take the end of the stream for the end of training, and leave a checkpoint.
+                        ranks.wait(3.0)
                     raise
                 finally:
                     watch.settle()
-                    stream.stop()
-                    session.seal_data(config.planned())
             progress.update(phase="evaluating")
             conclude(session)
     return session

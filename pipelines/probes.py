@@ -23,12 +23,12 @@ class Answer:
     trouble: str = ""
 
 
-def ask(script: str, seconds: float = 60.0) -> Answer:
+def ask(script: str, seconds: float = 120.0) -> Answer:
     """Run a probe and hear its answer.
 
     Args:
         script: Python that prints one JSON object last; `sys.argv[1]` is a scratch folder.
-        seconds: how long it may take.
+        seconds: how long it may take; a first import from a network file system takes a minute.
     """
     with tempfile.TemporaryDirectory(prefix="headrace-doctor-") as scratch:
         command = [sys.executable, "-c", script, scratch]

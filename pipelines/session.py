@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,19 +57,26 @@ class Session:
         }
         self.write_summary()
         self._metrics = MetricsLog(self.run.metrics)
-        with self.phase("tracking"):
-            self.tracker = Tracker.start(
-                config.tracking,
-                run_name=self.run.path.name,
-                config=config.model_dump(mode="json"),
-                tags={"headrace.command": command, "headrace.folder": str(self.run.path)},
-                recipe_text=config.to_yaml(),
-            )
-        self.summary["tracking"] = {
-            "uri": self.tracker.uri,
-            "run_id": self.tracker.run_id,
-            "url": self.tracker.url,
-        }
+        # A new MLflow database takes seconds to make; the actors start meanwhile.
+        self._tracker = ThreadPoolExecutor(1, "start-tracking").submit(
+            Tracker.start,
+            config.tracking,
+            run_name=self.run.path.name,
+            config=config.model_dump(mode="json"),
+            tags={"headrace.command": command, "headrace.folder": str(self.run.path)},
+            recipe_text=config.to_yaml(),
+        )
+
+    @property
+    def tracker(self) -> Tracker:
+        """The tracking run; waits until it is open.
+
+        Raises:
+            InputError: the store refuses.
+        """
+        tracker = self._tracker.result()
+        self.summary["tracking"] = {"uri": tracker.uri, "run_id": tracker.run_id, "url": tracker.url}
+        return tracker
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -125,12 +133,25 @@ class Session:
             raise
         finally:
             self.summary["status"] = status
-            self.write_summary()
-            write_report(self.run.path)
-            self.tracker.log_file(self.run.report)
-            self.tracker.log_file(self.run.summary)
-            self.tracker.finish(status)
-            self._metrics.close()
+            self._close(status)
+
+    def _close(self, status: str) -> None:
+        try:
+            tracker = self.tracker
+        except InputError:
+            tracker = None  # the run has failed with this very error
+        self.write_summary()
+        self._metrics.close()
+        try:
+            # Drawing takes seconds, which a user who pressed Ctrl-C has not got: `headrace report` draws it later.
+            if status != "interrupted":
+                write_report(self.run.path)
+        finally:
+            if tracker is not None:
+                for file in (self.run.report, self.run.summary):
+                    if file.is_file():
+                        tracker.log_file(file)
+                tracker.finish(status, timeout=3.0 if status == "interrupted" else 30.0)
 
 
 def cost_per_level(run: RunDir, failures: Mapping[str, Sequence[Failure]]) -> dict[str, dict[str, Any]]:

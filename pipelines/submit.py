@@ -23,4 +23,4 @@ def submit_run(
     config = validate(parse(read_recipe(recipe), recipe, overrides))
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     arguments = ["--json", *(["--out", out] if out else [])]
-    return jobs.submit(address, config.to_yaml(), arguments, environment, show)
+    return jobs.submit(address, config.to_yaml(with_password=True), arguments, environment, show)

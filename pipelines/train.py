@@ -174,6 +174,7 @@ def train(config: RunConfig, data: Path, out: Path | None, console: Console) -> 
         with session.guarded():
             session.summary["data_folder"] = str(data.resolve())
             session.summary["samples"]["stored"] = len(stored)
+            session.summary["schema"] = stored.schema.to_json()
             with session.phase("train"):
                 job = TrainingJob(
                     config=config,

@@ -242,7 +242,7 @@ class SampleStore:
         sync(node)
 
     def _write(self, name: str, chunk: int, values: np.ndarray) -> None:
-        """Write and sync one chunk as Zarr would; Zarr's own way there takes four times the CPU time."""
+        """Write and sync one chunk as Zarr would; through Zarr an append takes three times the CPU time."""
         array = self._arrays[name]
         whole = np.full(array.chunks, array.fill_value, dtype=array.dtype.newbyteorder("<"))
         whole[: len(values)] = values

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -415,24 +416,43 @@ class Stream:
                 self._start_solver()
         if not self._running and not self._ended:
             self._ended = True
-            ray.get([shard.end.remote() for shard in self.shards])
+            self._ask([shard.end.remote() for shard in self.shards])
         return bool(self._running)
 
     def feed(self) -> "StreamFeed":
-        """What training ranks need to read from this stream; travels to them."""
-        nodes = ray.get([shard.node.remote() for shard in self.shards])
+        """What training ranks need to read from this stream; travels to them.
+
+        Raises:
+            RunFailed: a shard died.
+        """
+        nodes = self._ask([shard.node.remote() for shard in self.shards])
         return StreamFeed(coordinator=self.coordinator, shards=tuple(self.shards), shard_nodes=tuple(nodes))
 
     def snapshot(self) -> StreamSnapshot:
-        """Counts and reservoirs as of now."""
-        counts, *shards = ray.get(
-            [self.coordinator.counts.remote(), *[shard.stats.remote() for shard in self.shards]], timeout=60
-        )
+        """Counts and reservoirs as of now.
+
+        Raises:
+            RunFailed: the coordinator or a shard died.
+        """
+        counts, *shards = self._ask([self.coordinator.counts.remote(), *[shard.stats.remote() for shard in self.shards]])
         return StreamSnapshot(counts=counts, shards=shards)
 
     def failures(self) -> dict[str, tuple[Failure, ...]]:
-        """The samples of each split that could not be solved, with their reasons."""
-        return dict(ray.get(self.coordinator.failures.remote(), timeout=60))
+        """The samples of each split that could not be solved, with their reasons.
+
+        Raises:
+            RunFailed: the coordinator died.
+        """
+        [failures] = self._ask([self.coordinator.failures.remote()])
+        return dict(failures)
+
+    def _ask(self, refs: list[ray.ObjectRef]) -> list[Any]:
+        try:
+            return list(ray.get(refs, timeout=120))
+        except RayTaskError as error:
+            raise RunFailed(f"the stream failed: {error.cause}") from error
+        except (RayActorError, ray.exceptions.GetTimeoutError) as error:
+            raise RunFailed(f"the coordinator or a reservoir shard died: {error}") from error
 
     def stop(self, grace_seconds: float = 5.0) -> None:
         """End the stream: no more leases, wake the trainer with the end, close the logs, end the solvers."""

@@ -107,7 +107,7 @@ class Validation(Callback):
 
     def __init__(self, report: Report | None, *, samples: SampleBatch | None, every: int, progress: Progress) -> None:
         self._report, self._samples, self._every, self._progress = report, samples, every, progress
-        self._done_at = -1
+        self._done_at = progress.step
 
     def on_train_batch_end(
         self,
@@ -142,13 +142,13 @@ class Checkpoints(Callback):
     """Lets rank 0 write a checkpoint every few steps and at the end; the oldest numbered ones go.
 
     Attributes:
-        last: the newest, as `last.pt`.
+        last: the newest, as `last.pt`; None while there is none.
     """
 
     def __init__(self, folder: Path | None, *, training: TrainingSpec, progress: Progress) -> None:
         self._folder, self._training, self._progress = folder, training, progress
-        self._done_at = -1
-        self.last: Path | None = None
+        self._done_at = progress.step
+        self.last = folder / "last.pt" if folder is not None and (folder / "last.pt").exists() else None
 
     def on_train_batch_end(
         self,

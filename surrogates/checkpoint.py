@@ -280,7 +280,10 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise InputError.single(str(path), "", "a checkpoint file", "There is no such file.") from error
     except IsADirectoryError as error:
         raise InputError.single(str(path), "a folder", "a checkpoint file") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except PermissionError as error:
+        raise InputError.single(str(path), "", "a file that may be read", str(error)) from error
+    # What torch raises depends on where the bytes stop making sense; a truncated archive is even an OSError.
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
         raise InputError.single(
             str(path), "", "a Headrace checkpoint", "The file is damaged, or something else: it cannot be read as one."
         ) from error

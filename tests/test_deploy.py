@@ -209,7 +209,8 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     for word in compose()["services"]["mlflow"]["command"]:
         option, equals, value = word.partition("=")
         words.append(f"{option}={replaced.get(option, value)}" if equals else word)
-    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db"}
+    own = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db"}
+    environment = {**os.environ, **compose()["services"]["mlflow"]["environment"], **own}
     command = [str(Path(sys.executable).parent / words[0]), *words[1:]]
     with (folder / "log").open("w") as log:
         # A session of its own: the server starts workers, which end with it.
@@ -470,7 +471,7 @@ def test_sbatch_says_when_the_head_does_not_start(slurm: dict[str, str]) -> None
     job = sbatch({**slurm, "HEAD_FAILS": "1"}, "darcy_fno")
     _, err = job.communicate(timeout=60)
     assert job.returncode == 1
-    assert "the Ray head on node7 did not come up" in err
+    assert "the Ray head on node7 did not come up: its reason stands above" in err
 
 
 def test_sbatch_says_what_it_needs(slurm: dict[str, str]) -> None:

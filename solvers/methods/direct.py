@@ -14,8 +14,8 @@ from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
 from headrace.solvers.system import LinearSystem
 
-# From here on MUMPS's fronts outrun PETSc's own factorisation (docs/benchmarks): about 190 x 190 points.
-_MUMPS_PAYS = 36_000
+# From here on MUMPS's fronts outrun PETSc's own factorisation (docs/benchmarks): about 257 x 257 points.
+_MUMPS_PAYS = 65_000
 
 
 class Direct(AbstractSolver):

@@ -10,6 +10,9 @@ import pytest
 from headrace.pipelines import doctor, probes
 from headrace.pipelines.probes import Answer, ask
 
+# Whichever test comes first waits for the imports of every library, in processes of their own.
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 def findings() -> list[doctor.Finding]:

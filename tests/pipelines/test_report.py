@@ -302,7 +302,7 @@ def test_a_run_that_failed_early_has_its_page(tmp_path: Path) -> None:
     summary = {
         "name": "x",
         "status": "failed",
-        "error": "the solver actor died",
+        "reason": "the solver actor died",
         "samples": {"planned": 10, "stored": 0},
     }
     (tmp_path / "run.json").write_text(json.dumps(summary | {"cost": {"easy": {"failed": 2, "cpu_seconds": 1.5}}}))
