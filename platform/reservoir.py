@@ -24,8 +24,8 @@ class ReservoirSpec(Spec):
         kind: `fifo` serves each sample once, in the order of arrival; `firo` once, in random order; `reservoir` keeps
             samples and serves them again until new ones take their place.
         capacity: samples that it holds at most.
-        watermark: samples that must be there before a batch is served, so that a batch mixes enough of them;
-            256 when left out, or the capacity when that is smaller.
+        watermark: samples that must be there before a batch is served, so that a batch mixes enough of them (`fifo`:
+            before the first batch); 256 when left out, or the capacity when that is smaller.
         max_uses: how often one sample is served at most (`reservoir` only); no limit when left out.
     """
 
@@ -115,7 +115,7 @@ class Reservoir:
         schema: shape of the samples.
         capacity: samples that it holds at most.
         policy: see above.
-        watermark: samples that must be there for each batch, until the stream ends.
+        watermark: samples that must be there for each batch (`fifo`: for the first), until the stream ends.
         max_uses: how often one sample is served at most; None for no limit. `reservoir` only.
         seed: seeds the draws.
         clock: seconds now, for the age of samples.
@@ -217,7 +217,11 @@ class Reservoir:
         """
         if not 1 <= count <= self.capacity:
             raise ValueError(f"a batch must have 1 to {self.capacity} samples (the capacity), got {count}")
-        return self._size > 0 if self._ended else self._size >= max(self.watermark, count)
+        if self._ended:
+            return self._size > 0
+        # Holding samples back mixes batches better; in a queue that keeps its order it would only delay them.
+        started = self.policy == "fifo" and self._total_out > 0
+        return self._size >= (count if started else max(self.watermark, count))
 
     def take(self, count: int) -> SampleBatch:
         """Serve a batch of `count` distinct samples; after the end of the stream it may be shorter.

@@ -89,7 +89,7 @@ def _h1_squared(field: Tensor, grid: Grid) -> Tensor:
     """∫ w² + |∇w|² over the box, divided by its volume; summed over channels and times. Second-order quadrature."""
     # The field may be sampled at another resolution than the grid: only its box and its ends count.
     axes = range(3, field.ndim)
-    integrands = [(field.square(), None)]
+    integrands: list[tuple[Tensor, int | None]] = [(field.square(), None)]
     for axis, length, wraps in zip(axes, grid.extent, grid.periodic, strict=True):
         n = field.shape[axis]
         spacing = length / (n - 1 if grid.location == "nodes" and not wraps else n)

@@ -82,6 +82,7 @@ class Normalizer(nn.Module):
     """
 
     samples_seen: Tensor
+    logarithmic: Tensor
 
     def __init__(self, spec: NormalizationSpec, schema: SampleSchema) -> None:
         super().__init__()
@@ -127,8 +128,12 @@ class Normalizer(nn.Module):
         self, inputs: Float[Tensor, "batch channels_in *grid"], parameters: Float[Tensor, "batch num_parameters"]
     ) -> tuple[Float[Tensor, "batch channels_in *grid"], Float[Tensor, "batch num_parameters"]]:
         """Inputs and parameters as the network wants them: mean 0, standard deviation 1."""
-        mean, std = (_last(moment, inputs.ndim - 2, inputs) for moment in (self.input_moments.mean, self.input_moments.std))
-        shift, scale = (_last(moment, 0, parameters) for moment in (self.parameter_moments.mean, self.parameter_moments.std))
+        mean, std = (
+            _last(moment, inputs.ndim - 2, inputs) for moment in (self.input_moments.mean, self.input_moments.std)
+        )
+        shift, scale = (
+            _last(moment, 0, parameters) for moment in (self.parameter_moments.mean, self.parameter_moments.std)
+        )
         return (self._transform(inputs) - mean) / std, (parameters - shift) / scale
 
     def denormalize(

@@ -84,6 +84,9 @@ class RunningMultigrid(RunningSolver):
             status = SolveStatus.max_iterations
         else:
             status = SolveStatus.breakdown
+        if not np.isfinite(residual):
+            # What is not finite stays on the boundary of the workspace and would spoil the next system.
+            self._workspace = None
         return Solution(
             value=value,
             status=status,

@@ -138,32 +138,24 @@ def _coarsen_y(
 
 @njit(**_PART)
 def _smooth(
-    begin: Index, end: Index, stride: Index, cx: Array, cy: Array, inverse: Array, v: Array, x: Array, keep: np.float32
+    begin: Index, end: Index, stride: Index, cx: Array, cy: Array, inverse: Array, v: Array, x: Array, keep: bool
 ) -> None:
-    """X = keep x + α v - γ D⁻¹A v."""
+    """Set x to α v - γ D⁻¹A v, or add that to it."""
     for k in range(begin, end):
-        x[k] = keep * x[k] + _ALPHA * v[k] - _GAMMA * inverse[k] * _outflow(k, stride, cx, cy, v)
+        x[k] = (x[k] if keep else _ZERO) + _ALPHA * v[k] - _GAMMA * inverse[k] * _outflow(k, stride, cx, cy, v)
 
 
 @njit(**_PART)
 def _restrict(
-    num_x: Index,
-    num_y: Index,
-    first: Index,
-    coarse_first: Index,
-    coarse_stride: Index,
-    cx: Array,
-    cy: Array,
-    inverse: Array,
-    r: Array,
-    x: Array,
-    rows: Array,
+    levels: Levels, level: int, cx: Array, cy: Array, inverse: Array, r: Array, x: Array, rows: Array
 ) -> None:
     """Coarse r = Pᵀ(r - A x).
 
     Rows of the fine level with an odd number go, through the transpose of the interpolation, to the even rows on both
     sides of them; an even row is complete when the odd row after it has been added.
     """
+    num_x, num_y, first = levels[level, 0], levels[level, 1], levels[level, 2]
+    coarse_stride, coarse_first = levels[level + 1, 1] + _U1, levels[level + 1, 2]
     stride = num_y + _U1
     middle, even = stride, _U2 * stride  # in rows: residual, its middle points divided by the diagonal, the even row
     for j in range(even, even + stride):
@@ -206,19 +198,10 @@ def _restrict_row(
 
 
 @njit(**_PART)
-def _correct(
-    num_x: Index,
-    num_y: Index,
-    first: Index,
-    coarse_first: Index,
-    coarse_stride: Index,
-    cx: Array,
-    cy: Array,
-    inverse: Array,
-    x: Array,
-    rows: Array,
-) -> None:
-    """X += P (coarse x)."""
+def _correct(levels: Levels, level: int, cx: Array, cy: Array, inverse: Array, x: Array, rows: Array) -> None:
+    """Add P (coarse x) to x."""
+    num_x, num_y, first = levels[level, 0], levels[level, 1], levels[level, 2]
+    coarse_stride, coarse_first = levels[level + 1, 1] + _U1, levels[level + 1, 2]
     stride = num_y + _U1
     before, after, coarse = _U0, stride, _U2 * stride  # in rows: the even rows around an odd one, and a scattered row
     for j in range(_U2 * stride):
@@ -254,10 +237,10 @@ def _correct(
 
 
 @njit(**_PART)
-def _solve_coarsest(
-    num_x: Index, num_y: Index, first: Index, cx: Array, cy: Array, r: Array, x: Array, rows: Array
-) -> None:
+def _solve_coarsest(levels: Levels, cx: Array, cy: Array, r: Array, x: Array, rows: Array) -> None:
     """Elimination along the axis that has more than one unknown (Thomas algorithm)."""
+    last = len(levels) - 1
+    num_x, num_y, first = levels[last, 0], levels[last, 1], levels[last, 2]
     stride = num_y + _U1
     lies_along_x = num_y == _U2
     n, step = (num_x - _U1, stride) if lies_along_x else (num_y - _U1, _U1)
@@ -283,22 +266,20 @@ def _cycle(levels: Levels, cx: Array, cy: Array, inverse: Array, r: Array, x: Ar
     """One V-cycle: x ≈ A⁻¹ r on the finest level, in single precision throughout."""
     last = len(levels) - 1
     for level in range(last):
-        num_x, num_y, first = levels[level, 0], levels[level, 1], levels[level, 2]
-        stride, end = num_y + _U1, first + num_x * (num_y + _U1)
+        first, stride = levels[level, 2], levels[level, 1] + _U1
+        end = first + levels[level, 0] * stride
         for k in range(first, end + stride):
             v[k] = inverse[k] * r[k]
-        _smooth(first + stride, end, stride, cx, cy, inverse, v, x, _ZERO)
-        coarse_stride, coarse_first = levels[level + 1, 1] + _U1, levels[level + 1, 2]
-        _restrict(num_x, num_y, first, coarse_first, coarse_stride, cx, cy, inverse, r, x, rows)
-    _solve_coarsest(levels[last, 0], levels[last, 1], levels[last, 2], cx, cy, r, x, rows)
+        _smooth(first + stride, end, stride, cx, cy, inverse, v, x, False)
+        _restrict(levels, level, cx, cy, inverse, r, x, rows)
+    _solve_coarsest(levels, cx, cy, r, x, rows)
     for level in range(last - 1, -1, -1):
-        num_x, num_y, first = levels[level, 0], levels[level, 1], levels[level, 2]
-        stride, end = num_y + _U1, first + num_x * (num_y + _U1)
-        coarse_stride, coarse_first = levels[level + 1, 1] + _U1, levels[level + 1, 2]
-        _correct(num_x, num_y, first, coarse_first, coarse_stride, cx, cy, inverse, x, rows)
+        first, stride = levels[level, 2], levels[level, 1] + _U1
+        end = first + levels[level, 0] * stride
+        _correct(levels, level, cx, cy, inverse, x, rows)
         for k in range(first + stride, end):
             v[k] = inverse[k] * (r[k] - _outflow(k, stride, cx, cy, x))
-        _smooth(first + stride, end, stride, cx, cy, inverse, v, x, _ONE)
+        _smooth(first + stride, end, stride, cx, cy, inverse, v, x, True)
 
 
 @njit(**_OPTIONS, cache=True)

@@ -38,7 +38,7 @@ class FNO(AbstractSurrogate):
     modes: PositiveInt | tuple[PositiveInt, ...] = 12
     width: PositiveInt = 32
     layers: PositiveInt = 4
-    projection_width: PositiveInt = 128
+    projection_width: PositiveInt = 64
     padding: float = Field(default=0.0, ge=0, le=1)
 
     any_resolution: ClassVar[bool] = True

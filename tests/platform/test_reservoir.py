@@ -150,11 +150,20 @@ def test_the_trainer_waits_for_the_watermark_until_the_stream_ends():
     assert reservoir.ready(5) and len(reservoir.take(5)) == 4
 
 
-def test_the_watermark_holds_again_when_a_queue_ran_low():
+def test_the_watermark_holds_again_when_a_mixing_queue_ran_low():
     reservoir = make("firo", capacity=8, watermark=4)
     reservoir.try_put(samples(0, 1, 2, 3, 4))
     reservoir.take(2)
     assert not reservoir.ready(2)
+
+
+def test_a_queue_in_order_waits_for_the_watermark_once():
+    reservoir = make("fifo", capacity=8, watermark=4)
+    reservoir.try_put(samples(0, 1, 2))
+    assert not reservoir.ready(2)
+    reservoir.try_put(samples(3))
+    assert [reservoir.take(2).indices.tolist(), reservoir.take(2).indices.tolist()] == [[0, 1], [2, 3]]
+    assert not reservoir.ready(1)
 
 
 @pytest.mark.parametrize("policy", ["fifo", "firo"])

@@ -27,6 +27,7 @@ from headrace.solvers.methods.multigrid import _Workspace
 from headrace.solvers.methods.preconditioner import IncompleteLU
 from headrace.solvers.problems.permeability import LogNormal, TwoPhase
 from headrace.solvers.sequence import greedy_order
+from headrace.solvers.solver import solve_verified
 
 VARIANTS: tuple[AbstractSolver, ...] = (
     *(method() for method in METHODS),
@@ -154,6 +155,17 @@ def test_multigrid_does_not_depend_on_units(scale: float) -> None:
 
 def test_multigrid_reaches_double_precision() -> None:
     assert solve(darcy_system(65), rtol=1e-12, method="multigrid").status is SolveStatus.converged
+
+
+@pytest.mark.parametrize("method", VARIANTS, ids=name_of)
+def test_a_system_that_is_not_finite_does_not_spoil_the_next(method: AbstractSolver) -> None:
+    good = darcy_system(20)
+    assert good.operator is not None
+    bad = LinearSystem.from_five_point(good.operator, np.where(np.arange(324) == 100, np.nan, 1.0))
+    running = method.build()
+    solve_verified(running, good, 1e-8)
+    assert solve_verified(running, bad, 1e-8).status is not SolveStatus.converged
+    assert solve_verified(running, good, 1e-8).status is SolveStatus.converged
 
 
 def test_multigrid_solves_zero_right_hand_side() -> None:

@@ -43,7 +43,9 @@ def make_samples() -> Callable[..., SampleBatch]:
         shape = schema.domain.shape
         spectrum = np.zeros((count, schema.num_input_channels, *shape))
         low = tuple(slice(0, min(4, n)) for n in shape)
-        spectrum[(slice(None), slice(None), *low)] = rng.standard_normal(spectrum[(slice(None), slice(None), *low)].shape)
+        spectrum[(slice(None), slice(None), *low)] = rng.standard_normal(
+            spectrum[(slice(None), slice(None), *low)].shape
+        )
         inputs = np.fft.fftn(spectrum, axes=range(2, 2 + len(shape))).real.astype(np.float32)
         outputs = 3 + 2 * inputs[:, None, :1] - inputs[:, None, 1:] / 2
         return SampleBatch(

@@ -69,7 +69,9 @@ class TestRoundTrip:
         for name in ("step", "surrogate", "normalization", "training", "schema", "version"):
             assert getattr(read, name) == getattr(written, name)
         for state in ("weights", "moments"):
-            assert all(torch.equal(tensor, getattr(read, state)[name]) for name, tensor in getattr(written, state).items())
+            assert all(
+                torch.equal(tensor, getattr(read, state)[name]) for name, tensor in getattr(written, state).items()
+            )
         assert read.schedule == {**written.schedule}
         moments = read.optimizer["state"][0]["exp_avg"]
         assert torch.equal(moments, written.optimizer["state"][0]["exp_avg"]) and moments.any()
@@ -79,7 +81,9 @@ class TestRoundTrip:
         assert content["format"] == 1
         assert json.loads(content["surrogate"])["kind"] == "fno"
         assert [entry["name"] for entry in json.loads(content["schema"])["inputs"]] == ["permeability", "source"]
-        assert all(isinstance(tensor, torch.Tensor) and not tensor.is_complex() for tensor in content["weights"].values())
+        assert all(
+            isinstance(tensor, torch.Tensor) and not tensor.is_complex() for tensor in content["weights"].values()
+        )
 
     def test_a_write_that_fails_leaves_the_old_file(
         self, trained: Trained, path: Path, monkeypatch: pytest.MonkeyPatch
@@ -153,8 +157,8 @@ class TestRefusal:
         schema = dataclasses.replace(trained[1].schema, inputs=(FieldSpec(name="vorticity", unit="1/s"),))
         self.refused(
             path,
-            r"expected a checkpoint of this problem. It is of another one: its inputs are \(permeability, source\), the "
-            r"problem's are \(vorticity \[1/s\]\)",
+            r"expected a checkpoint of this problem. It is of another one: its inputs are \(permeability, source\), "
+            r"the problem's are \(vorticity \[1/s\]\)",
             schema,
         )
         schema = dataclasses.replace(trained[1].schema, times=(0.0,))
@@ -178,9 +182,17 @@ class TestPredictor:
     @pytest.mark.parametrize(
         ("inputs", "parameters", "words"),
         [
-            (np.ones((3, 1, 8, 9)), np.ones((3, 1)), r"Inputs have 1 channels, the schema has 2 \(permeability, source\)"),
+            (
+                np.ones((3, 1, 8, 9)),
+                np.ones((3, 1)),
+                r"Inputs have 1 channels, the schema has 2 \(permeability, source\)",
+            ),
             (np.ones((2, 8, 9)), np.ones((2, 1)), r"\(2, 8, 9\); expected 4 axes \(batch, channels, 2 of the grid\)"),
-            (np.full((3, 2, 8, 9), np.nan), np.ones((3, 1)), "inputs: expected finite values. There are NaN or infinite"),
+            (
+                np.full((3, 2, 8, 9), np.nan),
+                np.ones((3, 1)),
+                "inputs: expected finite values. There are NaN or infinite",
+            ),
             (np.ones((3, 2, 8, 9)), np.full((3, 1), np.inf), "parameters: expected finite values"),
             (np.ones((3, 2, 8, 9)), None, r"parameters is missing; expected shape \(3, 1\) \(p0\)"),
             (np.ones((3, 2, 8, 9)), np.ones((2, 1)), r"parameters is of shape \(2, 1\); expected shape \(3, 1\)"),
@@ -194,10 +206,14 @@ class TestPredictor:
         with pytest.raises(InputError, match=words):
             Predictor.from_checkpoint(path).predict(inputs, parameters)
 
-    def test_checks_the_schema_of_data(self, path: Path, trained: Trained, make_schema: Callable[..., SampleSchema]) -> None:
+    def test_checks_the_schema_of_data(
+        self, path: Path, trained: Trained, make_schema: Callable[..., SampleSchema]
+    ) -> None:
         predictor = Predictor.from_checkpoint(path)
         predictor.check_schema(make_schema((32, 32), num_times=2, num_parameters=1), "data/test")
-        with pytest.raises(InputError, match=r"data/test: expected data of the checkpoint's problem.*its grid has 2 axes"):
+        with pytest.raises(
+            InputError, match=r"data/test: expected data of the checkpoint's problem.*its grid has 2 axes"
+        ):
             predictor.check_schema(make_schema((32,), num_times=2, num_parameters=1), "data/test")
 
 

@@ -18,7 +18,8 @@ from headrace.surrogates.losses import LOSSES
 from headrace.surrogates.metrics import per_sample
 from headrace.surrogates.models.fno import FNO
 from headrace.surrogates.normalization import NormalizationSpec
-from headrace.surrogates.training import AdamW, TrainingSpec
+from headrace.surrogates.optimizers import AdamW
+from headrace.surrogates.training import TrainingSpec
 
 SURROGATE = FNO(modes=3, width=8, layers=2, projection_width=8)
 TRAINING = TrainingSpec(steps=12, batch_size=4, validate_every=5, checkpoint_every=4, keep_checkpoints=2, log_every=5)
@@ -54,7 +55,9 @@ def test_learns_a_map_and_its_reports_are_true(
     schema: SampleSchema, samples: SampleBatch, held_out: SampleBatch, tmp_path: Path
 ) -> None:
     reports: Reports = []
-    training = TRAINING.model_copy(update={"steps": 80, "validate_every": 40, "batch_size": 8, "optimizer": AdamW(learning_rate=1e-2)})
+    training = TRAINING.model_copy(
+        update={"steps": 80, "validate_every": 40, "batch_size": 8, "optimizer": AdamW(learning_rate=1e-2)}
+    )
     result = fit(
         surrogate=SURROGATE,
         training=training,
@@ -64,12 +67,16 @@ def test_learns_a_map_and_its_reports_are_true(
         checkpoint_dir=tmp_path,
     )
     assert (result.steps, result.samples_seen, result.stopped) == (80, 640, "all 80 steps done")
-    assert 0 <= result.wait_share <= 1 and 0 < result.seconds
+    assert 0 <= result.wait_share <= 1 and result.seconds > 0
     final = {name: value for step, metrics in reports if step == 80 for name, value in metrics.items()}
-    errors = per_sample(Predictor.from_checkpoint(tmp_path / "last.pt").predict(held_out.inputs), held_out.outputs, schema.domain)
+    errors = per_sample(
+        Predictor.from_checkpoint(tmp_path / "last.pt").predict(held_out.inputs), held_out.outputs, schema.domain
+    )
     assert final["validation/relative_l2"] == pytest.approx(errors["relative_l2"].mean(), rel=1e-4)
     for number, level in enumerate(("smooth", "rough")):
-        assert final[f"validation/relative_l2/{level}"] == pytest.approx(errors["relative_l2"][number::2].mean(), rel=1e-4)
+        assert final[f"validation/relative_l2/{level}"] == pytest.approx(
+            errors["relative_l2"][number::2].mean(), rel=1e-4
+        )
     assert final["validation/relative_l2"] < 0.1
     assert final["train/learning_rate"] == pytest.approx(1e-7)
     assert [step for step, metrics in reports if "train/loss" in metrics] == list(range(5, 81, 5))
@@ -117,7 +124,9 @@ def test_the_last_step_is_always_validated_reported_and_kept(
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     schema: SampleSchema, samples: SampleBatch, tmp_path: Path
 ) -> None:
-    whole = fit(surrogate=SURROGATE, training=TRAINING, schema=schema, data=stored(samples), checkpoint_dir=tmp_path / "a")
+    whole = fit(
+        surrogate=SURROGATE, training=TRAINING, schema=schema, data=stored(samples), checkpoint_dir=tmp_path / "a"
+    )
 
     def broken(size: int) -> SampleBatch:
         step = next(steps)
@@ -251,11 +260,18 @@ def test_what_does_not_fit_is_said_before_anything_starts(
     with pytest.raises(InputError, match=r'of the surrogate .*"width":8.*; expected the recipe\'s, .*"width":9'):
         start(surrogate=SURROGATE.model_copy(update={"width": 9}), resume=tmp_path / "last.pt")
     with pytest.raises(InputError, match="normalised by .*512.*; expected the recipe's, .*16"):
-        start(training=TRAINING.model_copy(update={"normalization": NormalizationSpec(samples=16)}), resume=tmp_path / "last.pt")
+        start(
+            training=TRAINING.model_copy(update={"normalization": NormalizationSpec(samples=16)}),
+            resume=tmp_path / "last.pt",
+        )
 
 
 def test_says_its_story_and_nothing_else(
-    schema: SampleSchema, samples: SampleBatch, held_out: SampleBatch, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+    schema: SampleSchema,
+    samples: SampleBatch,
+    held_out: SampleBatch,
+    capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     fit(surrogate=SURROGATE, training=TRAINING, schema=schema, data=stored(samples, held_out))
     assert capfd.readouterr() == ("", "")

@@ -152,7 +152,11 @@ class TestFNO:
         [
             (FNO(modes=40), (32, 32), "modes 40 is too large for axis 0 of a 32x32 grid: the largest that fits is 16"),
             (FNO(modes=9), (85, 15), "modes 9 is too large for axis 1 of a 85x15 grid: the largest that fits is 8"),
-            (FNO(modes=(8, 20)), (64, 32), "modes 20 is too large for axis 1 of a 64x32 grid: the largest that fits is 16"),
+            (
+                FNO(modes=(8, 20)),
+                (64, 32),
+                "modes 20 is too large for axis 1 of a 64x32 grid: the largest that fits is 16",
+            ),
             (FNO(modes=(8, 8)), (64,), "modes has 2 entries, the grid 64 has 1 axes"),
         ],
     )

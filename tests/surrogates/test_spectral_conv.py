@@ -62,7 +62,9 @@ def test_frequencies_beyond_the_modes_are_dropped() -> None:
     assert (conv(kept + dropped) - kept).abs().max() < EXACT
 
 
-@pytest.mark.parametrize(("shape", "modes"), [((15,), (5,)), ((16, 15), (4, 6)), ((9, 16), (5, 8)), ((6, 7, 8), (3, 2, 4))])
+@pytest.mark.parametrize(
+    ("shape", "modes"), [((15,), (5,)), ((16, 15), (4, 6)), ((9, 16), (5, 8)), ((6, 7, 8), (3, 2, 4))]
+)
 def test_agrees_with_a_plain_fft(shape: tuple[int, ...], modes: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     conv = SpectralConv(3, 2, modes).double()
@@ -97,7 +99,9 @@ def test_gradients_agree_with_differences() -> None:
     torch.manual_seed(0)
     conv = SpectralConv(2, 1, (2, 2)).double()
     field = torch.randn(1, 3, 4, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda f, w: torch.func.functional_call(conv, {"weight": w}, (f,)), (field, conv.weight))
+    assert torch.autograd.gradcheck(
+        lambda f, w: torch.func.functional_call(conv, {"weight": w}, (f,)), (field, conv.weight)
+    )
 
 
 def test_weights_are_real_and_the_precision_is_at_least_single() -> None:

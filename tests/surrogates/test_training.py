@@ -7,7 +7,9 @@ import torch
 from pydantic import ValidationError
 
 from headrace.platform.fields import SampleSchema
-from headrace.surrogates.training import OPTIMIZERS, SCHEDULES, AbstractSchedule, Cosine, Constant, OneCycle, TrainingSpec
+from headrace.surrogates.optimizers import OPTIMIZERS, AbstractOptimizer
+from headrace.surrogates.schedules import SCHEDULES, AbstractSchedule, Constant, Cosine, OneCycle
+from headrace.surrogates.training import TrainingSpec
 
 
 @pytest.mark.parametrize("schedule", [schedule() for schedule in SCHEDULES], ids=lambda schedule: schedule.kind)
@@ -54,7 +56,7 @@ def test_constant_is_constant() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [optimizer() for optimizer in OPTIMIZERS], ids=lambda optimizer: optimizer.kind)
-def test_every_optimizer_goes_downhill(optimizer) -> None:  # noqa: ANN001
+def test_every_optimizer_goes_downhill(optimizer: AbstractOptimizer) -> None:
     parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
     built = optimizer.build([parameter])
     for _ in range(20):

@@ -1,7 +1,7 @@
 """Runs scenarios on two ranks over gloo and writes what each rank saw: `python two_ranks.py FOLDER`.
 
-Not a test file: `test_ranks.py` runs it once. The ranks are forked from one process, because importing takes longer than
-everything that they do; so nothing here may run a backward pass before the fork.
+Not a test file: `test_ranks.py` runs it once. The ranks are forked from one process, because importing takes longer
+than everything that they do; so nothing here may run a backward pass before the fork.
 """
 
 import json
@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +85,10 @@ def run_rank(folder: Path, rank: int, port: int) -> None:
     seen: dict[str, dict[str, object]] = {}
     for name, data in scenarios(folder, rank).items():
         reports: list[tuple[int | None, dict[str, float]]] = []
+
+        def report(step: int | None, metrics: Mapping[str, float], kept: list = reports) -> None:
+            kept.append((step, dict(metrics)))
+
         try:
             result = fit(
                 surrogate=FNO.model_validate_json((folder / "surrogate.json").read_text()),
@@ -92,7 +96,7 @@ def run_rank(folder: Path, rank: int, port: int) -> None:
                 schema=SampleSchema.from_json(json.loads((folder / "schema.json").read_text())),
                 data=data(),
                 seed=0,
-                report=lambda step, metrics: reports.append((step, dict(metrics))),
+                report=report,
                 # Apart, to see which rank writes.
                 checkpoint_dir=folder / name / f"rank-{rank}",
                 accelerator="cpu",
