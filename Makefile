@@ -17,6 +17,9 @@ PYTEST_ARGS ?=
 # The wheels of torch are large: 30 s without a byte is too little on a slow line.
 export UV_HTTP_TIMEOUT ?= 300
 
+# Empty means off: without bytecode caches each of a run's dozen processes compiles everything it imports again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo test check bench clean lock
 
 help: ## say what can be made

@@ -229,6 +229,8 @@ def start_embedded(num_cpus: int | None = None) -> None:
     # Ray's node gives its agents half a minute. On a cold disk importing them takes longer, and the next try finds
     # them in the page cache.
     os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+    # Ray starts workers with niceness 15: whatever else the user does would starve the run on their own machine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             # Loopback: an embedded cluster is nobody else's business.

@@ -92,6 +92,8 @@ class Coordinator:
         """The next sequence for a solver: held-out splits first, then training; None when there is nothing left."""
         if self._stopped:
             return None
+        # A solver that has been silent for too long loses its lease to the next that asks.
+        self._ledger.expire()
         for split in (*HELD_OUT, "train"):
             if split in self._plan.sources:
                 lease = self._ledger.lease(worker, split, self._plan.sequence_length, self._plan.lease_seconds)
@@ -257,7 +259,7 @@ class ReservoirShard:
         taken = 0
         while taken < len(batch):
             async with self._changed:
-                accepted = reservoir.try_put(batch.take(range(taken, len(batch))))
+                accepted = reservoir.try_put(batch, start=taken)
                 taken += accepted
                 if accepted:
                     self._changed.notify_all()

@@ -74,19 +74,25 @@ class Progress(Callback):
         """Report what is left."""
         self._send()
 
+    def require_finite(self) -> None:
+        """See that no rank's loss went astray since the last report; every rank must call it.
+
+        Raises:
+            RunFailed: one did.
+        """
+        _require_finite(ranks.total(self._sum_of_losses().to(ranks.device())).item(), self.step)
+
+    def _sum_of_losses(self) -> Tensor:
+        return torch.stack(self._losses).double().sum() if self._losses else torch.zeros((), dtype=torch.float64)
+
     def _send(self) -> None:
         """Every rank comes here at the same step: it sums over ranks."""
         now = time.perf_counter()
         waited = self._data.batches.wait_seconds if self._data.batches else 0.0
-        losses = torch.stack(self._losses).double().sum().item() if self._losses else 0.0
-        mine = torch.tensor([losses, len(self._losses), self._rows, waited], dtype=torch.float64, device=ranks.device())
-        loss, count, rows, wait = ranks.total(mine).tolist()
+        mine = [self._sum_of_losses().item(), len(self._losses), self._rows, waited]
+        loss, count, rows, wait = ranks.total(torch.tensor(mine, dtype=torch.float64, device=ranks.device())).tolist()
         wait /= ranks.world_size()
-        if not math.isfinite(loss):
-            raise RunFailed(
-                f"the loss is not finite at step {self.step}: try a smaller learning rate, and look for samples that "
-                "are not finite, or not positive where training.normalization.log takes their logarithm"
-            )
+        _require_finite(loss, self.step)
         if self._report is not None and ranks.rank() == 0 and count:
             self._report(
                 self.step,
@@ -100,6 +106,14 @@ class Progress(Callback):
         self.samples_seen, self.wait_seconds, self.seconds = round(rows), wait, now - self._began
         self._losses.clear()
         self._reported = now
+
+
+def _require_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise RunFailed(
+            f"the loss is not finite at step {step}: try a smaller learning rate, and look for samples that are not "
+            "finite, or not positive where training.normalization.log takes their logarithm"
+        )
 
 
 class Validation(Callback):
@@ -172,6 +186,8 @@ class Checkpoints(Callback):
         if self._folder is None or self._done_at == step:
             return
         self._done_at = step
+        # A broken state must not replace a good one.
+        self._progress.require_finite()
         self.last = self._folder / "last.pt"
         if ranks.rank() != 0:
             return

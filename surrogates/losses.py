@@ -8,7 +8,7 @@ from torch import Tensor
 
 from headrace.platform.fields import Grid
 from headrace.platform.spec import Spec, one_of
-from headrace.surrogates import metrics
+from headrace.surrogates.metrics import relative_h1, relative_l2
 
 
 class AbstractLoss(Spec):
@@ -46,7 +46,7 @@ class RelativeL2(AbstractLoss):
         grid: Grid,
     ) -> Float[Tensor, ""]:
         """The mean over the batch."""
-        return metrics.relative_l2(prediction, truth, grid).mean()
+        return relative_l2(prediction, truth, grid).mean()
 
 
 class RelativeH1(AbstractLoss):
@@ -61,7 +61,7 @@ class RelativeH1(AbstractLoss):
         grid: Grid,
     ) -> Float[Tensor, ""]:
         """The mean over the batch."""
-        return metrics.relative_h1(prediction, truth, grid).mean()
+        return relative_h1(prediction, truth, grid).mean()
 
 
 LOSSES = (RelativeL2, RelativeH1)

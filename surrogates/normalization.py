@@ -153,7 +153,8 @@ class Normalizer(nn.Module):
         if not self._takes_log:
             return inputs
         shaped = self.logarithmic.reshape(-1, *(1 for _ in range(inputs.ndim - 2)))
-        return torch.where(shaped, inputs.log(), inputs)
+        # The inner `where` keeps other channels' zeros out of the logarithm, and so NaN out of an input's gradient.
+        return torch.where(shaped, torch.where(shaped, inputs, 1.0).log(), inputs)
 
     @staticmethod
     def _note_frozen(module: "Normalizer", incompatible_keys: object) -> None:

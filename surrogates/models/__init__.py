@@ -5,3 +5,5 @@ from headrace.surrogates.models.fno import FNO
 
 SURROGATES = (FNO,)
 AnySurrogate = one_of("headrace.surrogates", SURROGATES)
+
+__all__ = ["FNO", "SURROGATES", "AnySurrogate"]

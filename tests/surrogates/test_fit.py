@@ -1,6 +1,7 @@
 """fit in one process: it learns, reports, keeps checkpoints, goes on from them, and says why it stopped."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -121,6 +122,18 @@ def test_the_last_step_is_always_validated_reported_and_kept(
     assert load_checkpoint(tmp_path / "last.pt").step == 11
 
 
+def test_last_is_a_copy_where_the_file_system_has_no_hard_links(
+    schema: SampleSchema, samples: SampleBatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError("operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    fit(surrogate=SURROGATE, training=TRAINING, schema=schema, data=stored(samples), checkpoint_dir=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "step-000008.pt", "step-000012.pt"]
+    assert (tmp_path / "last.pt").read_bytes() == (tmp_path / "step-000012.pt").read_bytes()
+
+
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     schema: SampleSchema, samples: SampleBatch, tmp_path: Path
 ) -> None:
@@ -225,14 +238,18 @@ def test_trains_in_double_precision(schema: SampleSchema, samples: SampleBatch, 
     assert {tensor.dtype for tensor in weights(result.checkpoint).values()} == {torch.float64}
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(schema: SampleSchema, samples: SampleBatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_kept(
+    log_every: int, schema: SampleSchema, samples: SampleBatch, tmp_path: Path
+) -> None:
     spoilt = samples.take(range(4))
     spoilt.inputs[2, 0, 3, 3] = math.nan
-    stream = iter([samples.take(range(4))] * 4 + [spoilt] * 8)
-    with pytest.raises(RunFailed, match="the loss is not finite at step 5: try a smaller learning rate"):
+    stream = iter([samples.take(range(4))] * 5 + [spoilt] * 7)
+    step = 6 if log_every == 1 else 8
+    with pytest.raises(RunFailed, match=f"the loss is not finite at step {step}: try a smaller learning rate"):
         fit(
             surrogate=SURROGATE,
-            training=TRAINING,
+            training=TRAINING.model_copy(update={"log_every": log_every}),
             schema=schema,
             data=StreamDataModule(pull=lambda size: next(stream), batch_size=4),
             checkpoint_dir=tmp_path,
