@@ -306,7 +306,9 @@ def _check_reservoir(stream: StreamSpec, training: TrainingSpec) -> Iterator[Fau
         )
 
 
-def _check_supply(data: DataSpec, stream: StreamSpec, training: TrainingSpec, resources: ResourcesSpec) -> Iterator[Fault]:
+def _check_supply(
+    data: DataSpec, stream: StreamSpec, training: TrainingSpec, resources: ResourcesSpec
+) -> Iterator[Fault]:
     ranks = resources.trainers.ranks
     each = data.samples // ranks
     if each < training.batch_size:

@@ -129,5 +129,3 @@ def conclude(session: Session, sets: Mapping[str, Path] | None = None) -> None:
             free_grid=session.config.surrogate.any_resolution,
         )
         session.tracker.log_file(session.run.path / "evaluation.json")
-
-

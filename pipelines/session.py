@@ -102,9 +102,7 @@ class Session:
         """Put into the summary how many samples there are, and what each level has cost."""
         keys = ("planned", "stored", "failed", "duplicates")
         self.summary["samples"] = {key: sum(getattr(split, key) for split in counts.values()) for key in keys}
-        self.summary["splits"] = {
-            name: {key: getattr(split, key) for key in keys} for name, split in counts.items()
-        }
+        self.summary["splits"] = {name: {key: getattr(split, key) for key in keys} for name, split in counts.items()}
         self.summary["failures"] = [
             {"split": split, "index": failure.index, "level": failure.level, "reason": failure.reason}
             for split, failed in failures.items()

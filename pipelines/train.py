@@ -87,8 +87,6 @@ def train_on_rank(context: RankContext, job: TrainingJob) -> None:
         write_json(job.run.training, {**asdict(result), "ranks": context.world_size})
 
 
-
-
 def follow(
     ranks: TrainingRanks,
     session: Session,
@@ -146,7 +144,9 @@ def locate_data(directory: Path) -> dict[str, Path]:
             f"Found: {', '.join(sets) or 'none'}. `headrace generate` and `headrace import` write such folders.",
         )
     if "validation" not in sets:
-        log.info("no validation set in %s: the curves use %s, by which nothing is selected", directory, next(iter(tests)))
+        log.info(
+            "no validation set in %s: the curves use %s, by which nothing is selected", directory, next(iter(tests))
+        )
     return {"train": train, "validation": sets.get("validation", next(iter(tests.values()))), **tests}
 
 
@@ -162,7 +162,9 @@ def train(config: RunConfig, data: Path, out: Path | None, console: Console) -> 
     stored = StoredSamples.open(sets["train"])
     reason = config.surrogate.mismatch(stored.schema) or config.training.mismatch(stored.schema)
     if reason:
-        raise InputError.single("surrogate", config.surrogate.kind, f"a network that can take {sets['train']}: {reason}")
+        raise InputError.single(
+            "surrogate", config.surrogate.kind, f"a network that can take {sets['train']}: {reason}"
+        )
     needed = config.training.batch_size * config.resources.trainers.ranks
     if len(stored) < needed:
         raise InputError.single("training.batch_size", str(needed), f"at most {len(stored)}, the samples of --data")

@@ -47,8 +47,12 @@ class TrainerResources(Spec):
 
     ranks: PositiveInt = Field(default=1, description="Data-parallel training processes.")
     cpus: PositiveFloat | None = Field(default=None, description="CPUs of each; default: an even share.")
-    threads: PositiveInt | None = Field(default=None, description="Threads of each; default: the node's cores, at most 8.")
-    gpus: NonNegativeFloat | None = Field(default=None, description="GPUs of each; default: 1 if every rank can have one.")
+    threads: PositiveInt | None = Field(
+        default=None, description="Threads of each; default: the node's cores, at most 8."
+    )
+    gpus: NonNegativeFloat | None = Field(
+        default=None, description="GPUs of each; default: 1 if every rank can have one."
+    )
 
 
 class ResourcesSpec(Spec):
@@ -107,9 +111,7 @@ def _slots(node_sizes: tuple[float, ...], need: float) -> int:
     return sum(math.floor(size / need + 1e-9) for size in node_sizes) if need > 0 else 10**9
 
 
-def fit_resources(
-    spec: ResourcesSpec, capacity: Capacity, *, solves: bool = True, trains: bool = True
-) -> ResourcePlan:
+def fit_resources(spec: ResourcesSpec, capacity: Capacity, *, solves: bool = True, trains: bool = True) -> ResourcePlan:
     """Fit a run into a cluster, or say what it asks for too much.
 
     CPU shares that the recipe leaves open are sized so that all parts run at once: on a laptop, solvers and trainer

@@ -436,7 +436,9 @@ class Stream:
         Raises:
             RunFailed: the coordinator or a shard died.
         """
-        counts, *shards = self._ask([self.coordinator.counts.remote(), *[shard.stats.remote() for shard in self.shards]])
+        counts, *shards = self._ask(
+            [self.coordinator.counts.remote(), *[shard.stats.remote() for shard in self.shards]]
+        )
         return StreamSnapshot(counts=counts, shards=shards)
 
     def failures(self) -> dict[str, tuple[Failure, ...]]:

@@ -36,7 +36,9 @@ from headrace.surrogates.training import TrainingSpec
 NUM_SAMPLES = 512
 
 
-def train(pull: Callable[[int], SampleBatch | None], schema: SampleSchema, steps: int, batch_size: int) -> dict[str, float]:
+def train(
+    pull: Callable[[int], SampleBatch | None], schema: SampleSchema, steps: int, batch_size: int
+) -> dict[str, float]:
     """Train and return samples per second after the first steps, the share of time spent waiting, and the last loss."""
     moments: list[tuple[float, int, float]] = []
 

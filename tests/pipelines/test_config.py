@@ -114,7 +114,11 @@ def test_a_key_that_stands_twice_is_said_with_its_line() -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a: [1, 2", "recipe.yaml, line 1"), ("- a\n- b", "recipe.yaml is a list"), ("just words", "recipe.yaml is a str")],
+    [
+        ("a: [1, 2", "recipe.yaml, line 1"),
+        ("- a\n- b", "recipe.yaml is a list"),
+        ("just words", "recipe.yaml is a str"),
+    ],
 )
 def test_what_is_not_a_recipe_is_said(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
