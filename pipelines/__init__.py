@@ -1,0 +1,1 @@
+"""The roof: configuration, the command line, and what it runs."""

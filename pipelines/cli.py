@@ -90,10 +90,10 @@ def _show_errors(levels: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _show_run(summary: Mapping[str, Any], run: Path, json_wanted: bool) -> None:
-    samples = summary["samples"]
+    num = summary["samples"]
     _show_errors(summary.get("errors", {}))
     rows = {
-        "samples": f"{samples['stored']} stored, {samples['failed']} failed, {samples['duplicates']} duplicates dropped",
+        "samples": f"{num['stored']} stored, {num['failed']} failed, {num['duplicates']} duplicates dropped",
         "seconds": f"{summary['seconds']:.0f}",
         "report": str(run / "report.html"),
         "checkpoint": str(run / "checkpoints" / "last.pt"),

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 from headrace.pipelines.faults import faults_of, shown
 from headrace.platform.cluster import ResourcesSpec
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
 from headrace.platform.reservoir import ReservoirSpec
-from headrace.platform.spec import Spec
+from headrace.platform.spec import Spec, kind_of
 from headrace.platform.tracking import TrackingSpec
 from headrace.platform.tracking_address import without_password
 from headrace.solvers.frozen import Frozen, FrozenMap
@@ -25,6 +25,7 @@ from headrace.surrogates.models import AnySurrogate
 from headrace.surrogates.training import TrainingSpec
 
 Command = Literal["run", "generate", "train"]
+Split = Literal["train", "validation", "test"]
 
 NEEDED: dict[Command, tuple[str, ...]] = {
     "run": ("data", "surrogate", "training"),
@@ -50,8 +51,8 @@ class DataSpec(Spec):
         default_factory=lambda: FrozenMap({}), description="Own levels: what each one changes of the problem."
     )
     samples: PositiveInt = Field(description="Training samples that are planned.")
-    validation: NonNegativeInt = Field(default=64, description="Held-out samples for the curves.")
-    test: NonNegativeInt = Field(default=128, description="Held-out samples for the final errors.")
+    validation: PositiveInt = Field(default=64, description="Held-out samples for the curves.")
+    test: PositiveInt = Field(default=128, description="Held-out samples for the final errors.")
 
 
 class SolverSpec(Spec):
@@ -85,7 +86,7 @@ class RunConfig(Spec):
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
 
-    def source(self, split: Literal["train", "validation", "test"]) -> SolverSource:
+    def source(self, split: Split) -> SolverSource:
         """The source of a split's samples."""
         assert self.data is not None
         return SolverSource(
@@ -99,11 +100,10 @@ class RunConfig(Spec):
             levels=self.data.levels,
         )
 
-    def planned(self) -> dict[str, int]:
-        """How many samples of each split are planned; splits of none are left out."""
+    def planned(self) -> dict[Split, int]:
+        """How many samples of each split are planned."""
         assert self.data is not None
-        planned = {"train": self.data.samples, "validation": self.data.validation, "test": self.data.test}
-        return {split: count for split, count in planned.items() if count}
+        return {"train": self.data.samples, "validation": self.data.validation, "test": self.data.test}
 
     def to_yaml(self, *, with_password: bool = False) -> str:
         """The full recipe, every default written out; without the password that a tracking address may hold."""
@@ -278,7 +278,7 @@ def _check_method(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
             yield Fault(
                 where="solver.method",
                 value=solver.method.kind,
-                expected=f"a method that fits {problem.kind} at level {level}: {reason}",
+                expected=f"a method that fits {kind_of(type(problem))} at level {level}: {reason}",
                 advice='"auto" chooses one that fits.',
             )
             return
@@ -336,12 +336,6 @@ def _check_supply(
         )
 
 
-def _check_test(data: DataSpec) -> Iterator[Fault]:
-    for name in ("validation", "test"):
-        if getattr(data, name) == 0:
-            yield Fault(where=f"data.{name}", value="0", expected="at least 1 held-out sample: errors are the result")
-
-
 CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
     _check_mix,
     _check_method,
@@ -349,7 +343,6 @@ CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
     _check_normalization,
     _check_reservoir,
     _check_supply,
-    _check_test,
 )
 
 

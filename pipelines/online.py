@@ -46,7 +46,7 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
         reservoir=config.stream.reservoir if trains else None,
         seed=config.seed,
     )
-    Ledger.create(session.run.ledger, config.planned()).close()
+    Ledger.create(session.run.ledger, {str(split): count for split, count in config.planned().items()}).close()
     return Stream(plan, session.run.ledger, resources)
 
 
@@ -58,7 +58,9 @@ class StreamWatch:
         self._last = (time.monotonic(), 0)
 
     def look(self, *, final: bool = False) -> None:
-        """Fetch a snapshot and pass it on."""
+        """Replace solvers that died, fetch a snapshot and pass it on."""
+        if not final:
+            self._stream.poll(0.0)
         snapshot = self._stream.snapshot()
         train = snapshot.counts["train"]
         stored = sum(counts.stored for counts in snapshot.counts.values())
@@ -122,7 +124,7 @@ def run(config: RunConfig, out: Path | None, console: Console) -> Session:
                         num_threads=resources.rank_threads,
                     )
                     ranks = TrainingRanks(train_on_rank, job, resources, session.run.path)
-                    follow(ranks, session, progress, POLL_SECONDS, lambda: (stream.poll(0.0), watch.look()))
+                    follow(ranks, session, progress, POLL_SECONDS, watch.look)
                 except KeyboardInterrupt:
                     progress.update(phase="stopping")
                     stream.stop()

@@ -92,7 +92,7 @@ def follow(
     session: Session,
     progress: RunProgress,
     poll_seconds: float,
-    look: Callable[[], object] = lambda: None,
+    look: Callable[[], None] = lambda: None,
 ) -> None:
     """Wait for the ranks; record and show what they report, and call `look` in between.
 

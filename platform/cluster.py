@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -298,9 +298,9 @@ class RankContext:
     plugins: list[Any]
     inbox: ActorHandle
 
-    def report(self, step: int | None, metrics: dict[str, float]) -> None:
+    def report(self, step: int | None, metrics: Mapping[str, float]) -> None:
         """Send metrics to the driver without waiting for it."""
-        self.inbox.put.remote(Report(time=time.time(), step=step, metrics=metrics))
+        self.inbox.put.remote(Report(time=time.time(), step=step, metrics=dict(metrics)))
 
 
 def _rank_context(inbox: ActorHandle) -> RankContext:

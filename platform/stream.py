@@ -312,7 +312,13 @@ class ReservoirShard:
         """Fill, reuse and age of the reservoir, and how long the rank has waited for batches [s]."""
         if self._reservoir is None:
             return {}
-        return {**self._reservoir.stats(), "wait_seconds": self._wait_seconds}
+        kept = self._reservoir.stats()
+        return {
+            "fill": kept["fill"],
+            "mean_uses": kept["mean_uses"],
+            "mean_age_seconds": kept["mean_age_seconds"],
+            "wait_seconds": self._wait_seconds,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -361,12 +361,13 @@ def test_every_file_names_the_same_image() -> None:
 
 # Slurm
 
+# Each call is written as one line at once: programs of several steps write at the same time.
 SRUN = """#!/usr/bin/env bash
-while [[ "$1" == --* ]]; do [[ "$1" == --nodelist=* ]] && export STEP_NODE="${1#*=}"; shift; done
+while [[ "$1" == --* ]]; do shift; done
 exec "$@"
 """
 RAY = """#!/usr/bin/env bash
-printf '%s\\0' "$RAY_AUTH_TOKEN" "ray" "$@" >> "$CALLS"; printf '\\n' >> "$CALLS"
+call=$(printf '%s\\t' "$RAY_AUTH_TOKEN" "ray" "$@") && echo "$call" >> "$CALLS"
 case "$1 $2" in
     "start --head") [ -n "${HEAD_FAILS:-}" ] && exit 1; echo $$ >> "$STARTED"; exec sleep 120 ;;
     "start --address"*) echo $$ >> "$STARTED"; exec sleep 120 ;;
@@ -374,7 +375,7 @@ case "$1 $2" in
 esac
 """
 HEADRACE = """#!/usr/bin/env bash
-printf '%s\\0' "$RAY_AUTH_TOKEN" "headrace" "$@" >> "$CALLS"; printf '\\n' >> "$CALLS"
+call=$(printf '%s\\t' "$RAY_AUTH_TOKEN" "headrace" "$@") && echo "$call" >> "$CALLS"
 [ -n "${RUN_HANGS:-}" ] && exec sleep 120
 exit "${RUN_STATUS:-0}"
 """
@@ -415,7 +416,7 @@ def sbatch(environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[
 
 
 def calls(environment: Mapping[str, str]) -> list[list[str]]:
-    return [line.split("\0")[:-1] for line in Path(environment["CALLS"]).read_text().splitlines()]
+    return [line.rstrip("\t").split("\t") for line in Path(environment["CALLS"]).read_text().splitlines()]
 
 
 def assert_gone(environment: Mapping[str, str]) -> None:

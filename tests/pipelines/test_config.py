@@ -84,7 +84,7 @@ def test_all_faults_of_a_file_are_found_at_once() -> None:
         ("data.samples=12", "stream.reservoir.watermark", "at most 12, the training samples"),
         ("training.steps=200", "training.steps", "at most 50: 100 samples of at most 4 use(s) each"),
         ("resources.trainers.ranks=9", "stream.reservoir.watermark", "at most 11"),
-        ("data.test=0", "data.test", "at least 1 held-out sample"),
+        ("data.test=0", "data.test", "greater than 0"),
         ("data.mix={smooth: 0}", "data.mix", "at least one weight above 0"),
         ("data.levels={own: {resolution: 33}}", "data.levels.own", "keeps the grid"),
         ("data.levels={own: {resolutin: 33}}", "data.levels.own.resolutin", 'Did you mean "resolution"?'),
