@@ -29,9 +29,13 @@ def generate(config: RunConfig, out: Path, console: Console) -> Session:
             stream = start_stream(config, session, resources, trains=False)
             watch = StreamWatch(stream, session, progress)
             progress.update(phase="solving")
+            interrupted = False
             try:
                 while stream.poll(POLL_SECONDS):
                     watch.look()
+            except KeyboardInterrupt:
+                interrupted = True
+                raise
             finally:
-                watch.settle()
+                watch.settle(seal=not interrupted)
     return session

@@ -80,8 +80,12 @@ class StreamWatch:
         metrics |= {f"stream/{name}": mean[key] for key, name in names.items() if key in mean}
         self._session.record(metrics)
 
-    def settle(self) -> None:
-        """Close the stream, and put into the summary what it came to."""
+    def settle(self, *, seal: bool = True) -> None:
+        """Close the stream, and put into the summary what it came to.
+
+        Args:
+            seal: write the data sets' manifests, whose hashes take a while; the data can be read without them.
+        """
         try:
             self.look(final=True)
             counts, failures = self._stream.snapshot().counts, self._stream.failures()
@@ -89,7 +93,8 @@ class StreamWatch:
             log.warning("the stream cannot be counted any more: %s", error)
             counts, failures = {}, {}
         self._stream.stop()
-        self._session.seal_data(self._session.config.planned())
+        if seal:
+            self._session.seal_data(self._session.config.planned())
         if counts:
             self._session.count_samples(counts, failures)
 
@@ -115,6 +120,7 @@ def run(config: RunConfig, out: Path | None, console: Console) -> Session:
                 stream = start_stream(config, session, resources, trains=True)
                 watch = StreamWatch(stream, session, progress)
                 ranks: TrainingRanks | None = None
+                interrupted = False
                 try:
                     job = TrainingJob(
                         config=config,
@@ -126,6 +132,7 @@ def run(config: RunConfig, out: Path | None, console: Console) -> Session:
                     ranks = TrainingRanks(train_on_rank, job, resources, session.run.path)
                     follow(ranks, session, progress, POLL_SECONDS, watch.look)
                 except KeyboardInterrupt:
+                    interrupted = True
                     progress.update(phase="stopping")
                     stream.stop()
                     if ranks is not None:
@@ -133,7 +140,7 @@ def run(config: RunConfig, out: Path | None, console: Console) -> Session:
                         ranks.wait(3.0)
                     raise
                 finally:
-                    watch.settle()
+                    watch.settle(seal=not interrupted)
             progress.update(phase="evaluating")
             conclude(session)
     return session

@@ -189,4 +189,4 @@ def stored_provenance(directory: Path) -> tuple[Provenance, ...]:
     """Where the stored samples of a data set came from; empty when nothing is stored."""
     if not any(directory.glob("shard-*.zarr")):
         return ()
-    return StoredSamples.open(directory).read_all().provenance
+    return StoredSamples.open(directory).provenance()

@@ -147,6 +147,14 @@ class StoredSamples:
             provenance[here] = shard.provenance(rows, self._indices[here])
         return dataclasses.replace(batch, provenance=tuple(provenance))
 
+    def provenance(self) -> tuple[Provenance, ...]:
+        """Where each sample came from, in order of the index; reads no fields."""
+        found = np.empty(len(self), dtype=object)
+        for number, shard in enumerate(self._shards):
+            here = np.flatnonzero(self._shard_of == number)
+            found[here] = shard.provenance(self._row_of[here], self._indices[here])
+        return tuple(found)
+
     def content_hash(self) -> str:
         """SHA-256 over the samples in order of their index: index (little-endian), inputs, outputs, parameters."""
         digest = hashlib.sha256()

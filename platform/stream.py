@@ -386,7 +386,7 @@ class Stream:
         ]
         self._names = itertools.count()
         self._restarts = 0
-        self._ended = False
+        self._ended = self._stopped = False
         self._running: dict[ray.ObjectRef, tuple[str, ActorHandle]] = {}
         for _ in range(resources.num_solvers):
             self._start_solver()
@@ -466,13 +466,17 @@ class Stream:
 
     def stop(self, grace_seconds: float = 5.0) -> None:
         """End the stream: no more leases, wake the trainer with the end, close the logs, end the solvers."""
-        self._ended = True
+        if self._stopped:
+            return
+        self._ended = self._stopped = True
         try:
             ray.get(self.coordinator.stop.remote(), timeout=grace_seconds)
             ray.get([shard.stop.remote() for shard in self.shards], timeout=grace_seconds)
         except (RayActorError, ray.exceptions.GetTimeoutError) as error:
             log.warning("a part of the stream did not answer while it was stopped: %s", error)
-        ray.wait(list(self._running), num_returns=max(1, len(self._running)), timeout=1.0) if self._running else None
+        if self._running:
+            # A solver between two samples ends by itself; one in a long solve is ended.
+            ray.wait(list(self._running), num_returns=len(self._running), timeout=1.0)
         for _, actor in self._running.values():
             ray.kill(actor)
         self._running.clear()

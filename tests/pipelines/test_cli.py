@@ -194,3 +194,62 @@ def test_training_on_the_stored_samples_of_another_run(run: tuple[Path, dict[str
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["training"]["steps"] == 20
     assert 0 < result["errors"]["all"]["relative_l2"]["mean"] < 1.5
+
+
+@pytest.mark.timeout(300)
+def test_two_ranks_train_together(ray_cluster: None, in_folder: Path) -> None:
+    done = headrace("run", "smoke", "training.steps=10", "resources.trainers.ranks=2", "--json")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["training"]["ranks"] == 2
+    assert result["training"]["steps"] == 10
+    shards = sorted(path.name for path in (Path(result["run"]) / "data" / "train").glob("shard-*.zarr"))
+    assert shards == ["shard-0.zarr", "shard-1.zarr"]
+    assert result["samples"]["stored"] == 120
+
+
+@pytest.mark.timeout(300)
+def test_generate_stores_every_split(ray_cluster: None, in_folder: Path) -> None:
+    done = headrace("generate", "smoke", "data.samples=40", "--out", "data-set", "--json")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["samples"] == {"planned": 64, "stored": 64, "failed": 0, "duplicates": 0}
+    assert sum(level["samples"] for level in result["cost"].values()) == 64
+    assert {path.name for path in Path("data-set/data").iterdir()} == {"train", "validation", "test"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_ctrl_c_leaves_a_readable_data_set_and_no_process(in_folder: Path) -> None:
+    """On a cluster of its own: the whole group of processes gets the signal, as from a terminal."""
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    import psutil
+
+    from headrace.platform.stored import StoredSamples
+
+    program = str(Path(sys.executable).with_name("headrace"))
+    command = [program, "run", "smoke", "training.steps=100000", "data.samples=5000", "--out", "run"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    log = Path("run/metrics.jsonl")
+    deadline = time.monotonic() + 200
+    while not (log.is_file() and "train/loss" in log.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.5)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    os.killpg(process.pid, signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what was stored is safe" in words
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    assert json.loads(Path("run/run.json").read_text())["status"] == "interrupted"
+    stored = StoredSamples.open("run/data/train").read_all()
+    assert len(stored) >= 64
+    assert len(set(stored.indices.tolist())) == len(stored)
+    assert np.isfinite(stored.outputs).all()

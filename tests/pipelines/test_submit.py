@@ -52,6 +52,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "RAY_AUTH_TOKEN": token,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_agent_register_timeout_ms": "120000",
+        "RAY_worker_niceness": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     # The temporary folder's name must be short: Ray puts sockets into it.
     command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}"]
@@ -81,7 +83,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def submit(cluster: Cluster, folder: Path, token: str | None, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [HEADRACE, "submit", "smoke", *overrides, "--address", cluster.address, "--out", str(folder / "run"), "--json"],
+        [HEADRACE, "submit", "smoke", "resources.solvers.actors=1", *overrides, "--address", cluster.address, "--out", str(folder / "run"), "--json"],
         env=cluster.environment(folder, token),
         cwd=folder,
         capture_output=True,
