@@ -23,12 +23,17 @@ errors = Console(stderr=True)
 class HeadraceGroup(click.Group):
     """A group of commands whose errors are told to a person, or to a program with `--json`."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether a program reads the answer, before the command itself is known."""
+        ctx.meta["headrace.json"] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn what a user can act on into words and an exit status."""
         try:
             return super().invoke(ctx)
         except HeadraceError as error:
-            if "--json" in sys.argv:
+            if ctx.meta["headrace.json"]:
                 faults = [vars(fault) for fault in error.faults] if isinstance(error, InputError) else []
                 click.echo(json.dumps({"error": str(error), "faults": faults}))
             lines = [str(fault) for fault in error.faults] if isinstance(error, InputError) else [str(error)]

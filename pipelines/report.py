@@ -243,8 +243,9 @@ def stream_summary(rows: pictures.Rows, training: Mapping[str, Any]) -> list[tup
     """How well solvers and trainer kept up with each other."""
     lines: list[tuple[str, str]] = []
     rate = pictures.series(rows, "stream/samples_per_second")[1]
-    if len(rate):
-        lines.append(("Solved, median", f"{np.median(rate):.3g} samples / s"))
+    if np.any(rate > 0):
+        # Solvers that are done, or held back by a full reservoir, say nothing about how fast they solve.
+        lines.append(("Solved, median while solving", f"{np.median(rate[rate > 0]):.3g} samples / s"))
     if training.get("samples_per_second") is not None:
         lines.append(("Trained on", f"{training['samples_per_second']:.3g} samples / s"))
     if training.get("wait_share") is not None:

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -196,8 +197,12 @@ def connected(spec: ResourcesSpec) -> Iterator[Capacity]:
     if address:
         try:
             _set_defaults()
+            host, colon, port = address.rpartition(":")
+            if colon and port.isdigit() and "//" not in address:
+                # Ray itself would try for a minute.
+                socket.create_connection((host, int(port)), timeout=5).close()
             ray.init(address=address, **QUIET)
-        except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        except (OSError, RuntimeError, ray.exceptions.AuthenticationError) as error:
             raise InputError.single(
                 "resources.address",
                 str(address),

@@ -1,18 +1,25 @@
 """Submit a run as a job to a Ray cluster, follow its log, and return its status."""
 
+import asyncio
 import os
 import shlex
 import shutil
 import tempfile
+import time
 import urllib.parse
 from collections.abc import Callable, Sequence
 from importlib import util
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import requests
 
-from headrace.platform.errors import InputError
+from headrace.platform.errors import InputError, RunFailed
 
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+ACCEPT_SECONDS = 90.0
 ROOMS = ("platform", "solvers", "surrogates", "pipelines")
 
 # Runs on the cluster before anything of Headrace is imported, so it may use the standard library alone.
@@ -114,6 +121,18 @@ def ship(recipe: str, folder: Path) -> None:
     (folder / "headrace_job.py").write_text(_PREFLIGHT.format(needed=NEEDED), encoding="utf-8")
 
 
+def _accepted(client: "JobSubmissionClient", entrypoint: str, runtime_env: dict[str, Any]) -> str:
+    """Hand the job over; a cluster that has only just started takes a while to accept one."""
+    deadline = time.monotonic() + ACCEPT_SECONDS
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise RunFailed(f"the cluster did not take the job: {error}") from error
+            time.sleep(2.0)
+
+
 def submit(
     address: str, recipe: str, arguments: Sequence[str], environment: dict[str, str], show: Callable[[str], None]
 ) -> tuple[str, str]:
@@ -131,6 +150,7 @@ def submit(
 
     Raises:
         InputError: the cluster does not answer or does not let us in.
+        RunFailed: the cluster does not take the job.
     """
     headers = check_address(address)
     from ray.job_submission import JobSubmissionClient
@@ -138,11 +158,8 @@ def submit(
     client = JobSubmissionClient(address, headers=headers)
     with tempfile.TemporaryDirectory(prefix="headrace-job-") as folder:
         ship(recipe, Path(folder))
-        job = client.submit_job(
-            entrypoint=shlex.join(["python", "headrace_job.py", *arguments]),
-            runtime_env={"working_dir": folder, "env_vars": environment},
-        )
-    import asyncio
+        entrypoint = shlex.join(["python", "headrace_job.py", *arguments])
+        job = _accepted(client, entrypoint, {"working_dir": folder, "env_vars": environment})
 
     async def follow() -> None:
         async for lines in client.tail_job_logs(job):

@@ -83,7 +83,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def submit(cluster: Cluster, folder: Path, token: str | None, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [HEADRACE, "submit", "smoke", "resources.solvers.actors=1", *overrides, "--address", cluster.address, "--out", str(folder / "run"), "--json"],
+        [
+            HEADRACE,
+            "submit",
+            "smoke",
+            "resources.solvers.actors=1",
+            *overrides,
+            "--address",
+            cluster.address,
+            "--out",
+            str(folder / "run"),
+            "--json",
+        ],
         env=cluster.environment(folder, token),
         cwd=folder,
         capture_output=True,

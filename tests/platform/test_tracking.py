@@ -170,7 +170,7 @@ def test_rows_survive_a_store_that_fails(
         send(self, run_id, **rows)
 
     monkeypatch.setattr(MlflowClient, "log_batch", flaky)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="headrace"):
         began = time.monotonic()
         for step in range(10):
             tracker.log_metrics({"train/loss": float(step)}, step, float(step))
