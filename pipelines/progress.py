@@ -32,7 +32,9 @@ class RunState:
 
     def line(self) -> str:
         """The state in one line."""
-        parts = [self.phase, f"{self.stored}/{self.planned} samples"]
+        parts = [self.phase]
+        if self.planned:
+            parts.append(f"{self.stored}/{self.planned} samples")
         if self.failed:
             parts.append(f"{self.failed} failed")
         if self.samples_per_second is not None:
