@@ -23,10 +23,11 @@ from headrace.pipelines.evaluate import conclude
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.session import Session, preflight
 from headrace.pipelines.train import StreamedData, TrainingJob, follow, train_on_rank
+from headrace.platform.actors import StreamPlan
 from headrace.platform.cluster import ResourcePlan, TrainingRanks, connected, fit_resources
 from headrace.platform.errors import RunFailed
 from headrace.platform.ledger import Ledger
-from headrace.platform.stream import Stream, StreamPlan
+from headrace.platform.stream import Stream
 
 log = logging.getLogger(__name__)
 

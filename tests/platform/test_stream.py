@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import ray
 
+from headrace.platform.actors import StreamPlan
 from headrace.platform.cluster import ResourcePlan
 from headrace.platform.errors import RunFailed
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
@@ -17,7 +18,7 @@ from headrace.platform.ledger import Ledger
 from headrace.platform.reservoir import ReservoirSpec
 from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.stored import StoredSamples
-from headrace.platform.stream import Stream, StreamPlan
+from headrace.platform.stream import Stream
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
