@@ -100,6 +100,16 @@ def test_a_fault_names_its_place_and_what_was_expected(override: str, where: str
     assert words in found[where], found
 
 
+def test_a_method_that_does_not_fit_the_problem_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    from headrace.solvers.methods import Direct
+
+    # Every method here fits Darcy flow; one that does not would answer like this.
+    monkeypatch.setattr(Direct, "mismatch", lambda self, target: "it wants a matrix with a nose")
+    found = faults("solver.method.kind=direct")
+    assert "fits darcy at level smooth: it wants a matrix with a nose" in found["solver.method"]
+    assert '"auto" chooses one that fits' in found["solver.method"]
+
+
 def test_a_missing_section_is_named() -> None:
     found = faults(text="data: {problem: {kind: darcy}}")
     assert found["surrogate"] == "surrogate is missing; expected a section surrogate:, which run needs."
