@@ -58,6 +58,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     # The temporary folder's name must be short: Ray puts sockets into it.
     command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}"]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=3"]
+    # The agent's usual port belongs to the other tests' embedded cluster; without its own this one takes no jobs.
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
     command += [f"--temp-dir=/tmp/headrace-{secrets.token_hex(3)}", "--disable-usage-stats"]
     with log.open("w") as output:
         head = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
