@@ -9,13 +9,13 @@ Example:
 """
 
 from headrace.solvers.methods import GCRODR, METHODS, AnyMethod, Auto, Direct, Multigrid
-from headrace.solvers.operators import FivePointOperator
+from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.problems import PROBLEMS, AnyProblem, Darcy
 from headrace.solvers.sequence import solve_sequence
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus, solve
 from headrace.solvers.source import SolverSource
-from headrace.solvers.system import LinearSystem, Structure
+from headrace.solvers.system import LinearSystem, NonlinearSystem, Structure, System
 
 __all__ = [
     "GCRODR",
@@ -28,14 +28,16 @@ __all__ = [
     "Auto",
     "Darcy",
     "Direct",
-    "FivePointOperator",
+    "DiffusionOperator",
     "LinearSystem",
     "Multigrid",
+    "NonlinearSystem",
     "RunningSolver",
     "Solution",
     "SolveStatus",
     "SolverSource",
     "Structure",
+    "System",
     "solve",
     "solve_sequence",
 ]

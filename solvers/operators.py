@@ -1,97 +1,188 @@
-"""Five-point operators: conductances through the faces of a rectangular grid, applied without a matrix."""
+"""Diffusion operators on a box: conductances through the faces between its points, applied without a matrix."""
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32
+from jaxtyping import Float, Float64, Int32
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FivePointOperator:
-    """The finite-volume operator (A u)ᵢⱼ = Σ over the four faces of cᵢⱼ,face (uᵢⱼ - u_neighbour), u = 0 outside.
+class DiffusionOperator:
+    """(A u)ₚ = Σ over the faces of p of c_face (uₚ - u_neighbour) + sₚ uₚ, on a box of points in 1, 2 or 3 dimensions.
 
-    The unknowns are the `nx * ny` interior points of a tensor-product grid, the first axis slowest. Every face between
-    two points carries one conductance, so the operator is symmetric, and what leaves one cell enters the next.
+    Every face carries one conductance, so the operator is symmetric, and what leaves one cell enters the next.
+
+    * Along an axis that is not periodic, n points have n + 1 faces; face i lies between the points i - 1 and i. Beyond
+      the first and the last face u = 0: their conductance is positive on a Dirichlet boundary and 0 on a Neumann one.
+    * Along a periodic axis n points have n faces; face 0 lies between the points n - 1 and 0.
 
     Attributes:
-        conductance_x: faces normal to the first axis; entry i lies between points i - 1 and i, where the points
-            -1 and nx are on the boundary. All positive.
-        conductance_y: faces normal to the second axis, in the same way.
+        conductances: one array for each axis, with the faces normal to it; inner faces are positive.
+        periodic: for each axis, whether it wraps around.
+        reaction: s at the points, or None for s = 0. Positive for an implicit time step, negative for Helmholtz.
 
     Raises:
-        ValueError: the two shapes do not belong to one grid.
+        ValueError: the shapes do not belong to one grid.
     """
 
-    conductance_x: Float64[np.ndarray, "nx+1 ny"]
-    conductance_y: Float64[np.ndarray, "nx ny+1"]
+    conductances: tuple[Float64[np.ndarray, "..."], ...]
+    periodic: tuple[bool, ...] = ()
+    reaction: Float64[np.ndarray, "*points"] | None = None
 
     def __post_init__(self) -> None:
-        (faces, ny), (nx, other_faces) = self.conductance_x.shape, self.conductance_y.shape
-        if faces != nx + 1 or other_faces != ny + 1 or nx < 1 or ny < 1:
+        ndim = len(self.conductances)
+        if not self.periodic:
+            object.__setattr__(self, "periodic", (False,) * ndim)
+        shapes = [c.shape for c in self.conductances]
+        alike = 1 <= ndim <= 3 and len(self.periodic) == ndim and all(len(shape) == ndim for shape in shapes)
+        points = tuple(shapes[axis][axis] - (not wraps) for axis, wraps in enumerate(self.periodic)) if alike else ()
+        if not alike or min(points) < 1 or shapes != [self._faces(points, axis) for axis in range(ndim)]:
             raise ValueError(
-                f"expected conductance_x of shape (nx + 1, ny) and conductance_y of shape (nx, ny + 1), "
-                f"got {self.conductance_x.shape} and {self.conductance_y.shape}"
+                f"expected one array of conductances for each of 1 to 3 axes, with one face more than points along its "
+                f"own axis (as many where periodic), got the shapes {shapes} and periodic = {self.periodic}"
             )
+        if self.reaction is not None and self.reaction.shape != points:
+            raise ValueError(f"the operator has {points} points, got a reaction of shape {self.reaction.shape}")
+
+    def _faces(self, points: tuple[int, ...], axis: int) -> tuple[int, ...]:
+        return tuple(n + (k == axis and not self.periodic[axis]) for k, n in enumerate(points))
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Unknowns per axis, the last axis fastest."""
+        return tuple(c.shape[k] - (not self.periodic[k]) for k, c in enumerate(self.conductances))
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Unknowns per axis."""
-        return self.conductance_y.shape[0], self.conductance_x.shape[1]
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.conductances)
 
-    def fluxes(
-        self, u: Float64[np.ndarray, "nx ny"]
-    ) -> tuple[Float64[np.ndarray, "nx+1 ny"], Float64[np.ndarray, "nx ny+1"]]:
-        """What flows through each face in the direction of growing coordinates."""
-        padded = np.zeros((u.shape[0] + 2, u.shape[1] + 2))
-        padded[1:-1, 1:-1] = u
-        flux_x = padded[:-1, 1:-1] - padded[1:, 1:-1]
-        flux_y = padded[1:-1, :-1] - padded[1:-1, 1:]
-        flux_x *= self.conductance_x
-        flux_y *= self.conductance_y
-        return flux_x, flux_y
+    @property
+    def num_unknowns(self) -> int:
+        """Number of points."""
+        return math.prod(self.shape)
 
-    def apply(self, u: Float64[np.ndarray, "nx ny"]) -> Float64[np.ndarray, "nx ny"]:
+    @functools.cached_property
+    def singular(self) -> bool:
+        """Whether constants are mapped to 0: no Dirichlet face anywhere and no reaction."""
+        if self.reaction is not None and self.reaction.any():
+            return False
+        ends = (
+            (c.take(0, axis=k), c.take(-1, axis=k)) for k, c in enumerate(self.conductances) if not self.periodic[k]
+        )
+        return not any(first.any() or last.any() for first, last in ends)
+
+    def fluxes(self, u: Float64[np.ndarray, "*points"]) -> tuple[Float64[np.ndarray, "..."], ...]:
+        """What flows through each face in the direction of growing coordinates, axis by axis."""
+        out = []
+        for axis, (c, wraps) in enumerate(zip(self.conductances, self.periodic, strict=True)):
+            flux = np.empty_like(c)
+            before, after = _along(u, axis, slice(None, -1)), _along(u, axis, slice(1, None))
+            first, last = _along(u, axis, slice(0, 1)), _along(u, axis, slice(-1, None))
+            if wraps:
+                np.subtract(before, after, out=_along(flux, axis, slice(1, None)))
+                np.subtract(last, first, out=_along(flux, axis, slice(0, 1)))
+            else:
+                np.subtract(before, after, out=_along(flux, axis, slice(1, -1)))
+                np.negative(first, out=_along(flux, axis, slice(0, 1)))
+                _along(flux, axis, slice(-1, None))[...] = last
+            flux *= c
+            out.append(flux)
+        return tuple(out)
+
+    def apply(self, u: Float64[np.ndarray, "*points"]) -> Float64[np.ndarray, "*points"]:
         """The net outflow A u of every cell."""
-        flux_x, flux_y = self.fluxes(u)
-        out = flux_x[1:] - flux_x[:-1]
-        out += flux_y[:, 1:]
-        out -= flux_y[:, :-1]
+        out = np.zeros(u.shape) if self.reaction is None else self.reaction * u
+        for axis, (flux, wraps) in enumerate(zip(self.fluxes(u), self.periodic, strict=True)):
+            if wraps:
+                out -= flux
+                tail = _along(flux, axis, slice(1, None))
+                _along(out, axis, slice(None, -1))[...] += tail
+                _along(out, axis, slice(-1, None))[...] += _along(flux, axis, slice(0, 1))
+            else:
+                out += _along(flux, axis, slice(1, None))
+                out -= _along(flux, axis, slice(None, -1))
         return out
+
+    def diagonal(self) -> Float64[np.ndarray, "*points"]:
+        """The diagonal of A."""
+        out = np.zeros(self.shape) if self.reaction is None else self.reaction.copy()
+        for axis, c in enumerate(self.conductances):
+            before, after = self._sides(c, axis)
+            out += before
+            out += after
+        return out
+
+    def _sides(
+        self, c: Float[np.ndarray, "..."], axis: int
+    ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+        """Of every point, the faces before and after it along an axis."""
+        if self.periodic[axis]:
+            return c, np.roll(c, -1, axis=axis)
+        return _along(c, axis, slice(None, -1)), _along(c, axis, slice(1, None))
 
     def to_csr(self) -> "csr_array":
         """The matrix A in compressed rows, columns ascending."""
         from scipy.sparse import csr_array
 
-        nx, ny = self.shape
-        cx, cy = self.conductance_x, self.conductance_y
-        entries = np.empty((nx, ny, 5))
-        entries[..., 0] = -cx[:-1]
-        entries[..., 1] = -cy[:, :-1]
-        entries[..., 2] = cx[:-1] + cx[1:] + cy[:, :-1] + cy[:, 1:]
-        entries[..., 3] = -cy[:, 1:]
-        entries[..., 4] = -cx[1:]
-        present, indices, indptr = _pattern(nx, ny)
-        return csr_array((entries[present], indices, indptr), shape=(nx * ny, nx * ny))
+        pattern = _pattern(self.shape, self.periodic)
+        n = self.num_unknowns
+        entries = np.empty((n, 2 * self.ndim + 1))
+        entries[:, self.ndim] = self.diagonal().ravel()
+        for axis, c in enumerate(self.conductances):
+            before, after = self._sides(c, axis)
+            entries[:, axis] = -before.ravel()
+            entries[:, 2 * self.ndim - axis] = -after.ravel()
+        matrix = csr_array((entries.ravel()[pattern.take], pattern.indices, pattern.indptr), shape=(n, n))
+        if pattern.repeats:
+            # Two points around a periodic axis are neighbours twice.
+            matrix = matrix.copy()
+            matrix.sum_duplicates()
+        return matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pattern:
+    """Where the entries of `to_csr` go: `take` picks those that exist, row by row with ascending columns."""
+
+    take: Int32[np.ndarray, " nonzeros"]
+    indices: Int32[np.ndarray, " nonzeros"]
+    indptr: Int32[np.ndarray, " rows"]
+    repeats: bool
 
 
 @functools.lru_cache(maxsize=8)
-def _pattern(
-    nx: int, ny: int
-) -> tuple[Bool[np.ndarray, "nx ny 5"], Int32[np.ndarray, " nonzeros"], Int32[np.ndarray, " rows"]]:
-    """Which of the five entries of each row exist, their columns, and where rows begin."""
-    point = np.arange(nx * ny, dtype=np.int32).reshape(nx, ny, 1)
-    columns = point + np.array([-ny, -1, 0, 1, ny], dtype=np.int32)
-    present = np.ones((nx, ny, 5), dtype=bool)
-    present[0, :, 0] = present[-1, :, 4] = False
-    present[:, 0, 1] = present[:, -1, 3] = False
-    indptr = np.zeros(nx * ny + 1, dtype=np.int32)
-    np.cumsum(present.sum(axis=2).ravel(), out=indptr[1:])
-    indices = columns[present]
-    for array in (present, indices, indptr):
+def _pattern(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> _Pattern:
+    ndim, n = len(shape), math.prod(shape)
+    point = np.arange(n, dtype=np.int32).reshape(shape)
+    columns = np.empty((n, 2 * ndim + 1), dtype=np.int32)
+    present = np.ones((n, 2 * ndim + 1), dtype=bool)
+    columns[:, ndim] = point.ravel()
+    for axis, wraps in enumerate(periodic):
+        for entry, shift in ((axis, 1), (2 * ndim - axis, -1)):
+            columns[:, entry] = np.roll(point, shift, axis=axis).ravel()
+            if not wraps:
+                outside = np.zeros(shape, dtype=bool)
+                _along(outside, axis, slice(0, 1) if shift == 1 else slice(-1, None))[...] = True
+                present[:, entry] = ~outside.ravel()
+    order = np.argsort(np.where(present, columns, n), axis=1, kind="stable")
+    rows = np.arange(n)[:, None]
+    take = (order + (2 * ndim + 1) * rows)[present[rows, order]].astype(np.int32)
+    indices = columns.ravel()[take]
+    indptr = np.zeros(n + 1, dtype=np.int32)
+    np.cumsum(present.sum(axis=1), out=indptr[1:])
+    for array in (take, indices, indptr):
         array.setflags(write=False)
-    return present, indices, indptr
+    repeats = any(wraps and count <= 2 for wraps, count in zip(periodic, shape, strict=True))
+    return _Pattern(take=take, indices=indices, indptr=indptr, repeats=repeats)
+
+
+def _along(array: np.ndarray, axis: int, part: slice) -> np.ndarray:
+    """A view of a part of one axis."""
+    return array[(slice(None),) * axis + (part,)]

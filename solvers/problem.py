@@ -11,14 +11,14 @@ from headrace.platform.errors import InputError, nearest
 from headrace.platform.fields import SampleSchema
 from headrace.platform.seeding import generator
 from headrace.platform.spec import Spec
-from headrace.solvers.system import LinearSystem, Structure
+from headrace.solvers.system import Structure, System
 
 DEFAULT_LEVEL = "default"
 """The level that is the problem as it was configured."""
 
 
 class AbstractProblem(Spec):
-    """An equation on a grid: what its samples look like, how one is drawn, and which linear system it becomes.
+    """An equation on a grid or mesh: what its samples look like, how one is drawn, and which system it becomes.
 
     A concrete problem carries `kind: Literal["name"] = "name"`. It is its own description: two equal problems draw
     equal fields from equal generators, on every machine.
@@ -42,8 +42,8 @@ class AbstractProblem(Spec):
         """Draw the named coefficient fields of one sample, in double precision."""
 
     @abstractmethod
-    def discretize(self, fields: Mapping[str, Float[np.ndarray, "..."]]) -> LinearSystem:
-        """The linear system of these fields.
+    def discretize(self, fields: Mapping[str, Float[np.ndarray, "..."]]) -> System:
+        """The system of these fields, linear or not.
 
         Raises:
             ValueError: an array is missing, misshapen, or outside what the equation allows.

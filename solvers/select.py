@@ -2,13 +2,13 @@
 
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver
-from headrace.solvers.system import LinearSystem
+from headrace.solvers.system import System
 
 
-def choose(target: AbstractProblem | LinearSystem) -> AbstractSolver:
+def choose(target: AbstractProblem | System) -> AbstractSolver:
     """Multigrid where it fits, a direct method otherwise.
 
-    The rule looks at structure, not at numbers: on five-point operators multigrid is the fastest method on every grid
+    The rule looks at structure, not at numbers: on diffusion operators multigrid is the fastest method on every grid
     from 32 to 256 points a side (see docs/benchmarks), and a direct method solves whatever is regular.
     """
     from headrace.solvers.methods.direct import Direct

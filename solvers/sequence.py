@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from headrace.solvers.solver import AbstractSolver, Solution, method_named, require_match, solve_verified
-from headrace.solvers.system import LinearSystem
+from headrace.solvers.system import System
 
 Order = Literal["greedy", "none"]
 
@@ -16,7 +16,7 @@ _FEATURE_POINTS = 32
 
 
 def solve_sequence(
-    systems: Sequence[LinearSystem],
+    systems: Sequence[System],
     rtol: float = 1e-8,
     method: "str | AbstractSolver" = "auto",
     order: Order = "greedy",
@@ -45,7 +45,7 @@ def solve_sequence(
     return [solutions[index] for index in range(len(systems))]
 
 
-def solving_order(systems: Sequence[LinearSystem], spec: AbstractSolver, order: Order) -> Sequence[int]:
+def solving_order(systems: Sequence[System], spec: AbstractSolver, order: Order) -> Sequence[int]:
     """The order to solve in: as given, unless the method gains from another and all systems have alike features."""
     features = [_thinned(system.feature) for system in systems if system.feature is not None]
     alike = len(features) == len(systems) and len({feature.shape for feature in features}) == 1

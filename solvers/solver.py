@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -13,7 +14,10 @@ from jaxtyping import Shaped
 from headrace.platform.errors import InputError, nearest
 from headrace.platform.spec import Spec, kind_of, kinds
 from headrace.solvers.problem import AbstractProblem
-from headrace.solvers.system import LinearSystem
+from headrace.solvers.system import LinearSystem, NonlinearSystem, System
+
+SMALLEST_RTOL = 1e-14
+"""The smallest relative residual that can be asked for: 45 roundings of double precision."""
 
 
 class SolveStatus(StrEnum):
@@ -62,55 +66,98 @@ class RunningSolver(ABC):
     def solve(self, system: LinearSystem, rtol: float) -> Solution:
         """Solve one system and learn from it for the next. Never raises for a system that is merely hard."""
 
+    def solve_batch(self, systems: Sequence[LinearSystem], rtol: float) -> list[Solution]:
+        """Solve several systems, one after the other unless the method gains from having them together."""
+        return [self.solve(system, rtol) for system in systems]
+
 
 class AbstractSolver(Spec):
     """The description of a method; `build` makes the thing that solves.
 
     Attributes:
         recycles: the method is faster when neighbours of a sequence are alike, so that sorting is worth its price.
+
+    What a method may assume of a system is its `structure`, and `mismatch` says no to everything else. The values are
+    the method's to look at: on those that it cannot handle it returns a status, never raises.
     """
 
     recycles: ClassVar[bool] = False
+
+    def batch_size(self, target: AbstractProblem | System) -> int:
+        """How many systems of a problem it gains from having together; 1 for most methods."""
+        return 1
 
     @abstractmethod
     def build(self) -> RunningSolver:
         """Start a sequence."""
 
     @abstractmethod
-    def mismatch(self, target: AbstractProblem | LinearSystem) -> str | None:
+    def mismatch(self, target: AbstractProblem | System) -> str | None:
         """Why this method cannot solve a problem or a system; None when it can."""
 
 
-def solve(system: LinearSystem, rtol: float = 1e-8, method: "str | AbstractSolver" = "auto") -> Solution:
+def solve(system: System, rtol: float = 1e-8, method: "str | AbstractSolver" = "auto") -> Solution:
     """Solve one system and check the result.
 
     Args:
         system: what to solve.
-        rtol: the relative residual to reach.
+        rtol: the relative residual to reach, at least 1e-14.
         method: a kind with its defaults, or a spec.
 
     Returns:
         The solution with its true residual; look at `status` before you use it.
 
     Raises:
-        InputError: there is no such method, or it cannot solve this system.
+        InputError: there is no such method, it cannot solve this system, or rtol is out of reach.
     """
     spec = method_named(method)
     require_match(spec, system)
+    require_tolerance(rtol)
     return solve_verified(spec.build(), system, rtol)
 
 
-def solve_verified(running: RunningSolver, system: LinearSystem, rtol: float) -> Solution:
+def solve_verified(running: RunningSolver, system: System, rtol: float) -> Solution:
     """Solve, then recompute the residual from the system; whatever the method claims, a miss is not `converged`."""
+    return solve_batch_verified(running, [system], rtol)[0]
+
+
+def solve_batch_verified(running: RunningSolver, systems: Sequence[System], rtol: float) -> list[Solution]:
+    """Solve systems that are at hand together and verify each; `seconds` is the share of one in the whole."""
+    from headrace.solvers.newton import solve_newton
+
     started = time.perf_counter()
-    solution = running.solve(system, rtol)
-    seconds = time.perf_counter() - started
+    linear = [system for system in systems if isinstance(system, LinearSystem)]
+    batch = iter([running.solve(linear[0], rtol)]) if len(linear) == 1 else iter(running.solve_batch(linear, rtol))
+    solutions = [
+        solve_newton(running, system, rtol) if isinstance(system, NonlinearSystem) else next(batch)
+        for system in systems
+    ]
+    seconds = (time.perf_counter() - started) / max(len(systems), 1)
+    return [_verified(*pair, rtol, seconds) for pair in zip(systems, solutions, strict=True)]
+
+
+def _verified(system: System, solution: Solution, rtol: float, seconds: float) -> Solution:
     residual = system.relative_residual(solution.value)
     status = solution.status
     # Written so that a residual that is not a number misses.
     if status is SolveStatus.converged and not residual <= rtol:
         status = SolveStatus.residual_too_large
     return dataclasses.replace(solution, status=status, relative_residual=residual, seconds=seconds)
+
+
+def require_tolerance(rtol: float) -> None:
+    """Refuse a tolerance that double precision does not reach.
+
+    Raises:
+        InputError: rtol is not a number from `SMALLEST_RTOL` to 1.
+    """
+    if not SMALLEST_RTOL <= rtol < 1.0:
+        raise InputError.single(
+            "rtol",
+            f"{rtol:g}",
+            f"a number from {SMALLEST_RTOL:g} to 1",
+            "Residuals are computed in double precision, whose rounding is 1e-16 an operation; 1e-8 is usual.",
+        )
 
 
 def method_named(method: "str | AbstractSolver") -> AbstractSolver:
@@ -132,7 +179,7 @@ def method_named(method: "str | AbstractSolver") -> AbstractSolver:
     return spec
 
 
-def require_match(spec: AbstractSolver, target: AbstractProblem | LinearSystem) -> None:
+def require_match(spec: AbstractSolver, target: AbstractProblem | System) -> None:
     """Raise what `mismatch` says.
 
     Raises:

@@ -22,8 +22,8 @@ from headrace.solvers.methods import AnyMethod, Auto, Direct
 from headrace.solvers.problem import DEFAULT_LEVEL, AbstractProblem
 from headrace.solvers.problems import AnyProblem
 from headrace.solvers.sequence import Order, solving_order
-from headrace.solvers.solver import SolveStatus, require_match, solve_verified
-from headrace.solvers.system import LinearSystem
+from headrace.solvers.solver import SMALLEST_RTOL, SolveStatus, require_match, solve_verified
+from headrace.solvers.system import System
 
 # Samples that are drawn together to be sorted; longer requests go in pieces, which bounds memory and the first wait.
 _CHUNK = 64
@@ -51,7 +51,7 @@ class SolverSource(Spec):
 
     problem: AnyProblem
     method: AnyMethod = Auto()
-    rtol: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-8
+    rtol: Annotated[float, Field(ge=SMALLEST_RTOL, lt=1.0)] = 1e-8
     order: Order = "greedy"
     seed: Annotated[int, Field(ge=0)] = 0
     split: Literal["train", "validation", "test"] = "train"
@@ -215,7 +215,7 @@ class _Drawn:
     level: str
     problem: AbstractProblem
     fields: Mapping[str, Float[np.ndarray, "..."]]
-    system: LinearSystem
+    system: System
     clock: _Clock
 
 

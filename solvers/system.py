@@ -1,16 +1,20 @@
-"""What a steady linear problem becomes: A x = b, with what is known about A."""
+"""What a steady problem becomes: A x = b with what is known about A, or F(x) = 0 with its linearisation."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float64, Shaped
 
-from headrace.solvers.operators import FivePointOperator
+from headrace.solvers.operators import DiffusionOperator
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array, sparray
+
+# A right-hand side that came out of sums over the grid is orthogonal to constants up to rounding.
+_COMPATIBLE = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,52 +23,89 @@ class Structure:
 
     Attributes:
         symmetric: A equals its transpose.
-        positive_definite: A is symmetric and all its eigenvalues are positive.
-        five_point: a `FivePointOperator` describes A, so that no matrix is needed.
+        positive_definite: A is symmetric and all its eigenvalues are positive (all but the one of the constants, if
+            `singular`).
+        singular: the constants, and only they, are mapped to 0. The solution is the one of mean 0.
+        diffusion: the number of axes of the `DiffusionOperator` that describes A; 0 if only a matrix does.
+        constant_coefficients: on each axis of the operator all inner faces have one conductance, boundary faces one or
+            twice that or 0, and the reaction is the same everywhere.
+        repeats: all systems of the problem have the same matrix; only their right-hand sides differ.
     """
 
     symmetric: bool = False
     positive_definite: bool = False
-    five_point: bool = False
+    singular: bool = False
+    diffusion: int = 0
+    constant_coefficients: bool = False
+    repeats: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinearSystem:
-    """One linear system; make it with `from_five_point` or `from_matrix`.
+    """One linear system; make it with `from_operator` or `from_matrix`.
 
     Attributes:
         rhs: the right-hand side b.
         structure: what is known about A.
-        operator: A without a matrix, if `structure.five_point`.
+        operator: A without a matrix, if `structure.diffusion`.
         assembled: A as it was given, if it was given as a matrix.
         feature: the coefficient field that A was made from; systems are sorted by the distance of their features.
     """
 
     rhs: Shaped[np.ndarray, " unknowns"]
     structure: Structure
-    operator: FivePointOperator | None = None
+    operator: DiffusionOperator | None = None
     assembled: "csr_array | None" = None
     feature: Float[np.ndarray, "..."] | None = None
 
     @classmethod
-    def from_five_point(
+    def from_operator(
         cls,
-        operator: FivePointOperator,
+        operator: DiffusionOperator,
         rhs: Float[np.ndarray, " unknowns"],
         *,
+        positive_definite: bool | None = None,
+        constant_coefficients: bool = False,
+        repeats: bool = False,
         feature: Float[np.ndarray, "..."] | None = None,
     ) -> "LinearSystem":
-        """The system of a five-point operator, which is symmetric and positive definite.
+        """The system of a diffusion operator.
+
+        Args:
+            operator: A.
+            rhs: b, the points in the operator's order.
+            positive_definite: what the caller knows; None means yes unless the reaction is negative somewhere.
+            constant_coefficients: see `Structure`.
+            repeats: see `Structure`.
+            feature: the coefficient field to sort by.
 
         Raises:
-            ValueError: the right-hand side has another number of unknowns.
+            ValueError: the right-hand side has another number of unknowns, or the operator is singular and the
+                right-hand side is not orthogonal to constants.
         """
-        nx, ny = operator.shape
-        if rhs.shape != (nx * ny,):
+        if rhs.shape != (operator.num_unknowns,):
+            points = " x ".join(map(str, operator.shape))
             raise ValueError(
-                f"the operator has {nx} x {ny} unknowns, expected rhs of shape ({nx * ny},), got {rhs.shape}"
+                f"the operator has {points} unknowns, expected rhs of shape ({operator.num_unknowns},), got {rhs.shape}"
             )
-        known = Structure(symmetric=True, positive_definite=True, five_point=True)
+        if operator.singular:
+            total, scale = float(rhs.sum()), float(np.abs(rhs).sum())
+            if abs(total) > _COMPATIBLE * scale:
+                raise ValueError(
+                    f"the operator maps constants to 0 (no Dirichlet boundary, no reaction), and the right-hand side "
+                    f"sums to {total:g}, expected 0: the system has no solution. Balance the source with the boundary "
+                    f"flux, or fix the value somewhere on the boundary"
+                )
+        if positive_definite is None:
+            positive_definite = operator.reaction is None or bool(operator.reaction.min() >= 0.0)
+        known = Structure(
+            symmetric=True,
+            positive_definite=positive_definite,
+            singular=operator.singular,
+            diffusion=operator.ndim,
+            constant_coefficients=constant_coefficients,
+            repeats=repeats,
+        )
         return cls(rhs=rhs, structure=known, operator=operator, feature=feature)
 
     @classmethod
@@ -75,6 +116,7 @@ class LinearSystem:
         *,
         symmetric: bool = False,
         positive_definite: bool = False,
+        repeats: bool = False,
         feature: Float[np.ndarray, "..."] | None = None,
     ) -> "LinearSystem":
         """The system of any sparse matrix.
@@ -84,6 +126,7 @@ class LinearSystem:
             rhs: the right-hand side.
             symmetric: the caller knows that the matrix is symmetric; it is not checked.
             positive_definite: the caller knows that it is also positive definite.
+            repeats: see `Structure`.
             feature: the coefficient field to sort by.
 
         Raises:
@@ -93,7 +136,9 @@ class LinearSystem:
 
         if matrix.shape != (rhs.size, rhs.size) or rhs.ndim != 1:
             raise ValueError(f"expected a square matrix and rhs of the same size, got {matrix.shape} and {rhs.shape}")
-        known = Structure(symmetric=symmetric or positive_definite, positive_definite=positive_definite)
+        known = Structure(
+            symmetric=symmetric or positive_definite, positive_definite=positive_definite, repeats=repeats
+        )
         return cls(rhs=rhs, structure=known, assembled=csr_array(matrix), feature=feature)
 
     @property
@@ -104,7 +149,25 @@ class LinearSystem:
     @functools.cached_property
     def matrix(self) -> "csr_array":
         """A in compressed rows, built when first asked for."""
-        return self.assembled if self.assembled is not None else cast(FivePointOperator, self.operator).to_csr()
+        return self.assembled if self.assembled is not None else cast(DiffusionOperator, self.operator).to_csr()
+
+    @functools.cached_property
+    def regular_matrix(self) -> "csr_array":
+        """A itself, or, of a singular A, the matrix with its first diagonal entry doubled.
+
+        That matrix is regular, and because b is orthogonal to the constants its solution is the one of A x = b whose
+        first entry is 0: summing all rows leaves a₀₀ x₀ = 0. `without_mean` makes it the one of mean 0.
+        """
+        if not self.structure.singular:
+            return self.matrix
+        matrix = self.matrix.copy()
+        first = matrix.indices[matrix.indptr[0] : matrix.indptr[1]].tolist().index(0)
+        matrix.data[first] *= 2.0
+        return matrix
+
+    def without_mean(self, x: Shaped[np.ndarray, " unknowns"]) -> Shaped[np.ndarray, " unknowns"]:
+        """The solution x itself, or, where constants may be added to it, the one of mean 0."""
+        return x - x.mean() if self.structure.singular else x
 
     def apply(self, x: Shaped[np.ndarray, " unknowns"]) -> Shaped[np.ndarray, " unknowns"]:
         """A x in double precision, without building a matrix where there is none."""
@@ -116,3 +179,37 @@ class LinearSystem:
         """||b - A x|| / ||b||; the absolute residual if b = 0."""
         scale = float(np.linalg.norm(self.rhs)) or 1.0
         return float(np.linalg.norm(self.rhs - self.apply(x))) / scale
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NonlinearSystem:
+    """F(x) = 0, solved by Newton's method: every step is a linear system.
+
+    Attributes:
+        guess: where the iteration starts.
+        residual: F.
+        linearize: from x to the system F'(x) d = -F(x).
+        structure: what is known about F'(x), at every x.
+        scale: the norm that residuals are compared with, positive.
+        feature: the coefficient field to sort by.
+    """
+
+    guess: Float64[np.ndarray, " unknowns"]
+    residual: Callable[[Float64[np.ndarray, " unknowns"]], Float64[np.ndarray, " unknowns"]]
+    linearize: Callable[[Float64[np.ndarray, " unknowns"]], LinearSystem]
+    structure: Structure
+    scale: float
+    feature: Float[np.ndarray, "..."] | None = None
+
+    @property
+    def num_unknowns(self) -> int:
+        """The length of x."""
+        return self.guess.size
+
+    def relative_residual(self, x: Float64[np.ndarray, " unknowns"]) -> float:
+        """||F(x)|| / scale."""
+        return float(np.linalg.norm(self.residual(x))) / self.scale
+
+
+type System = LinearSystem | NonlinearSystem
+"""Anything that a problem can become."""

@@ -5,11 +5,11 @@ from typing import Literal
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.select import choose
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution
-from headrace.solvers.system import LinearSystem
+from headrace.solvers.system import LinearSystem, System
 
 
 class Auto(AbstractSolver):
-    """Multigrid for positive definite five-point operators, a direct method for everything else.
+    """Multigrid for positive definite diffusion operators, a direct method for everything else.
 
     A solution names the method that did the work.
     """
@@ -20,7 +20,7 @@ class Auto(AbstractSolver):
         """Start a sequence; each chosen method keeps its own state."""
         return RunningAuto()
 
-    def mismatch(self, target: AbstractProblem | LinearSystem) -> str | None:
+    def mismatch(self, target: AbstractProblem | System) -> str | None:
         """Whatever the chosen method says."""
         return choose(target).mismatch(target)
 

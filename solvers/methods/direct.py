@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem
+from headrace.solvers.system import LinearSystem, System
 
 # From here on MUMPS's fronts outrun PETSc's own factorisation (docs/benchmarks): about 257 x 257 points.
 _MUMPS_PAYS = 65_000
@@ -36,7 +36,7 @@ class Direct(AbstractSolver):
         """Start a sequence."""
         return RunningDirect(self.package)
 
-    def mismatch(self, target: AbstractProblem | LinearSystem) -> str | None:
+    def mismatch(self, target: AbstractProblem | System) -> str | None:
         """Fits every system; the package must be installed."""
         if self.package in ("petsc", "mumps") and not petsc_is_installed():
             return (

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from headrace.solvers.methods.preconditioner import Preconditioner, PreconditionerName, make_preconditioner
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem
+from headrace.solvers.system import LinearSystem, System
 
 # Directions of A U below this fraction of the largest say nothing that rounding does not say too.
 _DEPENDENT = 1e-10
@@ -60,7 +60,7 @@ class GCRODR(AbstractSolver):
         """Start a sequence with nothing recycled."""
         return RunningGCRODR(self)
 
-    def mismatch(self, target: AbstractProblem | LinearSystem) -> str | None:
+    def mismatch(self, target: AbstractProblem | System) -> str | None:
         """Fits every real system."""
         if isinstance(target, LinearSystem) and (np.iscomplexobj(target.rhs) or np.iscomplexobj(target.matrix.data)):
             return "GCRO-DR computes in real numbers, this system is complex; use auto or direct."

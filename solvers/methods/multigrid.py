@@ -10,7 +10,7 @@ from pydantic import Field
 
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem
+from headrace.solvers.system import LinearSystem, System
 
 
 class Multigrid(AbstractSolver):
@@ -32,11 +32,11 @@ class Multigrid(AbstractSolver):
         """Start a sequence; workspaces are shared by systems of one shape."""
         return RunningMultigrid(self.max_iterations)
 
-    def mismatch(self, target: AbstractProblem | LinearSystem) -> str | None:
+    def mismatch(self, target: AbstractProblem | System) -> str | None:
         """Needs a positive definite five-point operator."""
         known = target.structure
-        if not known.five_point:
-            return "Multigrid needs a five-point operator on a grid, this is a general matrix; use auto or direct."
+        if known.diffusion != 2:
+            return "Multigrid needs a diffusion operator on a 2-D grid, this is a general matrix; use auto or direct."
         if not known.positive_definite:
             return "Multigrid needs a positive definite operator, this one is not; use auto or direct."
         return None
@@ -59,16 +59,17 @@ class RunningMultigrid(RunningSolver):
         from headrace.solvers.methods import multigrid_kernels as kernels
 
         if system.operator is None:
-            raise ValueError("multigrid needs a system with a five-point operator, got a general matrix")
+            raise ValueError("multigrid needs a system with a diffusion operator, got a general matrix")
         started = time.perf_counter()
         operator = system.operator
+        conductance_x, conductance_y = operator.conductances
         if self._workspace is None or self._workspace.shape != operator.shape:
-            self._workspace = _Workspace(operator.shape)
+            self._workspace = _Workspace((operator.shape[0], operator.shape[1]))
         work = self._workspace
         value = np.empty(system.num_unknowns)
         num_iterations, residual = kernels.conjugate_gradients(
-            np.ascontiguousarray(operator.conductance_x, dtype=np.float64),
-            np.ascontiguousarray(operator.conductance_y, dtype=np.float64),
+            np.ascontiguousarray(conductance_x, dtype=np.float64),
+            np.ascontiguousarray(conductance_y, dtype=np.float64),
             np.ascontiguousarray(system.rhs, dtype=np.float64),
             value,
             work.levels,

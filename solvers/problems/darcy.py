@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32, Float64
 from pydantic import AfterValidator, Field
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.solvers.operators import FivePointOperator
+from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.problem import AbstractProblem, as_generator
 from headrace.solvers.problems.permeability import AnyPermeability, LogNormal
 from headrace.solvers.system import LinearSystem, Structure
@@ -77,8 +77,8 @@ class Darcy(AbstractProblem):
 
     @property
     def structure(self) -> Structure:
-        """Symmetric positive definite, five points."""
-        return Structure(symmetric=True, positive_definite=True, five_point=True)
+        """Symmetric positive definite."""
+        return Structure(symmetric=True, positive_definite=True, diffusion=2)
 
     def levels(self) -> Mapping[str, Mapping[str, Any]]:
         """`smooth`, `medium` and `rough` of the configured kind of permeability, and `two_phase`."""
@@ -111,11 +111,13 @@ class Darcy(AbstractProblem):
             rhs = area * self._checked("source", fields["source"])[1:-1, 1:-1].ravel()
         else:
             rhs = np.full((n - 2) ** 2, area * self.source)
-        operator = FivePointOperator(
-            conductance_x=_harmonic_mean(a[:-1, 1:-1], a[1:, 1:-1]),
-            conductance_y=_harmonic_mean(a[1:-1, :-1], a[1:-1, 1:]),
+        operator = DiffusionOperator(
+            conductances=(
+                _harmonic_mean(a[:-1, 1:-1], a[1:, 1:-1]),
+                _harmonic_mean(a[1:-1, :-1], a[1:-1, 1:]),
+            )
         )
-        return LinearSystem.from_five_point(operator, rhs, feature=a)
+        return LinearSystem.from_operator(operator, rhs, feature=a)
 
     def sample_arrays(
         self, fields: Mapping[str, Float[np.ndarray, "points points"]], solution: Float[np.ndarray, " unknowns"]

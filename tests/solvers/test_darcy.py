@@ -54,7 +54,7 @@ def test_flux_through_layers_in_series_is_exact() -> None:
     a = np.where(np.arange(n) < 5, 1.0, 10.0)[:, None] * np.ones(n)
     system = Darcy(resolution=n).discretize({"permeability": a})
     assert system.operator is not None
-    conductance = system.operator.conductance_x[:, 3]
+    conductance = system.operator.conductances[0][:, 3]
     np.testing.assert_allclose(conductance, [1, 1, 1, 1, 2 / (1 / 1 + 1 / 10), 10, 10, 10], rtol=1e-14)
 
 
