@@ -72,8 +72,8 @@ def test_a_failed_solve_is_tried_once_more_with_a_direct_method() -> None:
 
 
 def test_what_fails_twice_is_a_failure_with_both_reasons() -> None:
-    # No method reaches 1e-18 in double precision.
-    spec = SolverSource(problem=Darcy(resolution=24), rtol=1e-18, method=Multigrid(max_iterations=3))
+    # Out of reach on this grid in double precision.
+    spec = SolverSource(problem=Darcy(resolution=65), rtol=1e-14, method=Multigrid(max_iterations=3))
     (failure,) = spec.build().solve([8])
     assert isinstance(failure, Failure)
     assert failure.index == 8 and failure.level == "default" and failure.wall_seconds > 0
@@ -133,7 +133,7 @@ def test_spec_travels_and_hashes() -> None:
          r"levels\.x\.permeability\.log_normal\.log_std is -1: Input should be greater than 0"),
         ({"mix": {"x": 1}, "levels": {"x": {"resolution": 64}}}, "level x changes the shape of the samples"),
         ({"mix": {"smooth": 0}}, "weights of a mixture must be non-negative and sum to more than 0"),
-        ({"rtol": 0}, "greater than 0"),
+        ({"rtol": 0}, "greater than or equal to 0.00000000000001"),
     ],
 )  # fmt: skip
 def test_bad_configuration_is_refused(values: dict[str, object], words: str) -> None:
