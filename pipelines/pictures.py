@@ -12,11 +12,13 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator, ScalarFormatter
+from matplotlib.tri import Triangulation
 
-from headrace.platform.fields import SampleSchema
+from headrace.platform.fields import Domain, Grid, Mesh, SampleSchema, require_grid
 
 type Arrays = Mapping[str, np.ndarray]
 type Rows = Sequence[Mapping[str, Any]]
@@ -77,7 +79,8 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
     """Input, truth, prediction and error of the best, median, 95th-percentile and worst held-out sample.
 
     Truth and prediction share their colours, the error's are symmetric about zero. The first channel of input and
-    output is shown, at the last time; of a 3-D grid the middle plane; a 1-D grid is drawn as lines.
+    output is shown, at the last time; of a 3-D grid the middle plane; a 1-D grid is drawn as lines, a mesh in the plane
+    as its triangles.
 
     Args:
         arrays: inputs "n channels_in *grid", truth and prediction "n time channels_out *grid", index "n", level "n",
@@ -85,7 +88,8 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
         schema: names, units and extent, where they are known.
     """
     rows = ranked(arrays["relative_l2"])
-    dimensions = arrays["inputs"].ndim - 2
+    on_mesh = schema is not None and isinstance(schema.domain, Mesh) and schema.domain.dim == 2
+    dimensions = 2 if on_mesh else arrays["inputs"].ndim - 2
     names = _names(schema)
     columns = 3 if dimensions == 1 else 4
     height = 2.15 * len(rows) + 0.45
@@ -139,10 +143,9 @@ def _draw_maps(
         (prediction, FIELD_MAP, Normalize(low, high)),
         (error, ERROR_MAP, Normalize(-bound, bound)),
     ]
-    extent = (0.0, schema.domain.extent[0], 0.0, schema.domain.extent[1]) if schema else None
+    domain = schema.domain if schema else None
     for axes, (values, colours, norm) in zip(line, shown, strict=True):
-        # Axis 0 of an array is x: transposed and with the origin below, x points right and y up.
-        image = axes.imshow(values.T, origin="lower", cmap=colours, norm=norm, extent=extent, interpolation="nearest")
+        image = _draw_map(axes, values, domain, colours, norm)
         axes.set_xticks([])
         axes.set_yticks([])
         bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.05, 1.0)))
@@ -154,6 +157,16 @@ def _draw_maps(
             bar.ax.yaxis.get_offset_text().set_fontsize(7.5)
 
 
+def _draw_map(axes: Axes, values: np.ndarray, domain: Domain | None, colours: str, norm: Normalize) -> ScalarMappable:
+    if isinstance(domain, Mesh):
+        axes.set_aspect("equal")
+        triangles = Triangulation(domain.points[:, 0], domain.points[:, 1], domain.cells)
+        return axes.tripcolor(triangles, values, shading="gouraud", cmap=colours, norm=norm, rasterized=True)
+    extent = (0.0, domain.extent[0], 0.0, domain.extent[1]) if domain else None
+    # Axis 0 of an array is x: transposed and with the origin below, x points right and y up.
+    return axes.imshow(values.T, origin="lower", cmap=colours, norm=norm, extent=extent, interpolation="nearest")
+
+
 def _draw_lines(
     figure: Figure,
     line: Sequence[Axes],
@@ -162,7 +175,7 @@ def _draw_lines(
     prediction: np.ndarray,
     schema: SampleSchema | None,
 ) -> None:
-    x = schema.domain.coordinates()[0] if schema else np.arange(len(field))
+    x = schema.domain.coordinates()[0] if schema and isinstance(schema.domain, Grid) else np.arange(len(field))
     line[0].plot(x, field, color=GREY)
     line[1].plot(x, truth, color=COLOURS[0], label="truth")
     line[1].plot(x, prediction, color=COLOURS[1], linestyle="--", label="prediction")
@@ -328,11 +341,15 @@ def radial_spectrum(
 
 
 def energy_spectrum(arrays: Arrays, schema: SampleSchema | None = None) -> Figure:
-    """Radially averaged energy of truth, prediction and error (first output channel, last time) up to Nyquist."""
+    """Radially averaged energy of truth, prediction and error (first output channel, last time) up to Nyquist.
+
+    Raises:
+        ValueError: the samples live on a mesh.
+    """
+    periodic = require_grid(schema.domain).periodic if schema else (False,) * (arrays["truth"].ndim - 3)
     figure, axes = _panel("Energy spectrum", "wavenumber [periods per domain]", "energy")
     truth = np.asarray(arrays["truth"][:, -1, 0], dtype=float)
     prediction = np.asarray(arrays["prediction"][:, -1, 0], dtype=float)
-    periodic = schema.domain.periodic if schema else (False,) * (truth.ndim - 1)
     lines = (("truth", truth, "-"), ("prediction", prediction, "--"), ("error", prediction - truth, ":"))
     for number, (label, fields, style) in enumerate(lines):
         k, energy = radial_spectrum(fields, periodic)

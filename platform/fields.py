@@ -1,13 +1,16 @@
-"""What a sample is made of: the grid, the named fields on it, and the schema that a surrogate is sized by."""
+"""What a sample is made of: the grid or mesh, the named fields on it, and the schema that a surrogate is sized by."""
 
+import base64
 import dataclasses
+import functools
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,111 @@ class Grid:
         return tuple((np.arange(n) + offset) * h for n, h in zip(self.shape, self.spacing, strict=True))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mesh:
+    """Points in space, and the simplices (intervals, triangles, tetrahedra) between them. Fields live at the points.
+
+    Two meshes are equal when their points and cells are, in the same order. The arrays are copied and made read-only.
+
+    Attributes:
+        points: coordinates [m, or 1 when dimensionless].
+        cells: for each simplex the points that are its dim + 1 corners.
+
+    Raises:
+        ValueError: the arrays do not make a mesh.
+    """
+
+    points: Float64[np.ndarray, "num_points dim"]
+    cells: Int32[np.ndarray, "num_cells vertices"]
+
+    def __post_init__(self) -> None:
+        points = np.array(self.points, dtype=np.float64, order="C")
+        if points.ndim != 2 or not 1 <= points.shape[1] <= 3 or not len(points):
+            raise ValueError(f"points have shape {points.shape}, expected (num_points, dim) with dim 1, 2 or 3")
+        if not np.isfinite(points).all():
+            raise ValueError("some points have coordinates that are not finite numbers")
+        given = np.asarray(self.cells)
+        cells = np.array(given, dtype=np.int32, order="C")
+        if cells.ndim != 2 or cells.shape[1] != points.shape[1] + 1 or given.dtype.kind not in "iu":
+            corners = points.shape[1] + 1
+            raise ValueError(
+                f"cells are {given.dtype} of shape {given.shape}, expected integers of shape (num_cells, {corners}): "
+                f"the corners of a simplex in {points.shape[1]} dimensions"
+            )
+        if cells.size and not (cells.min() >= 0 and cells.max() < len(points)):
+            raise ValueError(f"cells name the points {cells.min()} to {cells.max()}, there are 0 to {len(points) - 1}")
+        for name, array in (("points", points), ("cells", cells)):
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a field: one value for each point."""
+        return (len(self.points),)
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates of a point."""
+        return self.points.shape[1]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of points and cells: equal meshes have equal digests, on every machine."""
+        digest = hashlib.sha256(f"{self.points.shape} {self.cells.shape}".encode())
+        digest.update(self.points.astype("<f8"))
+        digest.update(self.cells.astype("<i4"))
+        return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Mesh) and self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Mesh({len(self.points)} points and {len(self.cells)} cells in {self.dim}-D, {self.digest[:12]})"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready form: the little-endian bytes of the arrays in base64, exact and a third of the text."""
+        return {
+            "kind": "mesh",
+            "dim": self.dim,
+            "points": base64.b64encode(self.points.astype("<f8").tobytes()).decode("ascii"),
+            "cells": base64.b64encode(self.cells.astype("<i4").tobytes()).decode("ascii"),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Mesh":
+        """The mesh that `to_json` wrote.
+
+        Raises:
+            KeyError: a key is missing.
+            TypeError: a value is of another type.
+            ValueError: a value is damaged.
+        """
+        dim = int(data["dim"])
+        points = np.frombuffer(base64.b64decode(data["points"], validate=True), dtype="<f8")
+        cells = np.frombuffer(base64.b64decode(data["cells"], validate=True), dtype="<i4")
+        return cls(points=points.reshape(-1, dim), cells=cells.reshape(-1, dim + 1))
+
+
+type Domain = Grid | Mesh
+"""Where fields live."""
+
+
+def require_grid(domain: Domain) -> Grid:
+    """The domain, which has to be a grid.
+
+    Raises:
+        ValueError: it is a mesh.
+    """
+    if isinstance(domain, Mesh):
+        raise ValueError(
+            f"the samples live on a mesh ({domain!r}), expected a grid; problems on meshes take output: grid"
+        )
+    return domain
+
+
 @dataclass(frozen=True, kw_only=True)
 class FieldSpec:
     """One named quantity: its components and unit ("1" when dimensionless)."""
@@ -58,17 +166,17 @@ class SampleSchema:
     """All that a surrogate needs to size itself.
 
     Attributes:
-        inputs: fields given on the grid, in channel order.
+        inputs: fields given on the grid or mesh, in channel order.
         outputs: fields to predict, in channel order.
         parameters: scalars given with each sample.
-        domain: where the fields live.
+        domain: where the fields live. On a mesh the axes that are called `*grid` elsewhere are one: its points.
         times: output times; one entry when steady.
     """
 
     inputs: tuple[FieldSpec, ...]
     outputs: tuple[FieldSpec, ...]
     parameters: tuple[FieldSpec, ...] = ()
-    domain: Grid
+    domain: Domain
     times: tuple[float, ...] = (0.0,)
 
     @property
@@ -95,7 +203,12 @@ class SampleSchema:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form; `from_json` reads it back."""
-        return dataclasses.asdict(self)
+        domain = self.domain.to_json() if isinstance(self.domain, Mesh) else dataclasses.asdict(self.domain)
+        fields = {
+            name: [dataclasses.asdict(spec) for spec in getattr(self, name)]
+            for name in ("inputs", "outputs", "parameters")
+        }
+        return {**fields, "domain": domain, "times": list(self.times)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "SampleSchema":
@@ -105,18 +218,24 @@ class SampleSchema:
             ValueError: a key is missing or unknown.
         """
         try:
-            domain = data["domain"]
             return cls(
                 inputs=tuple(FieldSpec(**spec) for spec in data["inputs"]),
                 outputs=tuple(FieldSpec(**spec) for spec in data["outputs"]),
                 parameters=tuple(FieldSpec(**spec) for spec in data["parameters"]),
-                domain=Grid(
-                    shape=tuple(domain["shape"]),
-                    extent=tuple(domain["extent"]),
-                    periodic=tuple(domain["periodic"]),
-                    location=domain["location"],
-                ),
+                domain=_domain_from_json(data["domain"]),
                 times=tuple(data["times"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a sample schema: {error}") from error
+
+
+def _domain_from_json(data: Mapping[str, Any]) -> Domain:
+    # Grids were written without a kind before there were meshes.
+    if data.get("kind") == "mesh":
+        return Mesh.from_json(data)
+    return Grid(
+        shape=tuple(data["shape"]),
+        extent=tuple(data["extent"]),
+        periodic=tuple(data["periodic"]),
+        location=data["location"],
+    )

@@ -274,6 +274,15 @@ class Manifest:
     levels: dict[str, int]
     content_hash: str
 
+    def to_json(self) -> dict[str, object]:
+        """What stands in `manifest.json`."""
+        return {
+            "count": self.count,
+            "schema": self.schema.to_json(),
+            "levels": self.levels,
+            "content_hash": self.content_hash,
+        }
+
 
 def write_manifest(directory: str | os.PathLike[str]) -> Manifest:
     """Describe a data set in its `manifest.json`.
@@ -288,7 +297,7 @@ def write_manifest(directory: str | os.PathLike[str]) -> Manifest:
         levels=dict(sorted(Counter(stored.levels).items())),
         content_hash=stored.content_hash(),
     )
-    write_synced(Path(directory) / MANIFEST, json.dumps(dataclasses.asdict(manifest), indent=1) + "\n")
+    write_synced(Path(directory) / MANIFEST, json.dumps(manifest.to_json(), indent=1) + "\n")
     return manifest
 
 
@@ -334,9 +343,10 @@ def _compare(first: "_Shard", other: "_Shard") -> None:
     Raises:
         InputError: their schemas differ.
     """
-    ours, theirs = first.header.schema.to_json(), other.header.schema.to_json()
-    for key, value in ours.items():
-        if theirs[key] != value:
+    ours, theirs = first.header.schema, other.header.schema
+    for key in (field.name for field in dataclasses.fields(SampleSchema)):
+        expected, found = getattr(ours, key), getattr(theirs, key)
+        if found != expected:
             raise InputError.single(
-                f"{other.path}: {key}", str(theirs[key]), f"{value}, as in {first.path.name}", "Keep them apart."
+                f"{other.path}: {key}", str(found), f"{expected}, as in {first.path.name}", "Keep them apart."
             )

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from headrace.platform.errors import InputError, nearest
-from headrace.platform.fields import FieldSpec, SampleSchema
+from headrace.platform.fields import FieldSpec, Mesh, SampleSchema
 from headrace.platform.spec import kinds
 from headrace.surrogates.models import SURROGATES
 from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
@@ -325,6 +325,9 @@ def _differs(found: SampleSchema, wanted: SampleSchema) -> str | None:
         return (
             f"it predicts {len(found.times)} times, {found.times[0]:g} to {found.times[-1]:g}; the problem has others"
         )
+    if isinstance(found.domain, Mesh) or isinstance(wanted.domain, Mesh):
+        same = found.domain == wanted.domain
+        return None if same else f"it was trained on {found.domain}, the problem's samples are on {wanted.domain}"
     if len(found.domain.shape) != len(wanted.domain.shape):
         return f"its grid has {len(found.domain.shape)} axes, the problem's has {len(wanted.domain.shape)}"
     return None

@@ -6,7 +6,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from headrace.platform.fields import Grid
+from headrace.platform.fields import Domain
 from headrace.platform.spec import Spec, one_of
 from headrace.surrogates.metrics import relative_h1, relative_l2
 
@@ -23,7 +23,7 @@ class AbstractLoss(Spec):
         self,
         prediction: Float[Tensor, "batch time channels *grid"],
         truth: Float[Tensor, "batch time channels *grid"],
-        grid: Grid,
+        grid: Domain,
     ) -> Float[Tensor, ""]:
         """The mean over the batch.
 
@@ -43,7 +43,7 @@ class RelativeL2(AbstractLoss):
         self,
         prediction: Float[Tensor, "batch time channels *grid"],
         truth: Float[Tensor, "batch time channels *grid"],
-        grid: Grid,
+        grid: Domain,
     ) -> Float[Tensor, ""]:
         """The mean over the batch."""
         return relative_l2(prediction, truth, grid).mean()
@@ -58,7 +58,7 @@ class RelativeH1(AbstractLoss):
         self,
         prediction: Float[Tensor, "batch time channels *grid"],
         truth: Float[Tensor, "batch time channels *grid"],
-        grid: Grid,
+        grid: Domain,
     ) -> Float[Tensor, ""]:
         """The mean over the batch."""
         return relative_h1(prediction, truth, grid).mean()

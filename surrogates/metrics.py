@@ -1,5 +1,6 @@
 """How far a prediction is from the truth: one number per sample."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -7,37 +8,38 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from headrace.platform.fields import Grid
+from headrace.platform.fields import Domain, Grid, Mesh
 
 Fields = Float[Tensor, "batch time channels *grid"]
 PerSample = Float[Tensor, " batch"]
 
 
-def relative_l1(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
+def relative_l1(prediction: Fields, truth: Fields, grid: Domain) -> PerSample:
     """|u - v|_1 / |v|_1 over all points, channels and times."""
     return _ratio(_total((prediction - truth).abs()), _total(truth.abs()))
 
 
-def relative_l2(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
+def relative_l2(prediction: Fields, truth: Fields, grid: Domain) -> PerSample:
     """||u - v||_2 / ||v||_2 over all points, channels and times."""
     return _root(_ratio(_total((prediction - truth).square()), _total(truth.square())))
 
 
-def relative_h1(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
-    """||u - v||_H1 / ||v||_H1 with ||w||_H1^2 = ∫ w^2 + |∇w|^2, the gradient in the units of `grid.extent`.
+def relative_h1(prediction: Fields, truth: Fields, grid: Domain) -> PerSample:
+    """||u - v||_H1 / ||v||_H1 with ||w||_H1^2 = ∫ w^2 + |∇w|^2, the gradient in the units of the domain.
 
-    Gradients are differences of neighbours divided by their distance: second-order at the midpoints, and, unlike
-    central differences, not blind to a checkerboard.
+    On a grid gradients are differences of neighbours divided by their distance: second-order at the midpoints, and,
+    unlike central differences, not blind to a checkerboard. On a mesh fields are linear between the points, and the
+    integrals exact.
     """
     return _root(_ratio(_h1_squared(prediction - truth, grid), _h1_squared(truth, grid)))
 
 
-def relative_linf(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
+def relative_linf(prediction: Fields, truth: Fields, grid: Domain) -> PerSample:
     """Largest |u - v| over largest |v|, of all points, channels and times."""
     return _ratio((prediction - truth).abs().flatten(1).amax(1), truth.abs().flatten(1).amax(1))
 
 
-def vrmse(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
+def vrmse(prediction: Fields, truth: Fields, grid: Domain) -> PerSample:
     """Root mean square error over the truth's spatial standard deviation, averaged over channels and times.
 
     Predicting the spatial mean scores 1. This is the VRMSE of Ohana et al., "The Well" (NeurIPS 2024), without its
@@ -47,13 +49,13 @@ def vrmse(prediction: Fields, truth: Fields, grid: Grid) -> PerSample:
     return _root(_ratio(error, truth.flatten(3).var(3, correction=0))).mean((1, 2))
 
 
-METRICS: dict[str, Callable[[Fields, Fields, Grid], PerSample]] = {
+METRICS: dict[str, Callable[[Fields, Fields, Domain], PerSample]] = {
     metric.__name__: metric for metric in (relative_l2, relative_h1, relative_l1, relative_linf, vrmse)
 }
 
 
 def per_sample(
-    prediction: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."], grid: Grid
+    prediction: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."], grid: Domain
 ) -> dict[str, Float64[np.ndarray, " batch"]]:
     """Every metric of every sample, in float64.
 
@@ -85,8 +87,36 @@ def _root(values: Tensor) -> Tensor:
     return values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()
 
 
-def _h1_squared(field: Tensor, grid: Grid) -> Tensor:
-    """∫ w² + |∇w|² over the box, divided by its volume; summed over channels and times. Second-order quadrature."""
+def _h1_squared(field: Tensor, grid: Domain) -> Tensor:
+    """∫ w² + |∇w|² over the domain, divided by its volume; summed over channels and times."""
+    return _h1_on_mesh(field, grid) if isinstance(grid, Mesh) else _h1_on_grid(field, grid)
+
+
+def _h1_on_mesh(field: Tensor, mesh: Mesh) -> Tensor:
+    cells, shares, slopes = _simplices(mesh, field.device, field.dtype)
+    corners = field[..., cells]
+    count = corners.shape[-1]
+    # ∫ w² of a linear function over a simplex: its volume times (Σ wᵢ² + (Σ wᵢ)²) / ((d + 1) (d + 2)).
+    square = (corners.square().sum(-1) + corners.sum(-1).square()) / (count * (count + 1))
+    gradient = torch.einsum("...ci,cik->...ck", corners, slopes).square().sum(-1)
+    return ((square + gradient) * shares).sum((-1, 1, 2))
+
+
+@functools.lru_cache(maxsize=4)
+def _simplices(mesh: Mesh, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Corners, shares of the volume, and gradients of the barycentric coordinates "cells corners dim"."""
+    points = mesh.points[mesh.cells]
+    edges = points[:, 1:] - points[:, :1]
+    # The rows of `edges` times the gradients of coordinates 1 to d give the identity; all gradients sum to 0.
+    inner = np.swapaxes(np.linalg.inv(edges), 1, 2)
+    slopes = np.concatenate([-inner.sum(axis=1, keepdims=True), inner], axis=1)
+    volumes = np.abs(np.linalg.det(edges))
+    shares, gradients = (torch.as_tensor(a, dtype=dtype, device=device) for a in (volumes / volumes.sum(), slopes))
+    return torch.as_tensor(np.array(mesh.cells, dtype=np.int64), device=device), shares, gradients
+
+
+def _h1_on_grid(field: Tensor, grid: Grid) -> Tensor:
+    """Second-order quadrature."""
     # The field may be sampled at another resolution than the grid: only its box and its ends count.
     axes = range(3, field.ndim)
     integrands: list[tuple[Tensor, int | None]] = [(field.square(), None)]

@@ -2,7 +2,8 @@
 
 Layout of a file, with N samples in order of their index:
 
-    /                attribute headrace_schema: JSON, as `SampleSchema.to_json`
+    /                attribute headrace_schema: JSON, as `SampleSchema.to_json`; one with a mesh may outgrow what HDF5
+                     allows an attribute (64 KiB) and is then a dataset of that name
     /index           int64 (N,): place of the sample in the planned data set
     /inputs          float32 (N, channels, *grid)
     /outputs         float32 (N, times, channels, *grid)
@@ -37,6 +38,7 @@ _NUMBERS = {
     "wall_seconds": np.float64,
     "cpu_seconds": np.float64,
 }
+_LONGEST_ATTRIBUTE = 60_000  # characters; HDF5 stops at 64 KiB, header included
 _EXPECTED = "an HDF5 file with datasets inputs and outputs, or x and y"
 
 
@@ -110,7 +112,11 @@ def export_dataset(
     scratch = target.with_name(f".{target.name}.new")
     count, text = len(stored), h5py.string_dtype()
     with h5py.File(scratch, "w") as file:
-        file.attrs["headrace_schema"] = json.dumps(stored.schema.to_json())
+        schema = json.dumps(stored.schema.to_json())
+        if len(schema) < _LONGEST_ATTRIBUTE:
+            file.attrs["headrace_schema"] = schema
+        else:
+            file.create_dataset("headrace_schema", data=schema, dtype=text)
         file.create_dataset("index", data=stored.indices)
         for key, shape in _shapes(stored.schema).items():
             file.create_dataset(key, shape=(count, *shape), dtype=np.float32)
@@ -154,6 +160,8 @@ def _schema(path: Path, file: h5py.File) -> SampleSchema | None:
         InputError: it is damaged.
     """
     text = file.attrs.get("headrace_schema")
+    if text is None and isinstance(file.get("headrace_schema"), h5py.Dataset):
+        text = file["headrace_schema"].asstr()[()]
     if text is None:
         return None
     try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headrace.platform.errors import Fault, InputError
+from headrace.platform.fields import Mesh
 from headrace.platform.store import StoredSamples, write_dataset
 from headrace.surrogates.formats.plain import PlainData, dataset_names, find_files, require_new
 
@@ -82,7 +83,7 @@ def export_dataset(
         split: `train`, `test`, ...
 
     Raises:
-        InputError: the file exists, or the samples have several output times.
+        InputError: the file exists, or the samples have several output times or live on a mesh.
     """
     import torch
 
@@ -92,6 +93,11 @@ def export_dataset(
         raise InputError.single(str(stored.directory), value, "one: .pt files have no time axis", "Export to hdf5.")
     if schema.num_parameters:
         log.warning(".pt files have no place for parameters: %s left out", ", ".join(p.name for p in schema.parameters))
+    if isinstance(schema.domain, Mesh):
+        value = f"a data set on {schema.domain}"
+        raise InputError.single(
+            str(stored.directory), value, "one on a grid: .pt files know no mesh", "Export to hdf5."
+        )
     shape = schema.domain.shape
     resolution = str(shape[0]) if len(set(shape)) == 1 else "x".join(map(str, shape))
     target = Path(out_dir) / f"{name}_{split.removesuffix(f'_{resolution}')}_{resolution}.pt"

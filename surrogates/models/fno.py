@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headrace.platform.fields import Grid, SampleSchema
+from headrace.platform.fields import Grid, SampleSchema, require_grid
 from headrace.surrogates.layers.spectral_conv import SpectralConv, largest_modes
 from headrace.surrogates.surrogate import AbstractSurrogate
 
@@ -51,10 +51,12 @@ class FNO(AbstractSurrogate):
         """
         if reason := self.mismatch(schema):
             raise ValueError(reason)
-        return _FourierOperator(self, schema, self._modes(len(schema.domain.shape)))
+        return _FourierOperator(self, schema, require_grid(schema.domain), self._modes(len(schema.domain.shape)))
 
     def mismatch(self, schema: SampleSchema) -> str | None:
         """Why the modes do not fit the schema's grid, or None."""
+        if not isinstance(schema.domain, Grid):
+            return "fno needs a grid, the samples live on a mesh; where the problem offers it, set output: grid"
         shape = schema.domain.shape
         if isinstance(self.modes, tuple) and len(self.modes) != len(shape):
             return f"modes has {len(self.modes)} entries, the grid {_times(shape)} has {len(shape)} axes"
@@ -75,12 +77,12 @@ class FNO(AbstractSurrogate):
 class _FourierOperator(nn.Module):
     """The network of `FNO`. Inside, fields are channels-last: "batch *grid width"."""
 
-    def __init__(self, spec: FNO, schema: SampleSchema, modes: tuple[int, ...]) -> None:
+    def __init__(self, spec: FNO, schema: SampleSchema, domain: Grid, modes: tuple[int, ...]) -> None:
         super().__init__()
-        self.domain = schema.domain
+        self.domain = domain
         self.outputs = (len(schema.times), schema.num_output_channels)
         self.padding = spec.padding
-        num_positions = sum(not wraps for wraps in schema.domain.periodic)
+        num_positions = sum(not wraps for wraps in domain.periodic)
         # Linear in the concatenation (inputs, positions, parameters), but each part is broadcast after its product.
         self.lift = nn.Linear(schema.num_input_channels, spec.width)
         self.lift_positions = nn.Linear(num_positions, spec.width, bias=False) if num_positions else None

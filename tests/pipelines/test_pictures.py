@@ -1,12 +1,13 @@
 """Pictures: what they show is compared with the numbers they were given, read back from the figure."""
 
+import dataclasses
 import io
 
 import numpy as np
 import pytest
 
 from headrace.pipelines import pictures
-from headrace.platform.fields import FieldSpec, Grid, SampleSchema
+from headrace.platform.fields import FieldSpec, Grid, Mesh, SampleSchema
 
 
 def fields(shape: tuple[int, ...], count: int = 5) -> dict[str, np.ndarray]:
@@ -30,6 +31,22 @@ def schema(shape: tuple[int, ...], extent: tuple[float, ...]) -> SampleSchema:
         outputs=(FieldSpec(name="pressure"),),
         domain=Grid(shape=shape, extent=extent, periodic=(False,) * len(shape)),
     )
+
+
+def test_fields_on_a_mesh_are_drawn_on_their_triangles() -> None:
+    points = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0], [1.0, 0.5]])
+    mesh = Mesh(points=points, cells=np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]]))
+    on_mesh = dataclasses.replace(schema((5,), (1.0,)), domain=mesh)
+    arrays = fields((5,))
+    figure = pictures.prediction_grid(arrays, on_mesh)
+    first = [axes.collections[0] for axes in figure.axes if axes.collections][:4]
+    np.testing.assert_array_equal(first[1].get_array(), arrays["truth"][4, 0, 0])
+    assert first[1].get_clim() == first[2].get_clim()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=30)
+    assert buffer.getvalue().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="live on a mesh"):
+        pictures.energy_spectrum(arrays, on_mesh)
 
 
 def test_samples_are_chosen_by_rank() -> None:

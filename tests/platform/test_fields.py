@@ -1,11 +1,12 @@
 """Grids and schemas: coordinates, sizes, and the way through JSON."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from headrace.platform.fields import FieldSpec, Grid, SampleSchema
+from headrace.platform.fields import FieldSpec, Grid, Mesh, SampleSchema, require_grid
 
 SCHEMA = SampleSchema(
     inputs=(FieldSpec(name="permeability", unit="m^2"), FieldSpec(name="velocity", components=2, unit="m/s")),
@@ -65,3 +66,69 @@ def test_a_damaged_schema_is_told(damage):
     damage(data)
     with pytest.raises(ValueError, match=r"not a sample schema|differ in length"):
         SampleSchema.from_json(data)
+
+
+POINTS = np.array([[0.0, 0.0], [1.0, 0.0], [0.1, 1 / 3], [1.0, 1.0]])
+CELLS = np.array([[0, 1, 2], [1, 3, 2]])
+MESH = Mesh(points=POINTS, cells=CELLS)
+
+
+def test_meshes_are_equal_by_content():
+    assert Mesh(points=POINTS.copy(), cells=CELLS.astype(np.int32)) == MESH
+    assert hash(Mesh(points=POINTS.tolist(), cells=CELLS.tolist())) == hash(MESH)
+    moved = POINTS.copy()
+    moved[2, 1] = np.nextafter(moved[2, 1], 1)
+    assert Mesh(points=moved, cells=CELLS) != MESH
+    assert Mesh(points=POINTS, cells=CELLS[::-1]) != MESH
+    assert SCHEMA.domain != MESH
+    assert MESH.shape == (4,) and MESH.dim == 2
+    with pytest.raises(ValueError, match="read-only"):
+        MESH.points[0] = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        MESH.points = POINTS
+
+
+def test_a_schema_on_a_mesh_survives_json_bit_for_bit():
+    schema = dataclasses.replace(SCHEMA, domain=MESH)
+    back = SampleSchema.from_json(json.loads(json.dumps(schema.to_json())))
+    assert back == schema and hash(back) == hash(schema)
+    assert np.array_equal(back.domain.points, POINTS) and np.array_equal(back.domain.cells, CELLS)
+    assert schema.sample_nbytes == 4 * (4 * (3 + 3 * 1) + 3)
+    assert back != SCHEMA
+
+
+def test_grids_that_were_written_before_there_were_meshes_are_read():
+    old = dataclasses.asdict(SCHEMA)
+    assert "kind" not in old["domain"]
+    assert SampleSchema.from_json(json.loads(json.dumps(old))) == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("points", "cells", "words"),
+    [
+        (POINTS[0], CELLS, r"points have shape \(2,\), expected \(num_points, dim\)"),
+        (POINTS, CELLS[:, :2], r"cells are int64 of shape \(2, 2\), expected integers of shape \(num_cells, 3\)"),
+        (POINTS, CELLS.astype(float), "cells are float64"),
+        (POINTS, CELLS + 1, "cells name the points 1 to 4, there are 0 to 3"),
+        (np.full((4, 2), np.nan), CELLS, "not finite"),
+    ],
+)
+def test_arrays_that_make_no_mesh_are_refused(points, cells, words):
+    with pytest.raises(ValueError, match=words):
+        Mesh(points=points, cells=cells)
+
+
+@pytest.mark.parametrize("damage", [{"points": "AAA"}, {"points": "AAAA"}, {"dim": 7}, {"cells": "/////w=="}])
+def test_a_damaged_mesh_is_told(damage):
+    data = dataclasses.replace(SCHEMA, domain=MESH).to_json()
+    data["domain"] |= damage
+    with pytest.raises(ValueError, match="not a sample schema"):
+        SampleSchema.from_json(data)
+
+
+def test_what_needs_a_grid_says_how_to_get_one():
+    assert require_grid(SCHEMA.domain) is SCHEMA.domain
+    with pytest.raises(
+        ValueError, match=r"on a mesh \(Mesh\(4 points and 2 cells in 2-D, .*problems on meshes take output: grid"
+    ):
+        require_grid(MESH)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from headrace.platform.errors import InputError
-from headrace.platform.fields import FieldSpec, Grid, SampleSchema
+from headrace.platform.fields import FieldSpec, Grid, Mesh, SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
 from headrace.platform.store import StoredSamples, read_manifest, write_dataset
 from headrace.surrogates.formats import FORMATS, hdf5, neuraloperator
@@ -378,3 +378,16 @@ def test_hdf5_that_contradicts_its_own_schema(tmp_path: Path):
     refused(5, damage_schema, "headrace_schema is not readable")
     refused(6, drop_level, "provenance/level is missing; expected 7 values")
     refused(7, drop_index, "index is missing; expected integers, one for each sample")
+
+
+@pytest.mark.parametrize("count", [12, 4000], ids=["small", "more than an HDF5 attribute holds"])
+def test_meshes_go_through_hdf5_and_not_through_torch_files(tmp_path: Path, count: int) -> None:
+    points = np.random.default_rng(0).random((count, 2))
+    cells = np.stack([np.arange(count - 2), np.arange(1, count - 1), np.arange(2, count)], axis=1)
+    stored = dataset(tmp_path / "in", dataclasses.replace(STEADY, domain=Mesh(points=points, cells=cells)), count=3)
+    hdf5.export_dataset(stored, tmp_path / "files", "plate")
+    hdf5.import_files(tmp_path / "files", tmp_path / "out")
+    back = StoredSamples.open(tmp_path / "out" / "train")
+    assert back.schema == stored.schema and back.content_hash() == stored.content_hash()
+    with pytest.raises(InputError, match="a data set on Mesh.* know no mesh. Export to hdf5."):
+        neuraloperator.export_dataset(stored, tmp_path / "files", "plate")

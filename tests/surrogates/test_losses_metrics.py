@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.platform.fields import Grid
+from headrace.platform.fields import Grid, Mesh
 from headrace.surrogates import metrics
 from headrace.surrogates.losses import LOSSES, AbstractLoss, RelativeH1, RelativeL2
 
@@ -113,3 +113,20 @@ class TestEveryLoss:
 @pytest.mark.parametrize(("loss", "metric"), [(RelativeL2(), metrics.relative_l2), (RelativeH1(), metrics.relative_h1)])
 def test_a_loss_is_the_mean_of_its_metric(loss: AbstractLoss, metric: Callable[..., torch.Tensor]) -> None:
     assert loss(prediction, truth, LINE).item() == pytest.approx(metric(prediction, truth, LINE).mean().item())
+
+
+def test_h1_on_a_mesh_integrates_linear_functions_exactly() -> None:
+    """w = x + 2 y + 1 on the rectangle [0, 2] x [0, 1], over unequal triangles; u = 2 x."""
+    points = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0], [0.5, 0.6]])
+    mesh = Mesh(points=points, cells=np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]]))
+    x, y = points.T
+    truth, error = (2 * x)[None, None, None], (x + 2 * y + 1)[None, None, None]
+    # |∇w|² = 5, |∇u|² = 4, and the mean of u² is 16 / 3.
+    s = np.linspace(0.0, 1.0, 5)
+    weights = np.array([7, 32, 12, 32, 7]) / 90  # Boole's rule is exact for squares
+    w_squared = float(weights @ (2 * s[:, None] + 2 * s + 1) ** 2 @ weights)
+    exact = math.sqrt((w_squared + 5) / (16 / 3 + 4))
+    found = metrics.per_sample(truth + error, truth, mesh)
+    assert found["relative_h1"][0] == pytest.approx(exact, rel=1e-12)
+    assert set(found) == set(metrics.METRICS)
+    assert RelativeH1()(torch.tensor(truth + error), torch.tensor(truth), mesh) == pytest.approx(exact)
