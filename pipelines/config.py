@@ -20,6 +20,7 @@ from headrace.solvers.frozen import Frozen, FrozenMap
 from headrace.solvers.methods import AnyMethod, Auto
 from headrace.solvers.problem import DEFAULT_LEVEL, AbstractProblem
 from headrace.solvers.problems import AnyProblem
+from headrace.solvers.sorting import Order
 from headrace.solvers.source import SolverSource, Weight
 from headrace.surrogates.models import AnySurrogate
 from headrace.surrogates.training import TrainingSpec
@@ -60,7 +61,9 @@ class SolverSpec(Spec):
 
     method: AnyMethod = Field(default_factory=Auto)
     rtol: PositiveFloat = Field(default=1e-8, lt=1.0, description="Relative residual ||b - A x|| / ||b||.")
-    order: Literal["greedy", "none"] = Field(default="greedy", description="How a leased sequence is sorted.")
+    order: Order = Field(
+        default="auto", description="How the data set is sorted before it is leased; auto: if the method recycles."
+    )
     sequence_length: PositiveInt = Field(default=32, description="Samples in a lease.")
 
 
@@ -217,6 +220,13 @@ def validate(raw: Mapping[str, Any], command: Command = "run") -> RunConfig:
             known = ", ".join(RunConfig.model_fields)
             hint = nearest(str(name), RunConfig.model_fields)
             faults.append(Fault(where=str(name), value="unknown", expected=f"one of {known}", advice=hint))
+    # Training on stored data needs no solver.
+    data = sections.get("data")
+    if command != "train" and isinstance(data, DataSpec) and (reason := data.problem.unavailable()):
+        kind = kind_of(type(data.problem))
+        faults.append(
+            Fault(where="data.problem", value=kind, expected="one that this machine can solve", advice=reason)
+        )
     for check in CHECKS:
         # A check that lacks a section which is itself wrong has nothing to say.
         wanted = check.__annotations__.keys() - {"return"}

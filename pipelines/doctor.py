@@ -153,7 +153,7 @@ def numba(answer: Answer) -> Finding:
 def dolfinx(answer: Answer) -> Finding:
     """DOLFINx and PETSc: some methods use them, and others stand in where they are missing."""
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "")
-    without = "The methods that use PETSc are not available; the others are."
+    without = "The methods that use PETSc and the problems by finite elements are not available; the others are."
     if answer.trouble and importlib.util.find_spec("dolfinx") is None:
         detail, advice = (
             "not installed",

@@ -16,6 +16,8 @@ import logging
 import time
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int64
 from rich.console import Console
 
 from headrace.pipelines.config import RunConfig
@@ -27,7 +29,9 @@ from headrace.platform.actors import StreamPlan
 from headrace.platform.cluster import ResourcePlan, TrainingRanks, connected, fit_resources
 from headrace.platform.errors import RunFailed
 from headrace.platform.ledger import Ledger
+from headrace.platform.seeding import generator
 from headrace.platform.stream import Stream
+from headrace.solvers.sorting import in_shuffled_runs
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +51,29 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
         reservoir=config.stream.reservoir if trains else None,
         seed=config.seed,
     )
-    Ledger.create(session.run.ledger, {str(split): count for split, count in config.planned().items()}).close()
+    planned = {str(split): count for split, count in config.planned().items()}
+    with session.phase("plan"):
+        Ledger.create(session.run.ledger, planned, orders=lease_orders(config, shuffled=trains)).close()
     return Stream(plan, session.run.ledger, resources)
+
+
+def lease_orders(config: RunConfig, *, shuffled: bool) -> dict[str, Int64[np.ndarray, " samples"]]:
+    """For each split that is sorted, the order in which its samples are leased.
+
+    Args:
+        config: the recipe.
+        shuffled: lease the runs of neighbours in random order, for a network that is trained meanwhile: each lease is
+            still sorted, and what arrives together comes from everywhere.
+    """
+    orders = {}
+    for split, count in config.planned().items():
+        order = config.source(split).planned_order(count)
+        if order is not None:
+            if shuffled:
+                order = in_shuffled_runs(order, config.solver.sequence_length, generator(config.seed, split, "runs"))
+            orders[str(split)] = order
+            log.info("sorted %d samples of %s", count, split)
+    return orders
 
 
 class StreamWatch:
@@ -90,14 +115,16 @@ class StreamWatch:
         try:
             self.look(final=True)
             counts, failures = self._stream.snapshot().counts, self._stream.failures()
+            reports = self._stream.reports()
         except RunFailed as error:
             log.warning("the stream cannot be counted any more: %s", error)
-            counts, failures = {}, {}
+            counts, failures, reports = {}, {}, {}
         self._stream.stop()
         if seal:
             self._session.seal_data(self._session.config.planned())
         if counts:
             self._session.count_samples(counts, failures)
+            self._session.account_for_solving(reports)
 
 
 def run(config: RunConfig, out: Path | None, console: Console) -> Session:

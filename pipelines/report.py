@@ -18,7 +18,7 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader, Undefined
 from matplotlib.figure import Figure
 
 from headrace.pipelines import pictures
-from headrace.platform.fields import SampleSchema
+from headrace.platform.fields import Mesh, SampleSchema
 
 log = logging.getLogger(__name__)
 
@@ -152,13 +152,14 @@ def write_report(directory: Path) -> Path:
 def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
     """Every picture that the run has the numbers for, by name; one that cannot be drawn is left out with a warning."""
     rows, arrays, schema = record.metrics, record.arrays, record.schema
+    on_mesh = schema is not None and isinstance(schema.domain, Mesh)
     present = {name for row in rows for name, value in row.items() if value is not None}
     wanted: list[tuple[str, bool, Callable[[], Figure]]] = [
         ("loss", "train/loss" in present, partial(pictures.training_loss, rows)),
         ("validation", "validation/relative_l2" in present, partial(pictures.validation_error, rows, record.levels)),
         ("predictions", bool(arrays), partial(pictures.prediction_grid, arrays, schema)),
         ("distribution", bool(arrays), partial(pictures.error_distribution, arrays, record.levels)),
-        ("spectrum", bool(arrays), partial(pictures.energy_spectrum, arrays, schema)),
+        ("spectrum", bool(arrays) and not on_mesh, partial(pictures.energy_spectrum, arrays, schema)),
         ("cost", bool(record.cost), partial(pictures.solver_cost, record.cost)),
     ]
     for name, (title, ylabel, lines) in STREAM_CURVES.items():
@@ -193,6 +194,8 @@ def context(record: RunRecord) -> dict[str, Any]:
         "split": record.evaluation.get("split", "test"),
         "cost": cost,
         "cost_total": cost_total(cost),
+        "solving": run.get("solving") or {},
+        "selection": _mapping(_mapping(run.get("solving")).get("selection")),
         "training": training,
         "phases": run.get("phases") or {},
         "stream": stream_summary(record.metrics, training),

@@ -19,6 +19,7 @@ from headrace.platform.ledger import Counts
 from headrace.platform.sample import Failure, Provenance
 from headrace.platform.stored import StoredSamples, write_manifest
 from headrace.platform.tracking import Tracker, check_reachable
+from headrace.solvers.source import SourceReport
 
 log = logging.getLogger(__name__)
 
@@ -104,11 +105,31 @@ class Session:
         self.summary["samples"] = {key: sum(getattr(split, key) for split in counts.values()) for key in keys}
         self.summary["splits"] = {name: {key: getattr(split, key) for key in keys} for name, split in counts.items()}
         self.summary["failures"] = [
-            {"split": split, "index": failure.index, "level": failure.level, "reason": failure.reason}
+            {
+                "split": split,
+                "index": failure.index,
+                "seed": self.config.seed,
+                "level": failure.level,
+                "reason": failure.reason,
+            }
             for split, failed in failures.items()
             for failure in failed
         ][:50]
         self.summary["cost"] = cost_per_level(self.run, failures)
+
+    def account_for_solving(self, reports: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
+        """Put into the summary and the metrics how the solvers chose their methods, and what second tries there were.
+
+        Args:
+            reports: for each split, what the source of each solver reported.
+        """
+        whole = SourceReport.merged([SourceReport.from_json(one) for each in reports.values() for one in each])
+        self.summary["solving"] = whole.to_json()
+        metrics = {"solve/rescued": float(whole.rescued), "solve/warm_up_seconds": whole.warm_up_seconds}
+        if whole.selection is not None and whole.selection.accepted:
+            metrics["solve/regret_seconds"] = whole.selection.regret_seconds
+            metrics["solve/regret_share"] = whole.selection.regret_seconds / whole.selection.seconds
+        self.record(metrics)
 
     def seal_data(self, splits: Iterable[str]) -> None:
         """Write the manifest of every split that holds samples."""

@@ -14,7 +14,7 @@ and nothing grows without bound. Specs and seeds travel to the solvers; matrices
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class StreamPlan:
     Attributes:
         run_dir: folder of the run; must be reachable from every node that holds a shard.
         sources: the source of each split.
-        sequence_length: samples in a lease; the sequence that a solver sorts and recycles across.
+        sequence_length: samples in a lease, neighbours in the ledger's order.
         message_bytes: size of a message between solver and shard [B].
         credits: messages that a solver may have sent and not yet seen acknowledged.
         lease_seconds: how long a lease stays valid [s].
@@ -75,6 +75,7 @@ class Coordinator:
         self._stopped = False
         self._changed = asyncio.Condition()
         self._claims: dict[int, int] = {}
+        self._reports: dict[tuple[str, str], Mapping[str, object]] = {}
 
     async def claim_shard(self, rank: int, node: str, shard_nodes: Sequence[str]) -> int:
         """The shard that a training rank reads from: one on its own node if one is free, else any free one."""
@@ -114,6 +115,17 @@ class Coordinator:
             failure.cpu_seconds,
         )
         await self._wake()
+
+    async def report(self, worker: str, split: str, report: Mapping[str, object]) -> None:
+        """Keep what a solver has to tell about a split, in place of what it told before."""
+        self._reports[worker, split] = report
+
+    async def reports(self) -> dict[str, list[Mapping[str, object]]]:
+        """What the solvers told last, by split; also those that have died since."""
+        return {
+            split: [report for (_, about), report in self._reports.items() if about == split]
+            for split in self._plan.sources
+        }
 
     async def release(self, worker: str) -> None:
         """Take back what a dead solver had leased."""
@@ -178,6 +190,8 @@ class SolverActor:
             if ready:
                 self._send(lease, ready)
                 num_sent += len(ready)
+            # Calls of one actor to another arrive in order: the last lease's report is there before the end is.
+            self._coordinator.report.remote(self._name, lease.split, sources[lease.split].report())
         self._await_acknowledgements(0)
         return num_sent
 

@@ -27,7 +27,8 @@ class Lease:
         epoch: the ledger's epoch when it was granted.
         worker: who holds it.
         split: the split that the indices count in.
-        indices: the samples, ascending; in what `release` and `expire` return, those that were still outstanding.
+        indices: the samples in the order to solve them in; in what `release` and `expire` return, those that were still
+            outstanding, ascending.
     """
 
     id: int
@@ -84,25 +85,46 @@ class Ledger:
         self.path = path
         self._clock = clock
         self._file = LedgerFile(path, read_only=read_only)
+        # For each split that has an order: the samples in it, and where in it each sample stands.
+        self._orders: dict[str, tuple[Int64[np.ndarray, " samples"], Int64[np.ndarray, " samples"]]] = {}
+        for split, numbers in self._file.rows("SELECT split, numbers FROM orders"):
+            order = np.frombuffer(numbers, dtype="<i8")
+            self._orders[str(split)] = (order, np.argsort(order))
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike[str], planned: Mapping[str, int], *, clock: Callable[[], float] = time.time
+        cls,
+        path: str | os.PathLike[str],
+        planned: Mapping[str, int],
+        *,
+        orders: Mapping[str, Sequence[int] | Int64[np.ndarray, " samples"]] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> "Ledger":
         """Start a ledger.
 
         Args:
             path: a file that does not exist yet.
             planned: number of samples per split, for example `{"train": 3000, "validation": 60, "test": 150}`.
+            orders: for splits whose samples are leased in another order than that of their numbers, all of its numbers
+                in that order; it is kept in the file.
             clock: seconds now, on a clock that lives on when the process is started again.
 
         Raises:
             InputError: the file exists.
-            ValueError: nothing is planned, or a negative number.
+            ValueError: nothing is planned, or a negative number, or an order is not one of the planned samples.
         """
         if not planned or min(planned.values()) < 0:
             raise ValueError(f"planned must name a non-negative number of samples per split, got {dict(planned)}")
-        create_file(Path(path), planned)
+        blobs = {}
+        for split, numbers in (orders or {}).items():
+            order = np.asarray(numbers, dtype="<i8")
+            if not np.array_equal(np.sort(order), np.arange(planned.get(split, 0))):
+                raise ValueError(
+                    f"the order of {split} must hold each number from 0 to {planned.get(split, 0) - 1} once, "
+                    f"got {order.size} numbers"
+                )
+            blobs[split] = order.tobytes()
+        create_file(Path(path), planned, blobs)
         return cls(Path(path), read_only=False, clock=clock)
 
     @classmethod
@@ -143,7 +165,7 @@ class Ledger:
         return tuple(str(name) for (name,) in self._file.rows("SELECT name FROM splits ORDER BY name"))
 
     def lease(self, worker: str, split: str, count: int, ttl_seconds: float) -> Lease | None:
-        """Hand up to `count` samples to a worker; those that came back first, then new ones in order.
+        """Hand up to `count` samples to a worker; those that came back first, then new ones, both in the split's order.
 
         Args:
             worker: name of the worker.
@@ -171,7 +193,9 @@ class Ledger:
                 fresh: list[int] = []
             else:
                 fresh, start = self._untouched(split, start, planned, count - len(returned))
-            indices = sorted([number for number, _ in returned] + fresh)
+            indices = [number for number, _ in returned] + fresh
+            _, places = self._orders.get(split, (None, None))
+            indices.sort(key=None if places is None else lambda number: int(places[number]))
             if not indices:
                 return None
             epoch = self.epoch
@@ -353,10 +377,11 @@ class Ledger:
         found: list[int] = []
         while len(found) < count and start < planned:
             stop = min(start + count - len(found), planned)
+            order, _ = self._orders.get(split, (None, None))
+            numbers = list(range(start, stop)) if order is None else [int(number) for number in order[start:stop]]
             # Samples beyond the cursor may have been committed without a lease: found on the disk after a crash.
-            query = "SELECT number FROM samples WHERE split = ? AND number >= ? AND number < ?"
-            taken = {number for (number,) in self._file.rows(query, split, start, stop)}
-            found += [number for number in range(start, stop) if number not in taken]
+            taken = self._states(split, numbers)
+            found += [number for number in numbers if number not in taken]
             start = stop
         return found, start
 

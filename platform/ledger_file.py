@@ -12,7 +12,7 @@ from pathlib import Path
 from headrace.platform.errors import InputError
 
 _APPLICATION_ID = 0x48445243  # "HDRC" in the header of the SQLite file
-_VERSION = 1
+_VERSION = 2
 _LOCK_SECONDS = 5.0  # a coordinator that was just killed may take a moment to go
 
 # States of a sample: 0 came back, 1 leased, 2 stored, 3 failed. A sample that nobody touched has no row.
@@ -22,6 +22,7 @@ CREATE TABLE splits (
     name TEXT PRIMARY KEY, planned INTEGER NOT NULL, next INTEGER NOT NULL DEFAULT 0, leased INTEGER NOT NULL DEFAULT 0,
     stored INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, duplicates INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE orders (split TEXT PRIMARY KEY, numbers BLOB NOT NULL);
 CREATE TABLE leases (
     id INTEGER PRIMARY KEY AUTOINCREMENT, epoch INTEGER NOT NULL, worker TEXT NOT NULL, split TEXT NOT NULL,
     ttl_seconds REAL NOT NULL, expires REAL NOT NULL
@@ -94,8 +95,8 @@ class LedgerFile:
             self._lock = None
 
 
-def create_file(path: Path, planned: Mapping[str, int]) -> None:
-    """Make a ledger's file with everything still to do.
+def create_file(path: Path, planned: Mapping[str, int], orders: Mapping[str, bytes]) -> None:
+    """Make a ledger's file with everything still to do; `orders` are 64-bit little-endian numbers.
 
     Raises:
         InputError: the file exists.
@@ -114,6 +115,7 @@ def create_file(path: Path, planned: Mapping[str, int]) -> None:
         db.execute(f"PRAGMA user_version={_VERSION}")
         db.execute("INSERT INTO meta VALUES (0, 0)")
         db.executemany("INSERT INTO splits (name, planned) VALUES (?, ?)", planned.items())
+        db.executemany("INSERT INTO orders VALUES (?, ?)", orders.items())
         db.execute("COMMIT")
 
 

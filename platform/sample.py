@@ -1,6 +1,6 @@
 """Samples, batches of them, and where each one came from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -107,7 +107,11 @@ class SampleSource(Protocol):
     """Turns indices into samples. Sample i is the same whoever solves it and in whatever order."""
 
     def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        """Solve the samples of a leased sequence, in an order of the source's choosing, one result for each index."""
+        """Solve the samples of a leased sequence, best in the order given, one result for each index."""
+        ...
+
+    def report(self) -> Mapping[str, object]:
+        """What it has to tell about its work so far, as plain values; a later report replaces an earlier one."""
         ...
 
 

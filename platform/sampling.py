@@ -19,5 +19,7 @@ class Mixture:
 
     def level(self, seed: int, split: str, index: int) -> str:
         """The level of sample `index` of a split."""
+        if len(self.names) == 1:
+            return self.names[0]
         u = generator(seed, split, "level", index).random()
         return self.names[min(int(np.searchsorted(self._cumulative, u, side="right")), len(self.names) - 1)]

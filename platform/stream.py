@@ -5,6 +5,7 @@ The actors themselves, and who waits for whom, stand in `actors.py`.
 
 import itertools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,15 @@ class Stream:
         """
         [failures] = self._ask([self.coordinator.failures.remote()])
         return dict(failures)
+
+    def reports(self) -> dict[str, list[Mapping[str, object]]]:
+        """What the sources of each split told about their work.
+
+        Raises:
+            RunFailed: the coordinator died.
+        """
+        [reports] = self._ask([self.coordinator.reports.remote()])
+        return dict(reports)
 
     def _ask(self, refs: list[ray.ObjectRef]) -> list[Any]:
         try:

@@ -8,36 +8,77 @@ Example:
     <SolveStatus.converged: 'converged'>
 """
 
-from headrace.solvers.methods import GCRODR, METHODS, AnyMethod, Auto, Direct, Multigrid
+from headrace.solvers.methods import (
+    AMG,
+    CG,
+    GCRODR,
+    GMRES,
+    METHODS,
+    MINRES,
+    AnyMethod,
+    Auto,
+    BiCGStab,
+    Direct,
+    Multigrid,
+    RecycledCG,
+    Transform,
+)
 from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.problem import AbstractProblem
-from headrace.solvers.problems import PROBLEMS, AnyProblem, Darcy
+from headrace.solvers.problems import (
+    PROBLEMS,
+    AbstractFiniteElementProblem,
+    AnyProblem,
+    ConvectionDiffusion,
+    Darcy,
+    Darcy3D,
+    Elasticity,
+    HeatConduction,
+    Helmholtz,
+    NonlinearDiffusion,
+    Poisson,
+)
 from headrace.solvers.sequence import solve_sequence
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus, solve
 from headrace.solvers.source import SolverSource
 from headrace.solvers.system import LinearSystem, NonlinearSystem, Structure, System
 
 __all__ = [
+    "AMG",
+    "CG",
     "GCRODR",
+    "GMRES",
     "METHODS",
+    "MINRES",
     "PROBLEMS",
+    "AbstractFiniteElementProblem",
     "AbstractProblem",
     "AbstractSolver",
     "AnyMethod",
     "AnyProblem",
     "Auto",
+    "BiCGStab",
+    "ConvectionDiffusion",
     "Darcy",
-    "Direct",
+    "Darcy3D",
     "DiffusionOperator",
+    "Direct",
+    "Elasticity",
+    "HeatConduction",
+    "Helmholtz",
     "LinearSystem",
     "Multigrid",
+    "NonlinearDiffusion",
     "NonlinearSystem",
+    "Poisson",
+    "RecycledCG",
     "RunningSolver",
     "Solution",
     "SolveStatus",
     "SolverSource",
     "Structure",
     "System",
+    "Transform",
     "solve",
     "solve_sequence",
 ]

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -13,6 +13,9 @@ from headrace.platform.seeding import generator
 from headrace.platform.spec import Spec
 from headrace.solvers.system import Structure, System
 
+# Enough to tell neighbours apart (see `sorting`), and quickly drawn.
+_FEATURE_RESOLUTION = 32
+
 DEFAULT_LEVEL = "default"
 """The level that is the problem as it was configured."""
 
@@ -22,7 +25,13 @@ class AbstractProblem(Spec):
 
     A concrete problem carries `kind: Literal["name"] = "name"`. It is its own description: two equal problems draw
     equal fields from equal generators, on every machine.
+
+    Attributes:
+        sorted_by: which drawn array A is made from, in a problem with a `resolution` whose coarser grids draw the same
+            field from the same generator; None asks `discretize`. It makes sorting a data set cheap.
     """
+
+    sorted_by: ClassVar[str | None] = None
 
     @abstractmethod
     def schema(self) -> SampleSchema:  # type: ignore[override]  # pydantic's own, deprecated, is not missed
@@ -58,6 +67,22 @@ class AbstractProblem(Spec):
         Float32[np.ndarray, " num_parameters"],
     ]:
         """Inputs, outputs and parameters of a sample as the schema lays them out."""
+
+    def feature(self, seed: int | np.random.Generator) -> Float[np.ndarray, "..."] | None:
+        """The field that a sample's place in a sorted data set depends on; None when the problem has none.
+
+        Raises:
+            ValueError: what was drawn cannot be discretised.
+        """
+        if self.sorted_by is None:
+            return self.discretize(self.draw(seed)).feature
+        resolution = min(int(self.model_dump(include={"resolution"})["resolution"]), _FEATURE_RESOLUTION)
+        # Not checked anew: a coarse grid may be too coarse for the equation, and is good enough to draw on.
+        return self.model_copy(update={"resolution": resolution}).draw(seed)[self.sorted_by]
+
+    def unavailable(self) -> str | None:
+        """Why this machine cannot discretise the problem, and what to install; None when it can."""
+        return None
 
     def at_level(self, name: str) -> Self:
         """This problem at one of its difficulty levels; `default` is the problem as it stands.

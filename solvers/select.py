@@ -1,18 +1,190 @@
-"""Which method for which system, when the user leaves it open."""
+"""Which methods for which system: the candidates of `auto`, by what is known about the matrix."""
 
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from headrace.platform.spec import kind_of, kinds
+from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver
-from headrace.solvers.system import System
+from headrace.solvers.system import LinearSystem, Structure, System
 
 
-def choose(target: AbstractProblem | System) -> AbstractSolver:
-    """Multigrid where it fits, a direct method otherwise.
+class Family(StrEnum):
+    """Kinds of matrices that have the same candidates."""
 
-    The rule looks at structure, not at numbers: on diffusion operators multigrid is the fastest method on every grid
-    from 32 to 256 points a side (see docs/benchmarks), and a direct method solves whatever is regular.
+    repeating = "repeating"
+    structured = "structured"
+    positive_definite = "positive_definite"
+    indefinite = "indefinite"
+    nonsymmetric = "nonsymmetric"
+
+
+def family_of(structure: Structure) -> Family:
+    """The family that a matrix of this structure belongs to, the first that fits."""
+    if structure.repeats:
+        return Family.repeating
+    if structure.positive_definite:
+        return Family.structured if structure.diffusion else Family.positive_definite
+    return Family.indefinite if structure.symmetric else Family.nonsymmetric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A method that may be the fastest.
+
+    Attributes:
+        method: its description.
+        prior: its expected seconds in those of the first candidate, until it is measured.
+    """
+
+    method: AbstractSolver
+    prior: float = 1.0
+
+    @functools.cached_property
+    def label(self) -> str:
+        """The kind, with the settings that are not the default."""
+        changed = self.method.model_dump(exclude_defaults=True)
+        settings = ", ".join(f"{name}={value}" for name, value in changed.items() if name != "kind")
+        kind = kind_of(type(self.method))
+        return f"{kind}({settings})" if settings else kind
+
+
+type _Line = tuple[str, Mapping[str, object], float]
+
+# What may be fastest, the safest guess first, with what it is expected to cost in solves of that one. The expectations
+# are those of `docs/benchmarks`; a method that is not worth a try there stands here all the same, with a large number,
+# because a long sequence can afford to find out. A line whose method is not installed or does not fit is passed over.
+_CANDIDATES: Mapping[Family, Sequence[_Line]] = {
+    Family.repeating: (
+        ("transform", {}, 1.0),
+        ("direct", {}, 1.0),
+        ("multigrid", {}, 3.0),
+    ),
+    Family.structured: (
+        ("transform", {}, 1.0),
+        ("multigrid", {}, 1.0),
+        ("batched_multigrid", {"device": "cuda"}, 1.0),
+        ("amg", {}, 8.0),
+        ("direct", {}, 8.0),
+    ),
+    Family.positive_definite: (
+        ("direct", {}, 1.0),
+        ("direct", {"package": "mumps"}, 1.5),
+        ("direct", {"package": "cholmod"}, 1.0),
+        ("cg", {"preconditioner": "icc"}, 2.0),
+        ("amg", {}, 2.0),
+        ("recycled_cg", {}, 8.0),
+    ),
+    Family.indefinite: (
+        ("transform", {}, 1.0),
+        ("direct", {}, 1.0),
+        ("direct", {"package": "petsc"}, 1.0),
+        ("gcrodr", {}, 10.0),
+    ),
+    Family.nonsymmetric: (
+        ("direct", {}, 1.0),
+        ("direct", {"package": "petsc"}, 1.0),
+        ("gmres", {"preconditioner": "ilu"}, 3.0),
+        ("bicgstab", {"preconditioner": "ilu"}, 3.0),
+        ("gcrodr", {}, 8.0),
+    ),
+}
+
+
+@functools.cache
+def _table(family: Family) -> tuple[Candidate, ...]:
+    from headrace.solvers.methods import METHODS
+
+    known = kinds("headrace.methods", METHODS)
+    found = []
+    for kind, settings, prior in _CANDIDATES[family]:
+        if kind in known:
+            method = known[kind].model_validate(dict(settings))
+            assert isinstance(method, AbstractSolver)
+            found.append(Candidate(method=method, prior=prior))
+    return tuple(found)
+
+
+def candidates(target: AbstractProblem | System, methods: Sequence[AbstractSolver] = ()) -> tuple[Candidate, ...]:
+    """The methods that can solve a problem or a system and may be the fastest, the first choice first.
+
+    Args:
+        target: what is to be solved.
+        methods: choose among these instead of the built-in candidates.
+    """
+    listed = [Candidate(method=method) for method in methods] or _table(family_of(target.structure))
+    fitting = [one for one in listed if one.method.mismatch(target) is None]
+    return tuple(replace(one, prior=one.prior / fitting[0].prior) for one in fitting)
+
+
+def choose(target: AbstractProblem | System, methods: Sequence[AbstractSolver] = ()) -> AbstractSolver:
+    """The first choice by structure alone, as for a single system: nothing is tried.
+
+    Multigrid on positive definite diffusion operators, where it is the fastest method on every grid from 32 to 256
+    points a side (see docs/benchmarks), a fast transform where coefficients are constant, and else a direct method,
+    which solves whatever is regular.
     """
     from headrace.solvers.methods.direct import Direct
-    from headrace.solvers.methods.multigrid import Multigrid
 
-    multigrid = Multigrid()
-    return multigrid if multigrid.mismatch(target) is None else Direct()
+    fitting = candidates(target, methods)
+    return fitting[0].method if fitting else (methods[0] if methods else Direct())
+
+
+def capped(method: AbstractSolver, system: LinearSystem, seconds: float) -> AbstractSolver:
+    """The method with no more iterations than fit, at best, into some seconds; itself if it does not iterate.
+
+    A try of a method that does not converge must end early. An iteration moves at least the matrix and its
+    preconditioner through memory: some 4 ns an entry.
+    """
+    if "max_iterations" not in type(method).model_fields or system.operator is not None:
+        return method
+    most = max(int(seconds / (4e-9 * system.matrix.nnz)), 20)
+    own = int(method.model_dump(include={"max_iterations"})["max_iterations"])
+    return method.model_copy(update={"max_iterations": most}) if most < own else method
+
+
+def miniature(system: LinearSystem, points: int = 8) -> LinearSystem:
+    """A corner of a system, of the same structure: something to compile for that costs nothing to solve."""
+    known = system.structure
+    if system.operator is None:
+        size = min(points**2, system.num_unknowns)
+        matrix = system.matrix[:size, :size]
+        rhs = np.ones(size, dtype=system.rhs.dtype)
+        return LinearSystem.from_matrix(
+            matrix, rhs, symmetric=known.symmetric, positive_definite=known.positive_definite
+        )
+    operator = system.operator
+    # The last face of the corner is an inner one, behind which u = 0 now: no corner is singular unless all axes wrap.
+    corner = tuple(slice(min(points, n)) for n in operator.shape)
+    conductances = []
+    for axis, c in enumerate(operator.conductances):
+        own = slice(corner[axis].stop + (not operator.periodic[axis]))
+        conductances.append(c[tuple(own if k == axis else part for k, part in enumerate(corner))].copy())
+    small = DiffusionOperator(
+        conductances=tuple(conductances),
+        periodic=operator.periodic,
+        reaction=None if operator.reaction is None else operator.reaction[corner].copy(),
+    )
+    rhs = np.arange(small.num_unknowns, dtype=np.float64)
+    return LinearSystem.from_operator(
+        small,
+        rhs - rhs.mean(),
+        positive_definite=known.positive_definite,
+        constant_coefficients=known.constant_coefficients,
+    )
+
+
+def context_of(system: LinearSystem) -> tuple[float, float]:
+    """What a contextual bandit sees of a system: the logarithms of its coefficients' size and relative spread."""
+    field = system.feature
+    if field is None:
+        field = system.rhs if system.operator is None else system.operator.conductances[0]
+    size = float(np.abs(field).mean())
+    if not size > 0.0:
+        return 0.0, 0.0
+    return float(np.log(size)), float(np.log(1e-6 + np.std(field) / size))

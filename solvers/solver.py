@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from jaxtyping import Shaped
@@ -15,6 +15,9 @@ from headrace.platform.errors import InputError, nearest
 from headrace.platform.spec import Spec, kind_of, kinds
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.system import LinearSystem, NonlinearSystem, System
+
+if TYPE_CHECKING:
+    from headrace.solvers.racing import SelectionReport
 
 SMALLEST_RTOL = 1e-14
 """The smallest relative residual that can be asked for: 45 roundings of double precision."""
@@ -60,7 +63,13 @@ class Solution:
 
 
 class RunningSolver(ABC):
-    """A method at work on a sequence of systems: it owns workspaces, symbolic factors, recycled subspaces."""
+    """A method at work on a sequence of systems: it owns workspaces, symbolic factors, recycled subspaces.
+
+    Attributes:
+        warm_up_seconds: wall time [s] spent inside `solve` on imports and compilation that no system is to blame for.
+    """
+
+    warm_up_seconds: float = 0.0
 
     @abstractmethod
     def solve(self, system: LinearSystem, rtol: float) -> Solution:
@@ -69,6 +78,17 @@ class RunningSolver(ABC):
     def solve_batch(self, systems: Sequence[LinearSystem], rtol: float) -> list[Solution]:
         """Solve several systems, one after the other unless the method gains from having them together."""
         return [self.solve(system, rtol) for system in systems]
+
+    def retry(self, system: System, rtol: float, failed: Solution) -> Solution | None:
+        """Another try at a system whose solution was not accepted; None when this method knows of none.
+
+        Called until a try is accepted or there is none left. A method that chooses among others goes on to the next.
+        """
+        return None
+
+    def report(self) -> "SelectionReport | None":
+        """What a method that chooses among others has found out so far; None for those that have nothing to choose."""
+        return None
 
 
 class AbstractSolver(Spec):
@@ -133,7 +153,26 @@ def solve_batch_verified(running: RunningSolver, systems: Sequence[System], rtol
         for system in systems
     ]
     seconds = (time.perf_counter() - started) / max(len(systems), 1)
-    return [_verified(*pair, rtol, seconds) for pair in zip(systems, solutions, strict=True)]
+    return [
+        _retried(running, system, _verified(system, solution, rtol, seconds), rtol)
+        for system, solution in zip(systems, solutions, strict=True)
+    ]
+
+
+def _retried(running: RunningSolver, system: System, solution: Solution, rtol: float) -> Solution:
+    """The solution if it is accepted, else the last of all further tries; `seconds` and `detail` tell of every one."""
+    reasons: list[str] = []
+    started, seconds = time.perf_counter(), solution.seconds
+    while solution.status is not SolveStatus.converged:
+        another = running.retry(system, rtol, solution)
+        if another is None:
+            break
+        reasons.append(str(solution))
+        solution = _verified(system, another, rtol, seconds + time.perf_counter() - started)
+    if reasons:
+        detail = "; ".join([*([solution.detail] if solution.detail else []), "after " + "; ".join(reasons)])
+        solution = dataclasses.replace(solution, detail=detail)
+    return solution
 
 
 def _verified(system: System, solution: Solution, rtol: float, seconds: float) -> Solution:

@@ -177,6 +177,8 @@ class LinearSystem:
 
     def relative_residual(self, x: Shaped[np.ndarray, " unknowns"]) -> float:
         """||b - A x|| / ||b||; the absolute residual if b = 0."""
+        if self.operator is not None:
+            return self.operator.relative_residual(x, self.rhs)
         scale = float(np.linalg.norm(self.rhs)) or 1.0
         return float(np.linalg.norm(self.rhs - self.apply(x))) / scale
 

@@ -1,278 +1,364 @@
-"""GCRO-DR: restarted GMRES that carries a deflation subspace from cycle to cycle and from system to system."""
+"""Plain Krylov methods, by PETSc: conjugate gradients, MINRES, GMRES, BiCGStab, and their preconditioners."""
 
+import itertools
 import time
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from headrace.solvers.methods.preconditioner import Preconditioner, PreconditionerName, make_preconditioner
+from headrace.solvers.methods.direct import load_petsc, petsc_is_installed
+from headrace.solvers.methods.gcrodr import is_complex
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, System
+from headrace.solvers.system import LinearSystem, Structure, System
 
-# Directions of A U below this fraction of the largest say nothing that rounding does not say too.
-_DEPENDENT = 1e-10
-# The recurrence aims a little below the tolerance, so that the recomputed residual does not miss it by rounding.
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+# PETSc aims a little below the tolerance, so that the recomputed residual does not miss it by rounding.
 _MARGIN = 0.9
+# How often a method goes on whose own residual is small enough and whose true one is not, and by how much it then aims
+# lower than what is missing.
+_MAX_RESUMED, _RESUMED_MARGIN = 3, 0.5
+# Growth of the residual at which to give up: BiCGStab's may rise by orders of magnitude before it falls.
+_DIVERGED = 1e8
+# PETSc keeps options for good: every solver has a prefix of its own.
+_numbers = itertools.count()
+_SHIFTED_ILU = "PETSc could not set up the preconditioner: a pivot is 0 or not finite; use jacobi, or a direct method"
+_REASONS = {
+    -3: "",
+    -4: "the residual grew by 1e8",
+    -5: "the method broke down: it cannot go on from this residual",
+    -6: "the method broke down: it cannot go on from this residual",
+    -8: "the preconditioner is not positive definite",
+    -9: "numbers are not finite any more",
+    -10: "the matrix is not positive definite",
+    -11: _SHIFTED_ILU,
+}
+
+Levels = Annotated[int, Field(ge=0, le=20)]
+Omega = Annotated[float, Field(gt=0.0, lt=2.0)]
+MaxIterations = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class GCRODR(AbstractSolver):
-    """GCRO-DR(m, k), right-preconditioned: restarted GMRES with a recycled subspace.
+class AbstractKrylov(AbstractSolver):
+    """What the four methods share: a PETSc solver that stays for the whole sequence, with matrix and pattern.
 
-    The method of Parks, de Sturler, Mackey, Johnson & Maiti, SIAM J. Sci. Comput. 28 (2006), Appendix.
+    Residuals are those of A x = b itself, never preconditioned ones; where PETSc knows only the latter (MINRES), the
+    residual is recomputed and the method goes on until it is small enough. Of a singular system the constants are
+    projected out, and preconditioners are made of its regular matrix.
 
-    Takes any real matrix. Every cycle searches k recycled directions and m - k new ones; the recycled ones approximate
-    the invariant subspace that slows GMRES down (harmonic Ritz vectors of A M⁻¹ of smallest magnitude) and stay for the
-    next system of the sequence. It is the method for sequences of alike matrices without a good preconditioner; where
-    multigrid or a factorisation applies, those are faster.
-
-    We differ from the paper in three points: the subspace is kept in the space of x, so that it survives a change of
-    the preconditioner; the k products that renew it for each system count as iterations; cycles that end early, on
-    convergence, do not replace it.
-
-    Good values: subspace 40, recycled 20; recycled 0 is GMRES(subspace).
+    Preconditioners: `none`; `jacobi`, the diagonal; `ssor`, one symmetric sweep with factor `omega`; `ilu` and `icc`,
+    incomplete factors with `levels` of fill; `stale`, complete factors of an earlier system of the sequence, which are
+    made anew after a system that took more than `refresh_above` iterations, or at once if it takes twice as many.
 
     Attributes:
-        subspace: m, the directions of a cycle.
-        recycled: k, those of them that are kept.
-        preconditioner: `ilu0` (incomplete LU without fill), `jacobi` (the diagonal) or `none`.
-        max_iterations: products with A after which to give up.
+        omega: the factor of `ssor`.
+        levels: the fill of `ilu` and `icc`.
+        refresh_above: see `stale`.
+        max_iterations: when to give up.
     """
 
-    recycles: ClassVar[bool] = True
+    # The order of a sequence matters to stale factors alone, and sorting costs little.
+    recycles: ClassVar[bool] = False
 
-    kind: Literal["gcrodr"] = "gcrodr"
-    subspace: Annotated[int, Field(ge=2, le=500)] = 40
-    recycled: Annotated[int, Field(ge=0, le=250)] = 20
-    preconditioner: PreconditionerName = "ilu0"
-    max_iterations: Annotated[int, Field(ge=1, le=1_000_000)] = 5000
+    omega: Omega = 1.0
+    levels: Levels = 0
+    refresh_above: Annotated[int, Field(ge=1, le=1000)] = 15
+    max_iterations: MaxIterations = 10_000
 
-    @model_validator(mode="after")
-    def _leaves_room(self) -> Self:
-        if self.recycled >= self.subspace:
-            raise ValueError(f"recycled is {self.recycled}; expected less than subspace, which is {self.subspace}")
-        return self
+    @property
+    @abstractmethod
+    def petsc_options(self) -> dict[str, str | int]:
+        """What PETSc must know about the method."""
 
-    def build(self) -> "RunningGCRODR":
-        """Start a sequence with nothing recycled."""
-        return RunningGCRODR(self)
+    @property
+    @abstractmethod
+    def preconditioner_name(self) -> str:
+        """The preconditioner; each method allows those that it can work with."""
 
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
-        """Fits every real system."""
-        if isinstance(target, LinearSystem) and (np.iscomplexobj(target.rhs) or np.iscomplexobj(target.matrix.data)):
-            return "GCRO-DR computes in real numbers, this system is complex; use auto or direct."
+    @property
+    def products_per_iteration(self) -> int:
+        """Products with A."""
+        return 1
+
+    def missing(self, known: Structure) -> str | None:
+        """Why the method does not suit matrices of this structure."""
         return None
 
+    def build(self) -> "RunningKrylov":
+        """Start a sequence."""
+        return RunningKrylov(self)
 
-@dataclass
-class _Recycled:
-    """The subspace of one system: A U = C with orthonormal C, and Y = M U. All transposed: one row a direction."""
-
-    u: Float64[np.ndarray, "k unknowns"]
-    y: Float64[np.ndarray, "k unknowns"]
-    c: Float64[np.ndarray, "k unknowns"]
-
-
-@dataclass
-class _Cycle:
-    """The Arnoldi relation (I - C Cᵀ) A Z = V H with Z = M⁻¹ V (all but the last), and B = Cᵀ A Z."""
-
-    v: Float64[np.ndarray, "steps+1 unknowns"]
-    z: Float64[np.ndarray, "steps unknowns"]
-    h: Float64[np.ndarray, "steps+1 steps"]
-    b: Float64[np.ndarray, "k steps"]
+    def mismatch(self, target: AbstractProblem | System) -> str | None:
+        """Needs PETSc, real numbers, and what `missing` says."""
+        if not petsc_is_installed():
+            return "The Krylov methods come with PETSc (dolfinx-solver-real), which is not installed; use gcrodr."
+        if isinstance(target, LinearSystem) and is_complex(target):
+            return "PETSc is built for real numbers, this system is complex; use auto or direct."
+        return self.missing(target.structure)
 
 
-class RunningGCRODR(RunningSolver):
-    """Keeps the directions U of the system solved last."""
+class CG(AbstractKrylov):
+    """Conjugate gradients, for positive definite matrices.
 
-    def __init__(self, spec: GCRODR) -> None:
+    Good values: `icc` with 2 levels, or `ssor` with omega 1.8 to 1.9 on fine grids.
+
+    Attributes:
+        preconditioner: `icc`, `ssor`, `jacobi`, `none`, or `stale` (Cholesky factors); see `AbstractKrylov`.
+    """
+
+    kind: Literal["cg"] = "cg"
+    preconditioner: Literal["icc", "ssor", "jacobi", "none", "stale"] = "icc"
+    levels: Levels = 2
+
+    @property
+    def petsc_options(self) -> dict[str, str | int]:
+        """Stops by the residual itself."""
+        return {"ksp_type": "cg", "ksp_norm_type": "unpreconditioned"}
+
+    @property
+    def preconditioner_name(self) -> str:
+        """The field."""
+        return self.preconditioner
+
+    def missing(self, known: Structure) -> str | None:
+        """Positive definiteness."""
+        if known.positive_definite:
+            return None
+        return "Conjugate gradients need a positive definite matrix, this one is not known to be; use minres or gmres."
+
+
+class MINRES(AbstractKrylov):
+    """Minimal residuals, for symmetric matrices, indefinite ones too.
+
+    Attributes:
+        preconditioner: `jacobi` (absolute values of the diagonal) or `none`: it must be positive definite.
+    """
+
+    kind: Literal["minres"] = "minres"
+    preconditioner: Literal["jacobi", "none"] = "jacobi"
+
+    @property
+    def petsc_options(self) -> dict[str, str | int]:
+        """PETSc's MINRES knows the preconditioned residual only."""
+        return {"ksp_type": "minres"}
+
+    @property
+    def preconditioner_name(self) -> str:
+        """The field."""
+        return self.preconditioner
+
+    def missing(self, known: Structure) -> str | None:
+        """Symmetry."""
+        return None if known.symmetric else "MINRES needs a symmetric matrix, this one is not known to be; use gmres."
+
+
+class GMRES(AbstractKrylov):
+    """Restarted GMRES, preconditioned from the right, for every real matrix.
+
+    Attributes:
+        restart: directions of a cycle.
+        preconditioner: `ilu`, `ssor`, `jacobi`, `none`, or `stale` (LU or Cholesky factors); see `AbstractKrylov`.
+    """
+
+    kind: Literal["gmres"] = "gmres"
+    restart: Annotated[int, Field(ge=2, le=1000)] = 40
+    preconditioner: Literal["ilu", "ssor", "jacobi", "none", "stale"] = "ilu"
+
+    @property
+    def petsc_options(self) -> dict[str, str | int]:
+        """From the right: then its residual is the true one."""
+        return {"ksp_type": "gmres", "ksp_gmres_restart": self.restart, "ksp_pc_side": "right"}
+
+    @property
+    def preconditioner_name(self) -> str:
+        """The field."""
+        return self.preconditioner
+
+
+class BiCGStab(AbstractKrylov):
+    """Stabilised biconjugate gradients, preconditioned from the right: short recurrences for every real matrix.
+
+    Its `num_iterations` counts two products for each of PETSc's iterations.
+
+    Attributes:
+        preconditioner: `ilu`, `ssor`, `jacobi`, `none`, or `stale` (LU or Cholesky factors); see `AbstractKrylov`.
+    """
+
+    kind: Literal["bicgstab"] = "bicgstab"
+    preconditioner: Literal["ilu", "ssor", "jacobi", "none", "stale"] = "ilu"
+
+    @property
+    def petsc_options(self) -> dict[str, str | int]:
+        """From the right, as in `GMRES`."""
+        return {"ksp_type": "bcgs", "ksp_pc_side": "right"}
+
+    @property
+    def preconditioner_name(self) -> str:
+        """The field."""
+        return self.preconditioner
+
+    @property
+    def products_per_iteration(self) -> int:
+        """Two."""
+        return 2
+
+
+class RunningKrylov(RunningSolver):
+    """Keeps the PETSc objects of the last pattern, and stale factors."""
+
+    def __init__(self, spec: AbstractKrylov) -> None:
         self._spec = spec
-        self._directions: Float64[np.ndarray, "k unknowns"] | None = None
+        self._held: _Petsc | None = None
 
     def solve(self, system: LinearSystem, rtol: float) -> Solution:
-        """Solve one system, beginning with the directions of the one before if it had as many unknowns."""
+        """Solve one system; the initial guess is 0."""
         started = time.perf_counter()
-        x = np.zeros(system.num_unknowns)
-        num_iterations, detail = 0, ""
-        status = SolveStatus.breakdown
+        value, num_iterations, reason, detail = np.zeros(system.num_unknowns), 0, -5, ""
         try:
-            solve = _Solve(self._spec, system, self._directions)
-            x, num_iterations, status = solve.run(rtol)
-            if solve.recycled is not None:
-                self._directions = solve.recycled.u
-        except (ArithmeticError, np.linalg.LinAlgError) as error:
-            # A subspace that took part in a breakdown is not worth keeping.
-            self._directions, detail = None, str(error)
+            if self._held is None or not self._held.fits(system):
+                self._drop()
+                self._held = _Petsc(self._spec, system)
+            else:
+                self._held.update(system)
+            value, num_iterations, reason = self._held.solve(system, rtol)
+        except load_petsc().Error as error:
+            detail = f"PETSc could not set up the preconditioner ({str(error).splitlines()[0]})"
+        if reason > 0:
+            status = SolveStatus.converged
+        else:
+            detail = detail or _REASONS.get(reason, f"PETSc's reason {reason}")
+            status = SolveStatus.max_iterations if reason == -3 else SolveStatus.breakdown
+            # What is left of a failure, values that are not finite for example, must not meet the next system.
+            self._drop()
         return Solution(
-            value=x,
+            value=system.without_mean(value),
             status=status,
             relative_residual=float("nan"),
-            num_iterations=num_iterations,
+            num_iterations=num_iterations * self._spec.products_per_iteration,
             seconds=time.perf_counter() - started,
-            method="gcrodr",
+            method=str(type(self._spec).model_fields["kind"].default),
             detail=detail,
         )
 
-
-class _Solve:
-    """The solution of one system."""
-
-    def __init__(
-        self, spec: GCRODR, system: LinearSystem, directions: Float64[np.ndarray, "k unknowns"] | None
-    ) -> None:
-        self._spec, self._matrix, self._rhs = spec, system.matrix, system.rhs
-        self._preconditioner: Preconditioner = make_preconditioner(spec.preconditioner, system.matrix)
-        self._count = 0
-        self.recycled: _Recycled | None = None
-        if directions is not None and directions.shape[1] == system.num_unknowns:
-            self.recycled = self._renewed(directions)
-
-    def run(self, rtol: float) -> tuple[Float64[np.ndarray, " unknowns"], int, SolveStatus]:
-        """The solution, products with A, and how it ended.
-
-        Raises:
-            ArithmeticError: numbers are not finite any more.
-        """
-        x, r = np.zeros_like(self._rhs), self._rhs.copy()
-        target = _MARGIN * rtol * float(np.linalg.norm(self._rhs))
-        if self.recycled is not None:
-            self._project(x, r, self.recycled)
-        norm = float(np.linalg.norm(r))
-        while norm > target and self._count < self._spec.max_iterations:
-            recycled = self.recycled
-            cycle = self._arnoldi(r, norm, target, recycled)
-            steps = cycle.z.shape[0]
-            start = np.zeros(steps + 1)
-            start[0] = norm
-            y, *_ = np.linalg.lstsq(cycle.h, start, rcond=None)
-            x += y @ cycle.z
-            if recycled is not None:
-                x -= (cycle.b @ y) @ recycled.u
-            before, r = norm, self._rhs - self._matrix @ x
-            if recycled is not None:
-                # Rounding brings back what was projected out.
-                self._project(x, r, recycled)
-            norm = float(np.linalg.norm(r))
-            if not np.isfinite(norm):
-                raise ArithmeticError("the residual is not finite")
-            if self._spec.recycled and steps >= self._new_directions(recycled):
-                self.recycled = self._deflated(cycle, recycled)
-            if norm > target and not norm < before * (1.0 - 1e-12):
-                return x, self._count, SolveStatus.breakdown
-        return x, self._count, SolveStatus.converged if norm <= target else SolveStatus.max_iterations
-
-    def _new_directions(self, recycled: _Recycled | None) -> int:
-        return min(self._spec.subspace - (0 if recycled is None else len(recycled.u)), self._rhs.size)
-
-    def _project(
-        self, x: Float64[np.ndarray, " unknowns"], r: Float64[np.ndarray, " unknowns"], space: _Recycled
-    ) -> None:
-        """Minimise the residual over the recycled directions, in place."""
-        along = space.c @ r
-        x += along @ space.u
-        r -= along @ space.c
-
-    def _renewed(self, directions: Float64[np.ndarray, "k unknowns"]) -> _Recycled | None:
-        """The directions of the last system for this one: A U = C R, U ← U R⁻¹, dropping what is dependent."""
-        from scipy.linalg import qr, solve_triangular
-
-        self._count += len(directions)
-        image = self._matrix @ directions.T
-        if not np.isfinite(image).all():
-            raise ArithmeticError("the matrix has values that are not finite")
-        c, triangle, pivots = qr(image, mode="economic", pivoting=True, check_finite=False)
-        diagonal = np.abs(np.diag(triangle))
-        rank = int(np.count_nonzero(diagonal > _DEPENDENT * diagonal[0])) if diagonal[0] > 0.0 else 0
-        if rank == 0:
-            return None
-        u = solve_triangular(triangle[:rank, :rank], directions[pivots[:rank]], trans="T", check_finite=False)
-        y = np.stack([self._preconditioner.multiply(row) for row in u])
-        return _Recycled(u=u, y=y, c=np.ascontiguousarray(c[:, :rank].T))
-
-    def _arnoldi(
-        self, r: Float64[np.ndarray, " unknowns"], norm: float, target: float, recycled: _Recycled | None
-    ) -> _Cycle:
-        """Steps until the cycle is full, the residual is small enough, or the Krylov space is exhausted."""
-        steps = min(self._new_directions(recycled), max(self._spec.max_iterations - self._count, 1))
-        c = np.zeros((0, r.size)) if recycled is None else recycled.c
-        v, z = np.empty((steps + 1, r.size)), np.empty((steps, r.size))
-        h, b = np.zeros((steps + 1, steps)), np.zeros((len(c), steps))
-        v[0] = r / norm
-        # What is left of norm · e₁ after least squares with H is its part along the left null vector of H: with ω₀ = 1
-        # the residual is norm / ||ω||, and ω grows by one entry a step. That needs no rotations.
-        null = np.zeros(steps + 1)
-        null[0] = 1.0
-        done = steps
-        for j in range(steps):
-            z[j] = self._preconditioner.solve(v[j])
-            w = self._matrix @ z[j]
-            self._count += 1
-            size = float(np.linalg.norm(w))
-            basis = v[: j + 1]
-            for _ in range(2):
-                along = c @ w
-                w -= along @ c
-                b[:, j] += along
-                along = basis @ w
-                w -= along @ basis
-                h[: j + 1, j] += along
-            h[j + 1, j] = np.linalg.norm(w)
-            if not h[j + 1, j] > 1e-14 * size:
-                h[j + 1, j] = 0.0
-                v[j + 1] = 0.0
-                done = j + 1
-                break
-            v[j + 1] = w / h[j + 1, j]
-            null[j + 1] = -(null[: j + 1] @ h[: j + 1, j]) / h[j + 1, j]
-            if norm <= target * float(np.linalg.norm(null[: j + 2])):
-                done = j + 1
-                break
-        return _Cycle(v=v[: done + 1], z=z[:done], h=h[: done + 1, :done], b=b[:, :done])
-
-    def _deflated(self, cycle: _Cycle, recycled: _Recycled | None) -> _Recycled | None:
-        """The harmonic Ritz vectors of smallest magnitude of everything that the cycle searched.
-
-        With A M⁻¹ [Ŷ V] = [C V₊] G the Ritz values solve Gᵀ G p = θ Gᵀ [C V₊]ᵀ [Ŷ V] p; θ⁻¹ are the eigenvalues of
-        G⁺ [C V₊]ᵀ [Ŷ V], of which the largest are wanted. Ŷ has columns of unit length, for the condition of G.
-        """
-        if recycled is None:
-            outer, y_space, x_space, g = cycle.v, cycle.v[:-1], cycle.z, cycle.h
-        else:
-            k, steps = len(recycled.u), cycle.z.shape[0]
-            scale = 1.0 / np.linalg.norm(recycled.y, axis=1)
-            outer = np.concatenate([recycled.c, cycle.v])
-            y_space = np.concatenate([recycled.y * scale[:, None], cycle.v[:-1]])
-            x_space = np.concatenate([recycled.u * scale[:, None], cycle.z])
-            g = np.zeros((k + steps + 1, k + steps))
-            g[:k, :k] = np.diag(scale)
-            g[:k, k:] = cycle.b
-            g[k:, k:] = cycle.h
-        inverse_values, vectors = np.linalg.eig(np.linalg.lstsq(g, outer @ y_space.T, rcond=None)[0])
-        basis = _real_basis(inverse_values, vectors, self._spec.recycled)
-        if basis.shape[1] == 0:
-            return recycled
-        q, triangle = np.linalg.qr(g @ basis)
-        diagonal = np.abs(np.diag(triangle))
-        if not diagonal.min() > _DEPENDENT * diagonal.max():
-            return recycled
-        change = np.linalg.solve(triangle.T, basis.T)
-        return _Recycled(u=change @ x_space, y=change @ y_space, c=q.T @ outer)
+    def _drop(self) -> None:
+        if self._held is not None:
+            self._held.destroy()
+        self._held = None
 
 
-def _real_basis(values: np.ndarray, vectors: np.ndarray, count: int) -> Float64[np.ndarray, "directions kept"]:
-    """A real basis of the eigenvectors of the `count` largest values; of a complex pair both or none are kept."""
-    columns: list[Float64[np.ndarray, " directions"]] = []
-    for index in np.argsort(-np.abs(values), kind="stable"):
-        if values[index].imag < 0.0:
-            continue  # stands for its conjugate, which comes with both parts
-        pair = (
-            [vectors[:, index].real, vectors[:, index].imag] if values[index].imag > 0.0 else [vectors[:, index].real]
+class _Petsc:
+    """Matrix, solver and vectors of one pattern."""
+
+    def __init__(self, spec: AbstractKrylov, system: LinearSystem) -> None:
+        petsc = load_petsc()
+        self._spec, self._structure = spec, system.structure
+        matrix = system.matrix
+        self._pattern = matrix.indptr, matrix.indices
+        self._matrix = self._created(matrix)
+        self._regular = self._created(system.regular_matrix) if system.structure.singular else self._matrix
+        self._x, self._b = self._matrix.createVecs()
+        self._constants = petsc.NullSpace().create(constant=True, comm=petsc.COMM_SELF)
+        if system.structure.singular:
+            self._matrix.setNullSpace(self._constants)
+        self._solver = petsc.KSP().create(petsc.COMM_SELF)
+        prefix = f"headrace_krylov{next(_numbers)}_"
+        database = petsc.Options(prefix)
+        options = {**spec.petsc_options, **self._preconditioner_options()}
+        for key, value in options.items():
+            database[key] = value
+        self._solver.setOptionsPrefix(prefix)
+        self._solver.setOperators(self._matrix, self._regular)
+        self._solver.setFromOptions()
+        for key in options:
+            database.delValue(key)
+        # Whether the next solve makes factors that may stay.
+        self._factors_are_due = True
+
+    def _created(self, matrix: "csr_array"):  # type: ignore[no-untyped-def]  # noqa: ANN202  (petsc4py has no types)
+        petsc = load_petsc()
+        created = petsc.Mat().createAIJ(
+            matrix.shape, csr=(matrix.indptr, matrix.indices, matrix.data), comm=petsc.COMM_SELF
         )
-        if len(columns) + len(pair) > count:
-            break
-        columns += pair
-    return np.stack(columns, axis=1) if columns else np.empty((len(vectors), 0))
+        created.setOption(petsc.Mat.Option.SYMMETRIC, self._structure.symmetric)
+        if self._structure.positive_definite:
+            created.setOption(petsc.Mat.Option.SPD, True)
+        return created
+
+    def _preconditioner_options(self) -> dict[str, str | int | float | bool]:
+        spec = self._spec
+        match spec.preconditioner_name:
+            case "jacobi":
+                return {"pc_type": "jacobi", "pc_jacobi_abs": spec.petsc_options["ksp_type"] == "minres"}
+            case "ssor":
+                return {"pc_type": "sor", "pc_sor_symmetric": True, "pc_sor_omega": spec.omega}
+            case "ilu" | "icc" as name:
+                return {"pc_type": name, "pc_factor_levels": spec.levels}
+            case "stale" if self._structure.positive_definite:
+                return {"pc_type": "cholesky", "pc_factor_mat_ordering_type": "nd"}
+            case "stale":
+                # PETSc's own LU does not pivot.
+                return {"pc_type": "lu", "pc_factor_mat_solver_type": "mumps"}
+            case _:
+                return {"pc_type": "none"}
+
+    def fits(self, system: LinearSystem) -> bool:
+        """Whether the pattern is this system's."""
+        matrix, (indptr, indices) = system.matrix, self._pattern
+        # Operators of one grid share their index arrays.
+        return (
+            system.structure == self._structure
+            and (matrix.indptr is indptr or np.array_equal(matrix.indptr, indptr))
+            and (matrix.indices is indices or np.array_equal(matrix.indices, indices))
+        )
+
+    def update(self, system: LinearSystem) -> None:
+        """Put the values of a new system in place."""
+        pairs = [(self._matrix, system.matrix)]
+        if self._regular is not self._matrix:
+            pairs.append((self._regular, system.regular_matrix))
+        for held, new in pairs:
+            held.setValuesCSR(new.indptr, new.indices, new.data)
+            held.assemble()
+        self._solver.setOperators(self._matrix, self._regular)
+
+    def solve(self, system: LinearSystem, rtol: float) -> tuple[Float64[np.ndarray, " unknowns"], int, int]:
+        """The solution, PETSc's iterations, and its reason to stop (positive: converged)."""
+        spec, stale = self._spec, self._spec.preconditioner_name == "stale"
+        self._b.setArray(system.rhs)
+        self._x.zeroEntries()
+        scale = float(np.linalg.norm(system.rhs))
+        aim, left, reason, resumed = _MARGIN * rtol * scale, spec.max_iterations, 0, 0
+        while True:
+            reused = stale and not self._factors_are_due
+            self._solver.getPC().setReusePreconditioner(reused)
+            limit = min(left, 2 * spec.refresh_above) if reused else left
+            # The tolerance is an absolute one: a solve that goes on must not start from its own residual.
+            self._solver.setTolerances(rtol=0.0, atol=max(aim, 1e-300), divtol=_DIVERGED, max_it=max(limit, 1))
+            self._solver.setInitialGuessNonzero(left < spec.max_iterations)
+            self._solver.solve(self._b, self._x)
+            reason, used = int(self._solver.getConvergedReason()), self._solver.getIterationNumber()
+            left -= used
+            if stale:
+                self._factors_are_due = reason <= 0 or used > spec.refresh_above
+            if reason <= 0:
+                if reused and left > 0:
+                    if not np.isfinite(self._x.getArray()).all():
+                        self._x.zeroEntries()
+                    continue  # with factors of its own
+                break
+            residual = system.relative_residual(self._x.getArray())
+            if residual <= rtol or resumed == _MAX_RESUMED or left <= 0 or not np.isfinite(residual):
+                break
+            resumed += 1
+            aim *= _RESUMED_MARGIN * rtol / residual
+        return self._x.getArray().copy(), spec.max_iterations - left, reason
+
+    def destroy(self) -> None:
+        """Free what PETSc holds."""
+        for thing in (self._solver, self._matrix, self._regular, self._constants, self._x, self._b):
+            thing.destroy()

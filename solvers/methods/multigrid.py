@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt64
 from pydantic import Field
 
+from headrace.solvers.methods.multigrid3d import RunningByDimension, RunningMultigrid3D
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
 from headrace.solvers.system import LinearSystem, System
@@ -16,7 +17,8 @@ from headrace.solvers.system import LinearSystem, System
 class Multigrid(AbstractSolver):
     """Conjugate gradients in double precision, preconditioned by one geometric V-cycle in single precision.
 
-    Takes symmetric positive definite five-point operators with Dirichlet boundaries on any grid: an odd number of
+    In three dimensions see `headrace.solvers.methods.multigrid3d`. In two, it takes
+    symmetric positive definite five-point operators with Dirichlet boundaries on any grid: an odd number of
     intervals leaves the last one unpaired. No matrix is built. About 7 iterations to 1e-8 on log-normal permeability
     and 8 to 13 on two-phase permeability up to contrast 100, nearly independent of the grid; see
     `headrace.solvers.methods.multigrid_kernels` for the method.
@@ -28,15 +30,16 @@ class Multigrid(AbstractSolver):
     kind: Literal["multigrid"] = "multigrid"
     max_iterations: Annotated[int, Field(ge=1, le=10_000)] = 100
 
-    def build(self) -> "RunningMultigrid":
+    def build(self) -> "RunningByDimension":
         """Start a sequence; workspaces are shared by systems of one shape."""
-        return RunningMultigrid(self.max_iterations)
+        return RunningByDimension(RunningMultigrid(self.max_iterations), RunningMultigrid3D(self.max_iterations))
 
     def mismatch(self, target: AbstractProblem | System) -> str | None:
         """Needs a positive definite five-point operator."""
         known = target.structure
-        if known.diffusion != 2:
-            return "Multigrid needs a diffusion operator on a 2-D grid, this is a general matrix; use auto or direct."
+        if known.diffusion not in (2, 3):
+            what = "this one is 1-D" if known.diffusion else "this is a general matrix"
+            return f"Multigrid needs a diffusion operator on a 2-D or 3-D grid, {what}; use auto or direct."
         if not known.positive_definite:
             return "Multigrid needs a positive definite operator, this one is not; use auto or direct."
         return None

@@ -1,7 +1,7 @@
 """Darcy flow: steady diffusion through a random permeability."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
@@ -10,10 +10,11 @@ from pydantic import AfterValidator, Field
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.problem import AbstractProblem, as_generator
+from headrace.solvers.problems.arrays import NO_PARAMETERS, checked, require_names, require_positive, with_boundary
 from headrace.solvers.problems.permeability import AnyPermeability, LogNormal
 from headrace.solvers.system import LinearSystem, Structure
 
-_LEVELS: dict[str, dict[str, dict[str, Any]]] = {
+LEVELS: dict[str, dict[str, dict[str, Any]]] = {
     "log_normal": {
         "smooth": {"permeability": {"length_scale": 0.3, "smoothness": 2.5, "log_std": 0.5}},
         "medium": {"permeability": {"length_scale": 0.2, "smoothness": 1.5, "log_std": 1.0}},
@@ -28,12 +29,14 @@ _LEVELS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def _not_zero(value: float) -> float:
+def not_zero(value: float) -> float:
+    """Refuse a constant source whose solution is 0."""
     if value == 0.0:
-        raise ValueError(
-            "a source of 0 with pressure 0 on the boundary gives pressure 0 everywhere; expected another number"
-        )
+        raise ValueError("a source of 0 with u = 0 on the boundary gives u = 0 everywhere; expected another number")
     return value
+
+
+Source = Annotated[float, AfterValidator(not_zero)]
 
 
 class Darcy(AbstractProblem):
@@ -61,10 +64,12 @@ class Darcy(AbstractProblem):
         >>> system = problem.discretize(problem.draw(0))
     """
 
+    sorted_by: ClassVar[str | None] = "permeability"
+
     kind: Literal["darcy"] = "darcy"
     resolution: Annotated[int, Field(ge=5, le=8193)] = 65
     permeability: AnyPermeability = LogNormal()
-    source: Annotated[float, AfterValidator(_not_zero)] = 1.0
+    source: Source = 1.0
 
     def schema(self) -> SampleSchema:  # type: ignore[override]  # as in AbstractProblem
         """One input channel, `permeability`; one output channel, `pressure`."""
@@ -82,7 +87,7 @@ class Darcy(AbstractProblem):
 
     def levels(self) -> Mapping[str, Mapping[str, Any]]:
         """`smooth`, `medium` and `rough` of the configured kind of permeability, and `two_phase`."""
-        return _LEVELS[self.permeability.kind]
+        return LEVELS[self.permeability.kind]
 
     def draw(self, seed: int | np.random.Generator) -> dict[str, Float64[np.ndarray, "points points"]]:
         """Draw `permeability` at the points of the grid."""
@@ -98,26 +103,22 @@ class Darcy(AbstractProblem):
         Raises:
             ValueError: an array is missing, unknown, misshapen, not finite, or the permeability is not positive.
         """
-        unknown = set(fields) - {"permeability", "source"}
-        if unknown or "permeability" not in fields:
-            raise ValueError(f"expected the array permeability and, if wanted, source; got {sorted(fields)}")
-        a = self._checked("permeability", fields["permeability"])
-        if not a.min() > 0.0:
-            raise ValueError(f"permeability has the value {a.min():g}, expected positive values everywhere")
+        require_names(fields, ["permeability"], ["source"])
         n = self.resolution
+        a = checked("permeability", fields["permeability"], (n, n))
+        require_positive("permeability", a)
+        # Numba takes seconds to import: those who discretise nothing do not wait for it.
+        from headrace.solvers.problems.kernels import harmonic_2d
+
+        conductances = np.empty((n - 1, n - 2)), np.empty((n - 2, n - 1))
+        harmonic_2d(a, *conductances)
         # Both sides are multiplied by h², the area of a cell: conductances are permeabilities, whatever the grid.
         area = (n - 1.0) ** -2
         if "source" in fields:
-            rhs = area * self._checked("source", fields["source"])[1:-1, 1:-1].ravel()
+            rhs = area * checked("source", fields["source"], (n, n))[1:-1, 1:-1].ravel()
         else:
             rhs = np.full((n - 2) ** 2, area * self.source)
-        operator = DiffusionOperator(
-            conductances=(
-                _harmonic_mean(a[:-1, 1:-1], a[1:, 1:-1]),
-                _harmonic_mean(a[1:-1, :-1], a[1:-1, 1:]),
-            )
-        )
-        return LinearSystem.from_operator(operator, rhs, feature=a)
+        return LinearSystem.from_operator(DiffusionOperator(conductances=conductances), rhs, feature=a)
 
     def sample_arrays(
         self, fields: Mapping[str, Float[np.ndarray, "points points"]], solution: Float[np.ndarray, " unknowns"]
@@ -125,24 +126,5 @@ class Darcy(AbstractProblem):
         Float32[np.ndarray, "1 points points"], Float32[np.ndarray, "1 1 points points"], Float32[np.ndarray, " 0"]
     ]:
         """Permeability and pressure, the latter with its zeros on the boundary."""
-        n = self.resolution
-        pressure = np.zeros((1, 1, n, n), dtype=np.float32)
-        pressure[0, 0, 1:-1, 1:-1] = solution.reshape(n - 2, n - 2)
-        return fields["permeability"].astype(np.float32)[np.newaxis], pressure, np.zeros(0, dtype=np.float32)
-
-    def _checked(self, name: str, array: Float[np.ndarray, "..."]) -> Float64[np.ndarray, "points points"]:
-        array = np.asarray(array, dtype=np.float64)
-        n = self.resolution
-        if array.shape != (n, n):
-            raise ValueError(f"{name} has shape {array.shape}, expected {(n, n)}: points a side, boundary included")
-        # A sum is finite when all values are: one pass and no temporary array.
-        if not np.isfinite(array.sum()) and not np.isfinite(array).all():
-            raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(array))} values that are not finite numbers")
-        return array
-
-
-def _harmonic_mean(a: Float64[np.ndarray, "..."], b: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-    mean = a * b
-    mean /= a + b
-    mean *= 2.0
-    return mean
+        inputs = fields["permeability"].astype(np.float32)[np.newaxis]
+        return inputs, with_boundary(solution, self.resolution), NO_PARAMETERS

@@ -9,19 +9,18 @@ from jaxtyping import Float64
 from pydantic import Field
 
 from headrace.platform.spec import Spec
-from headrace.solvers.random_fields import matern_field
+from headrace.solvers.problems.arrays import representable
+from headrace.solvers.random_fields import LengthScale, Smoothness, matern_field
 
-LengthScale = Annotated[float, Field(ge=0.02, le=1.0)]
-Smoothness = Annotated[float, Field(ge=1.0, le=10.0)]
 Positive = Annotated[float, Field(gt=1e-20, le=1e20)]
 
 
 class AbstractPermeability(Spec):
-    """A random field of positive permeabilities on the unit square."""
+    """A random field of positive permeabilities on the unit square or the unit cube."""
 
     @abstractmethod
-    def draw(self, rng: np.random.Generator, num_points: int) -> Float64[np.ndarray, "num_points num_points"]:
-        """Draw the field at the nodes of a grid, in values that single precision holds exactly."""
+    def draw(self, rng: np.random.Generator, num_points: int, ndim: int = 2) -> Float64[np.ndarray, "..."]:
+        """Draw the field at the nodes of a grid of `num_points` a side, in values that single precision holds."""
 
 
 class LogNormal(AbstractPermeability):
@@ -42,10 +41,15 @@ class LogNormal(AbstractPermeability):
     log_std: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
     median: Positive = 1.0
 
-    def draw(self, rng: np.random.Generator, num_points: int) -> Float64[np.ndarray, "num_points num_points"]:
+    def draw(self, rng: np.random.Generator, num_points: int, ndim: int = 2) -> Float64[np.ndarray, "..."]:
         """Draw the field."""
-        gaussian = matern_field(rng, num_points, length_scale=self.length_scale, smoothness=self.smoothness)
-        return _representable(self.median * np.exp(self.log_std * gaussian))
+        field = matern_field(rng, num_points, length_scale=self.length_scale, smoothness=self.smoothness, ndim=ndim)
+        # One array for all steps: on the grids of a data set it stays in the cache.
+        field *= self.log_std
+        np.exp(field, out=field)
+        if self.median != 1.0:
+            field *= self.median
+        return representable(field)
 
 
 class TwoPhase(AbstractPermeability):
@@ -68,17 +72,11 @@ class TwoPhase(AbstractPermeability):
     length_scale: LengthScale = 0.2
     smoothness: Smoothness = 1.5
 
-    def draw(self, rng: np.random.Generator, num_points: int) -> Float64[np.ndarray, "num_points num_points"]:
+    def draw(self, rng: np.random.Generator, num_points: int, ndim: int = 2) -> Float64[np.ndarray, "..."]:
         """Draw the field."""
-        gaussian = matern_field(rng, num_points, length_scale=self.length_scale, smoothness=self.smoothness)
+        gaussian = matern_field(rng, num_points, length_scale=self.length_scale, smoothness=self.smoothness, ndim=ndim)
         threshold = NormalDist().inv_cdf(1.0 - self.fraction)
-        return _representable(np.where(gaussian > threshold, self.high, self.low))
-
-
-def _representable(field: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-    # Samples are stored in single precision. Rounding here means that the stored permeability is the one whose equation
-    # was solved, and hides the last bits in which exp differs between machines.
-    return field.astype(np.float32).astype(np.float64)
+        return representable(np.where(gaussian > threshold, self.high, self.low))
 
 
 AnyPermeability = Annotated[LogNormal | TwoPhase, Field(discriminator="kind")]

@@ -160,6 +160,22 @@ def fake_summary(name: str, errors: dict[str, Any], points: int) -> dict[str, An
         "samples": {"planned": 3210, "stored": 3207, "failed": 3, "duplicates": 0},
         "splits": {"train": {"planned": 3000, "stored": 2997, "failed": 3, "duplicates": 0}},
         "cost": cost,
+        "solving": {
+            "rescued": 1,
+            "rescues": [{"index": 7, "level": "rough", "seed": 3, "reason": "multigrid: max_iterations"}],
+            "warm_up_seconds": 1.25,
+            "selection": {
+                "strategy": "race",
+                "winner": "multigrid",
+                "seconds": 6.5,
+                "best_fixed": "multigrid",
+                "best_fixed_seconds": 6.25,
+                "regret_seconds": 0.25,
+                "methods": [
+                    {"label": "multigrid", "solves": 900, "accepted": 899, "seconds": 6.25, "exploring_seconds": 0.0}
+                ],
+            },
+        },
         "training": {
             "steps": 1200,
             "seconds": 121.4,

@@ -50,6 +50,25 @@ def test_a_lease_counts_through_the_split_in_order(ledger: Ledger):
     assert ledger.counts("train").waiting == 93
 
 
+def test_leases_follow_the_order_of_the_split_and_so_do_those_that_came_back(tmp_path: Path, clock: Clock):
+    order = [5, 2, 7, 0, 1, 6, 4, 3]
+    path = tmp_path / "ordered.sqlite"
+    with Ledger.create(path, {"train": 8, "test": 2}, orders={"train": order}, clock=clock) as ledger:
+        assert ledger.lease("a", "train", 3, 60).indices == (5, 2, 7)
+        ledger.commit("train", "shard-0", None, [2, 1])
+        assert ledger.lease("a", "test", 3, 60).indices == (0, 1)
+    with Ledger.open(path, clock=clock) as ledger:
+        ledger.release_all()
+        assert ledger.lease("b", "train", 4, 60).indices == (5, 7, 0, 6)
+        assert ledger.lease("b", "train", 4, 60).indices == (4, 3)
+
+
+@pytest.mark.parametrize("order", [[0, 1], [0, 0, 1], [0, 1, 3]])
+def test_an_order_names_every_planned_sample_once(tmp_path: Path, order: list[int]):
+    with pytest.raises(ValueError, match=r"the order of train must hold each number from 0 to 2 once, got \d numbers"):
+        Ledger.create(tmp_path / "ledger.sqlite", {"train": 3}, orders={"train": order})
+
+
 def test_a_split_is_complete_when_each_sample_is_stored_or_failed(ledger: Ledger):
     lease = ledger.lease("a", "test", 5, 60)
     assert ledger.commit("test", "shard-0", lease.id, [0, 2, 3, 4], ["easy"] * 4) == [True] * 4
@@ -257,7 +276,7 @@ def test_a_ledger_of_another_version(tmp_path: Path):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version=7")
     connection.close()
-    with pytest.raises(InputError, match="is a ledger of format 7; expected a ledger of format 1"):
+    with pytest.raises(InputError, match="is a ledger of format 7; expected a ledger of format 2"):
         Ledger.open(path)
 
 

@@ -47,6 +47,9 @@ class Toy:
     def build(self) -> "Toy":
         return self
 
+    def report(self) -> dict[str, object]:
+        return {"toy": True}
+
     def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
         for index in reversed(indices):
             time.sleep(self.seconds)

@@ -152,7 +152,7 @@ def test_bad_arrays_are_refused_with_what_was_expected(fields: dict[str, np.ndar
     ("values", "words"),
     [
         ({"resolution": 4}, "greater than or equal to 5"),
-        ({"source": 0}, "a source of 0 with pressure 0 on the boundary"),
+        ({"source": 0}, "a source of 0 with u = 0 on the boundary"),
         ({"permeability": {"kind": "log_normal", "log_std": 9}}, "less than or equal to 4"),
         ({"permeability": {"kind": "lognormal"}}, "log_normal"),
         ({"resolutoin": 33}, "Extra inputs are not permitted"),

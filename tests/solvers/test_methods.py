@@ -8,15 +8,19 @@ import scipy.sparse.linalg
 from headrace.platform.errors import InputError
 from headrace.platform.spec import kind_of
 from headrace.solvers import (
+    CG,
     GCRODR,
+    GMRES,
     METHODS,
     AbstractSolver,
     Auto,
+    BiCGStab,
     Darcy,
     DiffusionOperator,
     Direct,
     LinearSystem,
     Multigrid,
+    RecycledCG,
     SolveStatus,
     solve,
     solve_sequence,
@@ -24,18 +28,24 @@ from headrace.solvers import (
 from headrace.solvers.methods import multigrid_kernels
 from headrace.solvers.methods.direct import petsc_is_installed
 from headrace.solvers.methods.multigrid import _Workspace
-from headrace.solvers.methods.preconditioner import IncompleteLU
 from headrace.solvers.problems.permeability import LogNormal, TwoPhase
-from headrace.solvers.sequence import greedy_order
 from headrace.solvers.solver import solve_verified
+from headrace.solvers.sorting import greedy_order
 
 VARIANTS: tuple[AbstractSolver, ...] = (
     *(method() for method in METHODS),
     Direct(package="scipy"),
     GCRODR(recycled=0, subspace=60),
-    GCRODR(recycled=1, subspace=30),
+    GCRODR(recycled=1, subspace=30, basis="double"),
     GCRODR(preconditioner="jacobi"),
     GCRODR(preconditioner="none"),
+    GCRODR(preconditioner="ssor", omega=1.5),
+    RecycledCG(preconditioner="ssor", omega=1.5),
+    RecycledCG(preconditioner="jacobi", recycled=4, window=6),
+    CG(preconditioner="ssor", omega=1.5),
+    CG(preconditioner="stale"),
+    GMRES(preconditioner="stale"),
+    BiCGStab(preconditioner="jacobi"),
     *((Direct(package="petsc"), Direct(package="mumps")) if petsc_is_installed() else ()),
 )
 
@@ -169,6 +179,7 @@ def test_multigrid_reaches_double_precision() -> None:
 @pytest.mark.parametrize("method", VARIANTS, ids=name_of)
 def test_a_system_that_is_not_finite_does_not_spoil_the_next(method: AbstractSolver) -> None:
     good = darcy_system(20)
+    skip_unless_it_fits(method, good)
     assert good.operator is not None
     bad = LinearSystem.from_operator(good.operator, np.where(np.arange(324) == 100, np.nan, 1.0))
     running = method.build()
@@ -205,50 +216,9 @@ def test_v_cycle_is_symmetric_and_positive_definite(n: int) -> None:
     assert np.linalg.eigvalsh((matrix + matrix.T) / 2).min() > 0.0
 
 
-def test_recycling_saves_iterations_and_sorting_does_not_lose_them() -> None:
-    problem = Darcy(resolution=50)
-    systems = [problem.discretize(problem.draw(seed)) for seed in range(8)]
-
-    def mean_iterations(method: GCRODR, order: str = "greedy") -> float:
-        solutions = solve_sequence(systems, method=method, order=order)  # type: ignore[arg-type]
-        assert all(solution.status is SolveStatus.converged for solution in solutions)
-        return float(np.mean([solution.num_iterations for solution in solutions[1:]]))
-
-    recycled, restarted = mean_iterations(GCRODR(subspace=40, recycled=20)), mean_iterations(GCRODR(recycled=0))
-    assert recycled < 0.8 * restarted
-    assert recycled <= 1.1 * mean_iterations(GCRODR(subspace=40, recycled=20), order="none")
-
-
-def test_the_same_system_again_takes_far_fewer_iterations() -> None:
-    system = darcy_system(50)
-    first, again = solve_sequence([system, system], method=GCRODR(), order="none")
-    # 20 products renew the recycled space; the rest is less than half of what the first solve took.
-    assert again.num_iterations - 20 < 0.5 * first.num_iterations
-
-
 def test_greedy_order_goes_to_the_nearest_that_is_left() -> None:
     points = np.array([[0.0], [5.0], [1.0], [6.0], [2.1]])
     assert greedy_order(points).tolist() == [0, 2, 4, 1, 3]
-
-
-def test_incomplete_lu_is_exact_where_nothing_fills_in() -> None:
-    matrix = scipy.sparse.diags_array(
-        [np.full(9, -1.0), np.linspace(3, 4, 10), np.full(9, -0.5)], offsets=[-1, 0, 1]
-    ).tocsr()
-    x = np.arange(10.0)
-    lu = IncompleteLU(matrix)
-    np.testing.assert_allclose(matrix @ lu.solve(x), x, atol=1e-13)
-    np.testing.assert_allclose(lu.multiply(x), matrix @ x, atol=1e-13)
-
-
-def test_incomplete_lu_keeps_the_entries_of_the_pattern() -> None:
-    """(L U)ᵢⱼ = aᵢⱼ wherever aᵢⱼ is stored: the property that defines ILU(0)."""
-    matrix = darcy_system(8).matrix
-    lu = IncompleteLU(matrix)
-    product = np.stack([lu.multiply(column) for column in np.eye(matrix.shape[0])], axis=1)
-    stored = matrix.toarray() != 0
-    np.testing.assert_allclose(product[stored], matrix.toarray()[stored], rtol=1e-12)
-    np.testing.assert_allclose(lu.solve(lu.multiply(system_rhs := np.arange(36.0))), system_rhs, atol=1e-10)
 
 
 def test_iterations_end_at_the_cap_and_the_residual_is_the_true_one() -> None:
@@ -265,15 +235,14 @@ def test_mismatch_says_why_and_what_to_use() -> None:
     indefinite = helmholtz(5)
     assert Multigrid().mismatch(Darcy()) is None
     assert Multigrid().mismatch(indefinite) == (
-        "Multigrid needs a diffusion operator on a 2-D grid, this is a general matrix; use auto or direct."
+        "Multigrid needs a diffusion operator on a 2-D or 3-D grid, this is a general matrix; use auto or direct."
     )
     assert Auto().mismatch(indefinite) is None and Direct().mismatch(indefinite) is None
     with pytest.raises(InputError, match="method is multigrid; expected a method that can solve this. Multigrid needs"):
         solve(indefinite, method="multigrid")
     with pytest.raises(
         InputError,
-        match=r'method is "multigird"; expected one of auto, direct, gcrodr, multigrid. '
-        r'Did you mean "multigrid"\?',
+        match=r'method is "multigird"; expected one of amg, auto, .*multigrid.*\. Did you mean "multigrid"\?',
     ):
         solve(indefinite, method="multigird")
     complex_system = LinearSystem.from_matrix(scipy.sparse.eye_array(3) * 1j, np.ones(3, dtype=complex))

@@ -1,6 +1,11 @@
 """SolverSource: the same sample whoever solves it; failures with their reason."""
 
+import dataclasses
+import json
 import pickle
+import time
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,9 +14,21 @@ from pydantic import ValidationError
 from headrace.platform.errors import InputError
 from headrace.platform.sample import Failure, Sample
 from headrace.platform.spec import spec_hash
-from headrace.solvers import GCRODR, AbstractSolver, Auto, Darcy, Direct, Multigrid, SolverSource
+from headrace.solvers import (
+    GCRODR,
+    AbstractSolver,
+    Auto,
+    Darcy,
+    Direct,
+    LinearSystem,
+    Multigrid,
+    Solution,
+    SolverSource,
+)
 from headrace.solvers import source as source_module
 from headrace.solvers.solver import RunningSolver
+from headrace.solvers.sorting import path_length
+from headrace.solvers.source import SourceReport
 
 MIX = {"smooth": 1.0, "medium": 1.0, "rough": 2.0, "two_phase": 1.0}
 
@@ -89,6 +106,8 @@ def test_one_failure_does_not_stop_the_sequence(monkeypatch: pytest.MonkeyPatch)
         broken.calls += 1  # type: ignore[attr-defined]
         return {"permeability": -fields["permeability"]} if broken.calls == 2 else fields  # type: ignore[attr-defined]
 
+    # The first draw is that of the warm-up, if this process has not had one yet.
+    next(SolverSource(problem=Darcy(resolution=12)).build().solve([0]))
     broken.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr(Darcy, "draw", broken)
     results = list(SolverSource(problem=Darcy(resolution=12)).build().solve([0, 1, 2]))
@@ -99,16 +118,112 @@ def test_one_failure_does_not_stop_the_sequence(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_state_lives_across_requests() -> None:
-    source = SolverSource(problem=Darcy(resolution=40), method=GCRODR(), order="none").build()
+    source = SolverSource(problem=Darcy(resolution=64), method=GCRODR(), order="none").build()
     first, second = (next(iter(source.solve([0]))) for _ in range(2))
     assert isinstance(first, Sample) and isinstance(second, Sample)
     assert second.provenance.num_iterations < first.provenance.num_iterations
 
 
-def test_long_requests_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "_CHUNK", 3)
-    spec = SolverSource(problem=Darcy(resolution=12), method=GCRODR(subspace=8, recycled=4))
-    assert sorted(samples(spec, range(7))) == list(range(7))
+def test_the_planned_order_sorts_for_methods_that_recycle_and_is_quickly_drawn() -> None:
+    spec = SolverSource(problem=Darcy(resolution=65), method=GCRODR(), mix={"smooth": 1, "two_phase": 1}, seed=3)
+    order = spec.planned_order(40)
+    assert order is not None and sorted(order) == list(range(40))
+    fields = [sample.inputs for sample in samples(spec.model_copy(update={"method": Multigrid()}), range(40)).values()]
+    fields = np.stack(fields).reshape(40, -1)
+    # Measured 0.5: half of the way in the order of the indices leads from one level to the other.
+    assert path_length(fields, order) < 0.7 * path_length(fields, range(40))
+    assert spec.model_copy(update={"method": Auto()}).planned_order(40) is None
+    assert spec.model_copy(update={"order": "none"}).planned_order(40) is None
+    by_curve = spec.model_copy(update={"method": Auto(), "order": "hilbert"}).planned_order(40)
+    assert by_curve is not None and sorted(by_curve) == list(range(40))
+
+
+def test_samples_are_solved_in_the_given_order() -> None:
+    source = SolverSource(problem=Darcy(resolution=12), method=GCRODR(subspace=8, recycled=4)).build()
+    found = [result.provenance.index for result in source.solve([4, 0, 3]) if isinstance(result, Sample)]
+    assert found == [4, 0, 3]
+
+
+class Together(Direct):
+    """Solves three systems at a time; those whose right-hand side is marked are not solved."""
+
+    kind: Literal["together"] = "together"  # type: ignore[assignment]
+
+    def build(self) -> "RunningTogether":  # type: ignore[override]
+        return RunningTogether()
+
+    def batch_size(self, target: object) -> int:
+        return 3
+
+
+class RunningTogether(RunningSolver):
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self._direct = Direct().build()
+
+    def solve(self, system: LinearSystem, rtol: float) -> Solution:
+        return self.solve_batch([system], rtol)[0]
+
+    def solve_batch(self, systems: Sequence[LinearSystem], rtol: float) -> list[Solution]:
+        self.sizes.append(len(systems))
+        solutions = [dataclasses.replace(self._direct.solve(s, rtol), method="together") for s in systems]
+        # The middle one of three claims what is not so.
+        if len(systems) == 3:
+            solutions[1] = dataclasses.replace(solutions[1], value=np.zeros_like(solutions[1].value))
+        return solutions
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the method is not one of the union
+def test_a_batch_is_solved_together_and_its_bad_one_falls_back_alone() -> None:
+    spec = SolverSource.model_construct(
+        problem=Darcy(resolution=12),
+        method=Together(),
+        rtol=1e-8,
+        order="none",
+        seed=0,
+        split="train",
+        mix={"default": 1.0},
+        levels={},
+    )
+    source = spec.build()
+    found = {r.provenance.index: r.provenance.solver for r in source.solve(range(7)) if isinstance(r, Sample)}
+    assert [found[index] for index in range(7)] == ["together", "direct", "together"] * 2 + ["together"]
+    assert isinstance(source._running, RunningTogether) and source._running.sizes == [3, 3, 1]
+    report = SourceReport.from_json(source.report())
+    assert (report.samples, report.failed, report.rescued) == (7, 0, 2)
+    assert report.methods["direct"]["samples"] == 2
+    assert (report.rescues[0]["index"], report.rescues[0]["level"], report.rescues[0]["seed"]) == (1, "default", 0)
+    assert str(report.rescues[0]["reason"]).startswith("together: residual_too_large after 0 iterations")
+
+
+def test_the_report_of_auto_says_who_won_and_what_it_cost() -> None:
+    spec = SolverSource(problem=Darcy(resolution=24))
+    source, other = spec.build(), spec.build()
+    list(source.solve(range(20)))
+    list(other.solve(range(20, 30)))
+    report = SourceReport.merged([SourceReport.from_json(one.report()) for one in (source, other)])
+    assert report.selection is not None and report.samples == report.selection.accepted == 30
+    assert report.selection.winner == "multigrid"
+    assert json.loads(json.dumps(report.to_json())) == report.to_json()
+
+
+def test_warming_up_is_nobodys_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_module, "_warm", set())
+
+    class Compiles(RunningSolver):
+        compiled = False
+
+        def solve(self, system: LinearSystem, rtol: float) -> Solution:
+            if not Compiles.compiled:
+                time.sleep(0.3)
+                Compiles.compiled = True
+            return Direct().build().solve(system, rtol)
+
+    monkeypatch.setattr(Multigrid, "build", lambda self: Compiles())
+    source = SolverSource(problem=Darcy(resolution=12), method=Multigrid()).build()
+    (sample,) = source.solve([0])
+    assert isinstance(sample, Sample) and sample.provenance.wall_seconds < 0.3
+    assert SourceReport.from_json(source.report()).warm_up_seconds >= 0.3
 
 
 def test_spec_travels_and_hashes() -> None:

@@ -1,0 +1,299 @@
+"""Sparse factorisations of SciPy, PETSc, MUMPS and CHOLMOD behind one interface, and the key that finds them again."""
+
+import functools
+import importlib
+import importlib.util
+import warnings
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+from jaxtyping import Shaped
+
+from headrace.solvers.system import LinearSystem
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+Package = Literal["petsc", "mumps", "cholmod", "scipy"]
+
+# A regular matrix whose condition number is beyond this leaves no correct digit to speak of in double precision, and a
+# singular one comes out of its factorisation with a pivot of the size of rounding, 1e-16, instead of 0.
+_SINGULAR = 1e14
+
+
+class MatrixKey:
+    """Tells whether two systems have the same matrix, without building it: a hash of the values, then the values.
+
+    Systems of an operator are compared by their conductances, others by their matrices. The hash is a checksum (CRC-32,
+    a tenth of the time of a cryptographic hash): it is only there to tell different matrices apart quickly. It also
+    notices arrays that were overwritten in place.
+    """
+
+    def __init__(self, system: LinearSystem) -> None:
+        operator = system.operator
+        self._about: tuple[object, ...]
+        if operator is not None:
+            self._arrays = (*operator.conductances, *(() if operator.reaction is None else (operator.reaction,)))
+            self._about = (system.structure, operator.periodic, operator.reaction is None)
+        else:
+            matrix = system.matrix
+            self._arrays = (matrix.data, matrix.indices, matrix.indptr)
+            self._about = (system.structure, None, None)
+        checksum = 0
+        for array in self._arrays:
+            checksum = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).ravel(), checksum)
+        self._checksum = checksum
+
+    def __hash__(self) -> int:
+        return self._checksum
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MatrixKey):
+            return NotImplemented
+        return (
+            self._checksum == other._checksum
+            and self._about == other._about
+            and all(a is b or np.array_equal(a, b) for a, b in zip(self._arrays, other._arrays, strict=True))
+        )
+
+
+class Factorization(ABC):
+    """The factors of one matrix; factors matrices of the same pattern anew with the ordering that it computed first."""
+
+    def __init__(self, system: LinearSystem) -> None:
+        matrix = system.matrix
+        self._structure, self._pattern = system.structure, (matrix.indptr, matrix.indices)
+
+    def fits(self, system: LinearSystem) -> bool:
+        """Whether the ordering serves this system's pattern."""
+        indptr, indices = self._pattern
+        matrix = system.matrix
+        if system.structure != self._structure or matrix.indptr.size != indptr.size or matrix.nnz != indices.size:
+            return False
+        # Operators of one grid share their index arrays.
+        return (matrix.indptr is indptr or np.array_equal(matrix.indptr, indptr)) and (
+            matrix.indices is indices or np.array_equal(matrix.indices, indices)
+        )
+
+    @abstractmethod
+    def factor(self, system: LinearSystem) -> None:
+        """Factor `system.regular_matrix`.
+
+        Raises:
+            ArithmeticError: it is singular, or not what `system.structure` says.
+        """
+
+    @abstractmethod
+    def solve(self, block: Shaped[np.ndarray, "unknowns columns"]) -> Shaped[np.ndarray, "unknowns columns"]:
+        """Solve for the columns of a block, by the factors that are there.
+
+        Raises:
+            ArithmeticError: the factors turn out to be useless.
+        """
+
+    def require_regular(self, system: LinearSystem) -> None:
+        """Solve for a random right-hand side: where it grows by 1e14, the matrix is singular to working precision.
+
+        ||A⁻¹ w|| ||A|| / ||w|| is a lower bound of the condition number, and for a random w seldom far below it
+        (Dixon 1983, "Estimating extremal eigenvalues and condition numbers of matrices"). Looking at the solution
+        itself would not do: a right-hand side that happens to lie in the range of a singular matrix has solutions with
+        small residuals, all of them arbitrary.
+
+        Raises:
+            ArithmeticError: it is.
+        """
+        matrix = system.regular_matrix
+        probe = np.random.default_rng(0).standard_normal((matrix.shape[0], 1)).astype(matrix.dtype)
+        with np.errstate(all="ignore"):
+            grown = float(np.linalg.norm(self.solve(probe))) / float(np.linalg.norm(probe))
+            condition = grown * float(np.abs(matrix.data).max(initial=0.0))
+        if not condition < _SINGULAR:
+            raise ArithmeticError(
+                f"the matrix is singular to working precision (condition number at least {condition:.0e}): a boundary "
+                f"without any fixed value, a resonance, or an empty row"
+            )
+
+    def destroy(self) -> None:  # noqa: B027  (most factorisations are freed by Python)
+        """Free what Python does not free by itself."""
+
+
+class SuperLU(Factorization):
+    """SciPy's SuperLU: LU with partial pivoting, real or complex; its ordering cannot be kept."""
+
+    def factor(self, system: LinearSystem) -> None:
+        """Factor anew."""
+        from scipy.sparse.linalg import MatrixRankWarning, splu
+
+        matrix = system.regular_matrix
+        # Symmetric mode prefers diagonal pivots, which is right for positive definite matrices and wrong for others.
+        options = {"SymmetricMode": True} if system.structure.positive_definite else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MatrixRankWarning)
+            try:
+                self._factors = splu(
+                    matrix.astype(np.result_type(matrix.dtype, system.rhs.dtype, np.float64)).tocsc(),
+                    permc_spec="MMD_AT_PLUS_A" if system.structure.symmetric else "COLAMD",
+                    diag_pivot_thresh=0.0 if options else 1.0,
+                    options=options,
+                )
+            except RuntimeError as error:
+                raise ArithmeticError(f"SuperLU: {error}") from error
+
+    def solve(self, block: Shaped[np.ndarray, "unknowns columns"]) -> Shaped[np.ndarray, "unknowns columns"]:
+        """All columns at once."""
+        return self._factors.solve(np.asfortranarray(block, dtype=self._factors.U.dtype))
+
+
+class Petsc(Factorization):
+    """A PETSc matrix of one pattern with PETSc's own factors (nested dissection, no pivoting) or those of MUMPS."""
+
+    def __init__(self, system: LinearSystem, package: Package) -> None:
+        super().__init__(system)
+        petsc = load_petsc()
+        matrix = system.regular_matrix
+        n = system.num_unknowns
+        self._matrix = petsc.Mat().createAIJ(
+            (n, n), csr=(matrix.indptr, matrix.indices, matrix.data), comm=petsc.COMM_SELF
+        )
+        known = system.structure
+        self._matrix.setOption(petsc.Mat.Option.SYMMETRIC, known.symmetric)
+        # Positive definite: Cholesky. PETSc's own LDLᵀ does not pivot, so indefinite matrices go to LU or MUMPS.
+        cholesky = known.positive_definite or (known.symmetric and package == "mumps")
+        if known.positive_definite:
+            self._matrix.setOption(petsc.Mat.Option.SPD, True)
+        self._solver = petsc.KSP().create(petsc.COMM_SELF)
+        self._solver.setType(petsc.KSP.Type.PREONLY)
+        preconditioner = self._solver.getPC()
+        preconditioner.setType(petsc.PC.Type.CHOLESKY if cholesky else petsc.PC.Type.LU)
+        if package == "mumps":
+            preconditioner.setFactorSolverType("mumps")
+        else:
+            preconditioner.setFactorOrdering(petsc.Mat.OrderingType.ND)
+        self._solver.setOperators(self._matrix)
+        self._x, self._b = self._matrix.createVecs()
+        self._fresh = True
+
+    def factor(self, system: LinearSystem) -> None:
+        """Put the values into the matrix; PETSc factors it at the next solve."""
+        if not self._fresh:
+            matrix = system.regular_matrix
+            self._matrix.setValuesCSR(matrix.indptr, matrix.indices, matrix.data)
+            self._matrix.assemble()
+        self._fresh = False
+
+    def solve(self, block: Shaped[np.ndarray, "unknowns columns"]) -> Shaped[np.ndarray, "unknowns columns"]:
+        """The first column by itself, because that tells whether the factors are good; the others together."""
+        petsc = load_petsc()
+        out = np.empty(block.shape, order="F")
+        self._b.setArray(block[:, 0])
+        try:
+            self._solver.solve(self._b, self._x)
+        except petsc.Error as error:
+            # Raised, not reported, for a pattern that lacks a diagonal entry.
+            raise ArithmeticError(f"PETSc could not factor the matrix ({error})") from error
+        reason = int(self._solver.getConvergedReason())
+        if reason < 0:
+            raise ArithmeticError(f"PETSc could not factor the matrix: a pivot is 0, or has the wrong sign ({reason})")
+        out[:, 0] = self._x.getArray()
+        if block.shape[1] > 1:
+            shape = (block.shape[0], block.shape[1] - 1)
+            given = np.asfortranarray(block[:, 1:], dtype=np.float64)
+            many, found = (
+                petsc.Mat().createDense(shape, array=array, comm=petsc.COMM_SELF) for array in (given, out[:, 1:])
+            )
+            self._solver.getPC().getFactorMatrix().matSolve(many, found)
+            out[:, 1:] = found.getDenseArray()
+            many.destroy()
+            found.destroy()
+        return out
+
+    def destroy(self) -> None:
+        """Free what PETSc holds."""
+        for thing in (self._solver, self._matrix, self._x, self._b):
+            thing.destroy()
+
+
+class Cholmod(Factorization):
+    """SuiteSparse's supernodal Cholesky through scikit-sparse, of either of its two interfaces (0.4 and 0.5)."""
+
+    def __init__(self, system: LinearSystem) -> None:
+        super().__init__(system)
+        self._cholmod = load_cholmod()
+        matrix = _lower_columns(system.regular_matrix)
+        if hasattr(self._cholmod, "analyze"):
+            held = self._cholmod.analyze(matrix, ordering_method="nesdis")
+            self._refactor: Callable[[csr_array], None] = held.cholesky_inplace
+            self._apply: Callable[[np.ndarray], np.ndarray] = held
+        else:
+            held = self._cholmod.CholeskyFactor(matrix, order="nesdis")
+            self._refactor, self._apply = held.factorize, held.solve
+
+    def factor(self, system: LinearSystem) -> None:
+        """Factor with the ordering that is there."""
+        try:
+            self._refactor(_lower_columns(system.regular_matrix))
+        except self._cholmod.CholmodNotPositiveDefiniteError as error:
+            raise ArithmeticError(f"CHOLMOD: the matrix is not positive definite ({error})") from error
+
+    def solve(self, block: Shaped[np.ndarray, "unknowns columns"]) -> Shaped[np.ndarray, "unknowns columns"]:
+        """All columns at once."""
+        return self._apply(np.asfortranarray(block, dtype=np.float64))
+
+
+def _lower_columns(matrix: "csr_array") -> "csr_array":
+    """The symmetric matrix as CHOLMOD wants it: compressed columns, which are its rows; int32 indices, own arrays."""
+    from scipy.sparse import csc_matrix
+
+    columns = (matrix.data, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32))
+    return cast("csr_array", csc_matrix(columns, shape=matrix.shape))
+
+
+def make_factorization(system: LinearSystem, package: Package) -> Factorization:
+    """The analysis of a pattern; `factor` follows."""
+    if package == "scipy":
+        return SuperLU(system)
+    return Cholmod(system) if package == "cholmod" else Petsc(system, package)
+
+
+@functools.cache
+def cholmod_is_installed() -> bool:
+    """Whether scikit-sparse is there and can be imported; it may have been built against another SuiteSparse."""
+    try:
+        load_cholmod()
+    except ImportError:
+        return False
+    return True
+
+
+@functools.cache
+def load_cholmod() -> ModuleType:
+    """Import scikit-sparse's CHOLMOD.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    return importlib.import_module("sksparse.cholmod")
+
+
+@functools.cache
+def petsc_is_installed() -> bool:
+    """Whether the DOLFINx wheel, or petsc4py by itself, is there; imports neither."""
+    return any(importlib.util.find_spec(name) is not None for name in ("dolfinx_solver", "petsc4py"))
+
+
+@functools.cache
+def load_petsc() -> ModuleType:
+    """Import PETSc in the order that the DOLFINx wheel needs, without its signal handlers."""
+    if importlib.util.find_spec("dolfinx_solver") is not None:
+        # The wheel makes its own petsc4py importable, so that it comes first.
+        import dolfinx_solver  # noqa: F401
+    import petsc4py
+
+    petsc4py.init(["headrace", "-no_signal_handler"])
+    from petsc4py import PETSc
+
+    return PETSc

@@ -1,0 +1,325 @@
+"""Racing methods against each other on the systems of a run, within an allowance, and the account of what it cost."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+# Share of all time that trying others may cost beyond what the leader would have taken, and, in solves of the leader,
+# what may be spent at once: auto stays within about 1.05 of its leader, whatever it tries.
+_ALLOWANCE, _ADVANCE = 0.04, 1.0
+# Solves that count: old ones say little about the systems of today.
+_WINDOW = 16
+# A solve that takes longer than this many means is other people's load, or one hard system: it counts as so many.
+_CLIP = 3.0
+# Slower than the leader by this factor: out after the first try, which may hold set-up and nothing recycled yet, or
+# after a second.
+_HOPELESS_AT_FIRST, _HOPELESS = 8.0, 2.0
+# Tries in the last round of halving, and solves of the leader until one that was dropped is looked at again.
+_LAST_ROUND, _PATIENCE = 4, 64
+
+
+@dataclass(kw_only=True)
+class ArmReport:
+    """What one method did in a run; times in seconds.
+
+    Attributes:
+        label: the method with its settings.
+        solves: systems that it was given.
+        accepted: those that it solved; only they are samples.
+        seconds: spent on all of them but the cold ones.
+        settled: accepted solves but the first, which also sets up what depends on the grid alone.
+        settled_seconds: spent on these.
+        cold: solves, at most one a process, that imported and compiled what the method needs: not their time but
+            the mean of the others counts.
+        exploring: solves while another method was thought to be faster.
+        exploring_seconds: spent on these.
+    """
+
+    label: str
+    solves: int = 0
+    accepted: int = 0
+    seconds: float = 0.0
+    settled: int = 0
+    settled_seconds: float = 0.0
+    cold: int = 0
+    exploring: int = 0
+    exploring_seconds: float = 0.0
+
+    def add(self, other: "ArmReport") -> None:
+        """Put another account of the same method into this one."""
+        for name, value in asdict(other).items():
+            if name != "label":
+                setattr(self, name, getattr(self, name) + value)
+
+    @property
+    def spent(self) -> float:
+        """Seconds on all solves, cold ones at the mean."""
+        warm = self.solves - self.cold
+        return self.seconds + self.cold * (self.seconds / warm if warm else 0.0)
+
+    @property
+    def seconds_per_accepted(self) -> float:
+        """What a sample costs: settled solves, and the failed ones on top."""
+        if not self.accepted:
+            return math.inf
+        mean = self.settled_seconds / self.settled if self.settled else self.spent / self.solves
+        failed = self.solves - self.accepted
+        return mean * (1.0 + failed / self.accepted)
+
+
+@dataclass(kw_only=True)
+class SelectionReport:
+    """What choosing among methods came to.
+
+    Regret is estimated: the seconds that were spent, less what the method with the least seconds per accepted sample
+    would have spent on all of them at its mean. Methods are measured on different systems of the sequence, one that
+    was tried once or twice coarsely, and one that was never tried counts for nothing.
+
+    Attributes:
+        strategy: how they were chosen; several are joined by a plus.
+        arms: the methods.
+        warm_up_seconds: imports and compilation, not part of any other number.
+    """
+
+    strategy: str
+    arms: list[ArmReport]
+    warm_up_seconds: float = 0.0
+
+    @property
+    def accepted(self) -> int:
+        """Samples that were solved."""
+        return sum(arm.accepted for arm in self.arms)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on all solves, failed ones included."""
+        return sum(arm.spent for arm in self.arms)
+
+    @property
+    def winner(self) -> str:
+        """Which method solved the most samples."""
+        return max(self.arms, key=lambda arm: arm.accepted).label if self.arms else ""
+
+    @property
+    def best_fixed(self) -> ArmReport | None:
+        """Which method has the least seconds per accepted sample; None when nothing was solved."""
+        solved = [arm for arm in self.arms if arm.accepted]
+        return min(solved, key=lambda arm: arm.seconds_per_accepted) if solved else None
+
+    @property
+    def regret_seconds(self) -> float:
+        """Seconds spent beyond those of the best fixed method in hindsight; see the class."""
+        best = self.best_fixed
+        return self.seconds - best.seconds_per_accepted * self.accepted if best else self.seconds
+
+    @classmethod
+    def merged(cls, reports: "Iterable[SelectionReport]") -> "SelectionReport | None":
+        """One account of several solvers that worked on the same data set; None of none."""
+        reports = list(reports)
+        if not reports:
+            return None
+        arms: dict[str, ArmReport] = {}
+        for report in reports:
+            for arm in report.arms:
+                arms.setdefault(arm.label, ArmReport(label=arm.label)).add(arm)
+        return cls(
+            strategy="+".join(sorted({report.strategy for report in reports})),
+            arms=list(arms.values()),
+            warm_up_seconds=sum(report.warm_up_seconds for report in reports),
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """The account as plain values."""
+        best = self.best_fixed
+        return {
+            "strategy": self.strategy,
+            "winner": self.winner,
+            "accepted": self.accepted,
+            "seconds": self.seconds,
+            "best_fixed": best.label if best else None,
+            "best_fixed_seconds": best.seconds_per_accepted * self.accepted if best else None,
+            "regret_seconds": self.regret_seconds,
+            "exploring_seconds": sum(arm.exploring_seconds for arm in self.arms),
+            "warm_up_seconds": self.warm_up_seconds,
+            "methods": [asdict(arm) for arm in self.arms if arm.solves],
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, object]) -> "SelectionReport":
+        """What `to_json` wrote."""
+        methods = value["methods"]
+        assert isinstance(methods, list)
+        return cls(
+            strategy=str(value["strategy"]),
+            arms=[ArmReport(**arm) for arm in methods],
+            warm_up_seconds=float(str(value["warm_up_seconds"])),
+        )
+
+
+@dataclass(slots=True)
+class _Arm:
+    """What the race knows of one method: the mean seconds of settled solves, and the `estimate` of a sample's.
+
+    The estimate is None before the first try, and infinite when all tries failed.
+    """
+
+    prior: float
+    first: float | None = None
+    mean: float = 0.0
+    settled: int = 0
+    failed_seconds: float = 0.0
+    failures: int = 0
+    tries: int = 0
+    alive: bool = True
+    patience: int = _PATIENCE
+    rest: int = 0
+    estimate: float | None = None
+
+    def succeed(self, seconds: float) -> None:
+        """Take the time of a solve that was accepted."""
+        if self.first is None:
+            self.first = seconds
+        else:
+            self.settled += 1
+            most = _CLIP * self.mean if self.settled > 1 else seconds
+            # A mean of all solves until the window is full, and then one that forgets; a few additions a solve.
+            self.mean += (min(seconds, most) - self.mean) / min(self.settled, _WINDOW)
+        self.update()
+
+    def fail(self, seconds: float) -> None:
+        """Take the time of a solve that was not."""
+        self.failures += 1
+        self.failed_seconds += seconds
+        self.update()
+
+    def update(self) -> None:
+        """Bring the estimate up to date."""
+        mean = self.mean if self.settled else self.first
+        if mean is None:
+            self.estimate = math.inf if self.failures else None
+        else:
+            self.estimate = mean + self.failed_seconds / min(self.settled + 1, _WINDOW)
+
+
+class Race:
+    """Which of several methods to give the next system to: successive halving on an allowance, then vigilance.
+
+    Successive halving (Karnin, Koren & Somekh, "Almost optimal exploration in multi-armed bandits", ICML 2013;
+    Jamieson & Talwalkar 2016): every method that is left solves 1, then 2, then 4 systems, and after each round the
+    slower half goes. Nothing is solved twice, and every solve that succeeds is a sample. We differ from it:
+
+    * A try must be affordable. What it is expected to cost beyond the leader has to fit into 4 % of the time spent so
+      far; until then the leader goes on. So methods that are thought to be slow are tried late, or in a short sequence
+      never, and the sum is bounded whatever the tries bring.
+    * The first solve of a method is not held against it, unless it is hopeless: it contains set-up that depends on the
+      grid alone, and a method that recycles has nothing to recycle yet.
+    * One that was dropped is looked at again after 64 solves of the leader, then after 128 and so on, and means forget
+      what is more than some 16 solves old: so the race notices when the systems change.
+
+    Args:
+        priors: what a solve of each method is expected to cost before it is known, the first method's being 1.
+    """
+
+    def __init__(self, priors: Sequence[float]) -> None:
+        self._arms = [_Arm(prior) for prior in priors]
+        self._round, self._leader = 1, 0
+        self._total = self._excess = 0.0
+        self.over = len(self._arms) < 2
+
+    def estimates(self) -> list[float | None]:
+        """Seconds per accepted sample of each method; None for those that were not tried."""
+        return [arm.estimate for arm in self._arms]
+
+    @property
+    def leader(self) -> int:
+        """The method with the least seconds per accepted sample."""
+        return self._leader
+
+    def _update(self) -> None:
+        if len(self._arms) < 2:
+            return
+        known = [(arm.estimate, j) for j, arm in enumerate(self._arms) if arm.estimate is not None]
+        least, leader = min(known, default=(0.0, 0))
+        if not math.isfinite(least):
+            # Nothing has worked so far: the one that failed least, untried ones first.
+            leader = min(range(len(self._arms)), key=lambda j: (self._arms[j].failures, j))
+        self._leader = leader
+
+    def pick(self) -> int:
+        """The method that gets the next system."""
+        if len(self._arms) < 2:
+            return 0
+        leader = self._leader
+        lead = self._arms[leader].estimate
+        if lead is None or not math.isfinite(lead) or not self._arms[leader].settled:
+            return leader
+        for arm in self._arms:
+            # While others still race, nobody comes back: the round would not end.
+            if self.over and not arm.alive and arm is not self._arms[leader] and arm.rest >= arm.patience:
+                arm.alive, arm.rest, arm.tries = True, 0, 0
+                arm.patience *= 2
+                arm.failures, arm.failed_seconds = 0, 0.0
+                arm.update()
+        rivals = [k for k, arm in enumerate(self._arms) if arm.alive and k != leader and arm.tries <= self._round]
+        for k in sorted(rivals, key=lambda k: (self._arms[k].tries, self._expected(k, lead))):
+            excess = max(self._expected(k, lead) - lead, 0.0)
+            if self._excess + excess <= _ALLOWANCE * self._total + _ADVANCE * lead:
+                return k
+        return leader
+
+    def learn(self, k: int, seconds: float, accepted: bool) -> bool:
+        """Take the outcome of a solve; return whether it was a try of one that was not thought the fastest."""
+        leader = self._leader
+        lead = self._arms[leader].estimate
+        tried = k != leader
+        arm = self._arms[k]
+        # The very first solve may hold imports and compilation, which are no income.
+        self._total += seconds if arm.first is not None or self._total else 0.0
+        arm.tries += 1
+        if tried and lead is not None and math.isfinite(lead):
+            self._excess += max(seconds - lead * accepted, 0.0)
+        if not tried and len(self._arms) > 1:
+            for other in self._arms:
+                other.rest += not other.alive
+        if not accepted:
+            arm.fail(seconds)
+            arm.alive = not tried
+        else:
+            arm.succeed(seconds)
+        self._update()
+        if tried or not self.over:
+            self._drop(k)
+        return tried
+
+    def revoke(self, k: int, seconds: float) -> None:
+        """A solve that `learn` was told to be accepted turned out not to be."""
+        arm = self._arms[k]
+        if arm.settled > 1:
+            arm.mean = max(arm.mean * arm.settled - seconds, 0.0) / (arm.settled - 1)
+            arm.settled -= 1
+        else:
+            arm.first, arm.settled, arm.mean = None, 0, 0.0
+        arm.fail(seconds)
+        self._update()
+
+    def _expected(self, k: int, lead: float) -> float:
+        estimate = self._arms[k].estimate
+        return self._arms[k].prior * lead if estimate is None or not math.isfinite(estimate) else estimate
+
+    def _drop(self, k: int) -> None:
+        leader = self._leader
+        lead = self._arms[leader].estimate
+        if lead is None or not math.isfinite(lead):
+            return
+        arm, estimate = self._arms[k], self._arms[k].estimate
+        limit = _HOPELESS if arm.settled else _HOPELESS_AT_FIRST
+        if k != leader and estimate is not None and estimate > limit * lead:
+            arm.alive, arm.rest = False, 0
+        left = [j for j, other in enumerate(self._arms) if other.alive or j == leader]
+        # The leader is measured all the time; the others have to have had their tries, and one more, their first.
+        if all(j == leader or self._arms[j].tries > self._round for j in left):
+            order = sorted(left, key=lambda j: self._expected(j, lead))
+            for j in order[math.ceil(len(order) / 2) :]:
+                self._arms[j].alive, self._arms[j].rest = False, 0
+            self._round = 1 if len(order) <= 2 or self._round >= _LAST_ROUND else 2 * self._round
+            self.over = self.over or self._round == 1
