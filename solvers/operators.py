@@ -82,6 +82,14 @@ class DiffusionOperator:
                 return False
         return True
 
+    @property
+    def has_open_ends(self) -> bool:
+        """Whether every face at an end of an axis is a Dirichlet one; periodic axes have no ends."""
+        for axis, (c, wraps) in enumerate(zip(self.conductances, self.periodic, strict=True)):
+            if not wraps and not min(_along(c, axis, slice(0, 1)).min(), _along(c, axis, slice(-1, None)).min()) > 0.0:
+                return False
+        return True
+
     def fluxes(self, u: Float64[np.ndarray, "*points"]) -> tuple[Float64[np.ndarray, "..."], ...]:
         """What flows through each face in the direction of growing coordinates, axis by axis."""
         out = []

@@ -3,6 +3,8 @@
 from headrace.platform.spec import one_of
 from headrace.solvers.methods.amg import AMG
 from headrace.solvers.methods.auto import Auto
+from headrace.solvers.methods.batched_multigrid import BatchedMultigrid
+from headrace.solvers.methods.dcdm import DCDM
 from headrace.solvers.methods.direct import Direct
 from headrace.solvers.methods.gcrodr import GCRODR
 from headrace.solvers.methods.krylov import CG, GMRES, MINRES, BiCGStab
@@ -23,18 +25,22 @@ METHODS: tuple[type[AbstractSolver], ...] = (
     MINRES,
     GMRES,
     BiCGStab,
+    BatchedMultigrid,
+    DCDM,
 )
 AnyMethod = one_of("headrace.methods", METHODS)
 
 __all__ = [
     "AMG",
     "CG",
+    "DCDM",
     "GCRODR",
     "GMRES",
     "METHODS",
     "MINRES",
     "AnyMethod",
     "Auto",
+    "BatchedMultigrid",
     "BiCGStab",
     "Direct",
     "Multigrid",

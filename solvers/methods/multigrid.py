@@ -17,11 +17,13 @@ from headrace.solvers.system import LinearSystem, System
 class Multigrid(AbstractSolver):
     """Conjugate gradients in double precision, preconditioned by one geometric V-cycle in single precision.
 
-    In three dimensions see `headrace.solvers.methods.multigrid3d`. In two, it takes
-    symmetric positive definite five-point operators with Dirichlet boundaries on any grid: an odd number of
-    intervals leaves the last one unpaired. No matrix is built. About 7 iterations to 1e-8 on log-normal permeability
-    and 8 to 13 on two-phase permeability up to contrast 100, nearly independent of the grid; see
-    `headrace.solvers.methods.multigrid_kernels` for the method.
+    Takes positive definite diffusion operators in two and three dimensions, on any grid, with any mixture of Dirichlet,
+    Neumann and periodic boundaries, with a reaction or without; where constants may be added to the solution it finds
+    the one of mean 0. No matrix is built. The iterations to 1e-8, about 7 on log-normal permeability and 8 to 13 on
+    two-phase permeability up to contrast 100, hardly depend on the grid.
+
+    The plane with Dirichlet boundaries and without a reaction, where most data sets are made, has the fastest kernels
+    (`headrace.solvers.methods.multigrid_kernels`); `headrace.solvers.methods.multigrid3d` takes the rest.
 
     Attributes:
         max_iterations: when to give up.
@@ -35,7 +37,7 @@ class Multigrid(AbstractSolver):
         return RunningByDimension(RunningMultigrid(self.max_iterations), RunningMultigrid3D(self.max_iterations))
 
     def mismatch(self, target: AbstractProblem | System) -> str | None:
-        """Needs a positive definite five-point operator."""
+        """Needs a positive definite diffusion operator in two or three dimensions."""
         known = target.structure
         if known.diffusion not in (2, 3):
             what = "this one is 1-D" if known.diffusion else "this is a general matrix"
