@@ -122,24 +122,28 @@ class LinearSystem:
         """The system of any sparse matrix.
 
         Args:
-            matrix: square, in any SciPy sparse format.
+            matrix: square, in any SciPy sparse format, or dense.
             rhs: the right-hand side.
-            symmetric: the caller knows that the matrix is symmetric; it is not checked.
-            positive_definite: the caller knows that it is also positive definite.
+            symmetric: the caller knows that the matrix is symmetric.
+            positive_definite: the caller knows that it is also positive definite; this is not checked.
             repeats: see `Structure`.
             feature: the coefficient field to sort by.
 
         Raises:
-            ValueError: the shapes do not fit.
+            ValueError: the shapes do not fit, or the matrix is not symmetric and was said to be.
         """
         from scipy.sparse import csr_array
 
-        if matrix.shape != (rhs.size, rhs.size) or rhs.ndim != 1:
-            raise ValueError(f"expected a square matrix and rhs of the same size, got {matrix.shape} and {rhs.shape}")
+        rhs, rows = _floating(np.asarray(rhs)), csr_array(matrix)
+        if rows.shape != (rhs.size, rhs.size) or rhs.ndim != 1:
+            raise ValueError(f"expected a square matrix and rhs of the same size, got {rows.shape} and {rhs.shape}")
+        rows.data = _floating(rows.data)
         known = Structure(
             symmetric=symmetric or positive_definite, positive_definite=positive_definite, repeats=repeats
         )
-        return cls(rhs=rhs, structure=known, assembled=csr_array(matrix), feature=feature)
+        if known.symmetric:
+            _require_symmetric(rows)
+        return cls(rhs=rhs, structure=known, assembled=rows, feature=feature)
 
     @property
     def num_unknowns(self) -> int:
@@ -181,6 +185,31 @@ class LinearSystem:
             return self.operator.relative_residual(x, self.rhs)
         scale = float(np.linalg.norm(self.rhs)) or 1.0
         return float(np.linalg.norm(self.rhs - self.apply(x))) / scale
+
+
+def _floating(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """Whole numbers as floating-point ones; others as they are."""
+    return values if values.dtype.kind in "fc" else values.astype(np.float64)
+
+
+def _require_symmetric(matrix: "csr_array") -> None:
+    """Compare A w with Aᵀ w for a random w: two products show what a matrix of a million rows hides.
+
+    Raises:
+        ValueError: they differ by more than rounding.
+    """
+    w = np.random.default_rng(0).uniform(0.5, 1.0, matrix.shape[0])
+    with np.errstate(all="ignore"):
+        gap, size = np.abs(matrix @ w - matrix.T @ w), abs(matrix) @ w
+        worst = int(np.argmax(gap)) if gap.size else 0
+        # Written so that values that are not finite pass: solving says of them what there is to say.
+        asymmetric = gap.size and gap[worst] > 1e-8 * size.max()
+    if asymmetric:
+        raise ValueError(
+            f"the matrix was said to be symmetric, but is not: row {worst} differs from column {worst} by about "
+            f"{gap[worst] / size.max():.0e} of the largest row. Leave out symmetric and positive_definite, or look at "
+            f"how it was assembled"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import Field
 
-from headrace.solvers.methods.factorizations import load_petsc, petsc_is_installed
+from headrace.solvers.methods.factorizations import abandon, first_line, load_petsc, petsc_is_installed
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
 from headrace.solvers.system import LinearSystem, System
@@ -191,6 +191,7 @@ class _Gamg(_Hierarchy):
         self._solver.setOperators(self._matrix)
         self._solver.setFromOptions()
         self._x, self._b = self._matrix.createVecs()
+        self._has_failed = False
 
     def renew(self, system: LinearSystem) -> None:
         """Put the values into the matrix; PETSc renews the levels at the next solve."""
@@ -212,7 +213,8 @@ class _Gamg(_Hierarchy):
         try:
             self._solver.solve(self._b, self._x)
         except petsc.Error as error:
-            raise ArithmeticError(f"PETSc could not set up algebraic multigrid ({error})") from error
+            self._has_failed = True
+            raise ArithmeticError(f"PETSc could not set up algebraic multigrid ({first_line(error)})") from error
         reason = self._solver.getConvergedReason()
         status = SolveStatus.converged if reason > 0 else SolveStatus.breakdown
         if reason == petsc.KSP.ConvergedReason.DIVERGED_MAX_IT:
@@ -221,8 +223,12 @@ class _Gamg(_Hierarchy):
 
     def destroy(self) -> None:
         """Free what PETSc holds."""
-        for thing in (self._solver, self._matrix, self._x, self._b):
-            thing.destroy()
+        things = (self._solver, self._matrix, self._x, self._b)
+        if self._has_failed:
+            abandon(things)
+        else:
+            for thing in things:
+                thing.destroy()
 
 
 class _Pyamg(_Hierarchy):

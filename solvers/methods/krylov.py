@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import Field
 
-from headrace.solvers.methods.direct import load_petsc, petsc_is_installed
+from headrace.solvers.methods.factorizations import abandon, first_line, load_petsc, petsc_is_installed
 from headrace.solvers.methods.gcrodr import is_complex
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
@@ -227,7 +227,9 @@ class RunningKrylov(RunningSolver):
                 self._held.update(system)
             value, num_iterations, reason = self._held.solve(system, rtol)
         except load_petsc().Error as error:
-            detail = f"PETSc could not set up the preconditioner ({str(error).splitlines()[0]})"
+            detail = f"PETSc could not set up the preconditioner ({first_line(error)})"
+            abandon([self._held])
+            self._held = None
         if reason > 0:
             status = SolveStatus.converged
         else:

@@ -1,5 +1,8 @@
 """Every method against an independent solver; what multigrid and GCRO-DR promise beyond that."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -253,3 +256,27 @@ def test_mismatch_says_why_and_what_to_use() -> None:
 def test_auto_takes_multigrid_where_it_fits_and_names_what_did_the_work() -> None:
     assert solve(darcy_system(20)).method == "multigrid"
     assert solve(convection_diffusion(6)).method == "direct"
+
+
+@pytest.mark.skipif(not petsc_is_installed(), reason="needs PETSc")
+@pytest.mark.parametrize("method", ["amg", "gmres", "direct"])
+def test_what_petsc_raises_does_not_end_the_process(method: str) -> None:
+    """What an error leaves half made crashes when it is freed: at the next solve, or at the end of the process."""
+    code = f"""
+import numpy as np, scipy.sparse
+from headrace.solvers import LinearSystem, solve
+system = LinearSystem.from_matrix(scipy.sparse.csr_array(np.diag([1.0, 2.0, 0.0, 3.0])), np.ones(4))
+for _ in range(2):
+    print(solve(system, method="{method}"))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("breakdown") == 2 and "[0]" not in result.stdout
+
+
+def test_a_matrix_that_is_not_what_was_said_of_it_is_refused() -> None:
+    lower = scipy.sparse.diags_array([-1.0, 2.0, -1.5], offsets=[-1, 0, 1], shape=(30, 30))
+    with pytest.raises(ValueError, match="said to be symmetric, but is not: row .* differs from column"):
+        LinearSystem.from_matrix(lower, np.ones(30), positive_definite=True)
+    system = LinearSystem.from_matrix(np.eye(3, dtype=int), [1, 2, 3], positive_definite=True)  # type: ignore[arg-type]
+    np.testing.assert_allclose(solve(system).value, [1.0, 2.0, 3.0])
