@@ -275,10 +275,11 @@ def list_(what: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(listing))
         return
+    width = max(len(kind) for entries in listing.values() for kind in entries)
     for name, entries in listing.items():
         console.print(f"[bold]{name}[/]")
         for kind, line in entries.items():
-            console.print(f"  {kind:<16} {line}", highlight=False)
+            console.print(f"  {kind:<{width}}  {line}", highlight=False, soft_wrap=True)
 
 
 @main.command()

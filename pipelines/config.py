@@ -228,9 +228,9 @@ def validate(raw: Mapping[str, Any], command: Command = "run") -> RunConfig:
             Fault(where="data.problem", value=kind, expected="one that this machine can solve", advice=reason)
         )
     for check in CHECKS:
-        # A check that lacks a section which is itself wrong has nothing to say.
+        # A check that lacks a section which is itself wrong, or of no use here, has nothing to say.
         wanted = check.__annotations__.keys() - {"return"}
-        if wanted <= sections.keys() and not any(sections[name] is None for name in wanted):
+        if wanted <= sections.keys() - set(UNUSED[command]) and not any(sections[name] is None for name in wanted):
             faults.extend(check(**{name: sections[name] for name in wanted}))
     if faults:
         raise InputError(faults)

@@ -250,7 +250,7 @@ class MeshFile(AbstractGeometry):
 
     kind: Literal["file"] = "file"
     path: Annotated[str, Field(min_length=1)]
-    boundaries: Frozen[Mapping[str, int]] = FrozenMap({})
+    boundaries: Frozen[Mapping[str, int]] = Field(default_factory=lambda: FrozenMap({}))
     digest: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
 
     @model_validator(mode="before")

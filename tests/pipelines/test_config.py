@@ -115,6 +115,9 @@ def test_a_missing_section_is_named() -> None:
     assert found["surrogate"] == "surrogate is missing; expected a section surrogate:, which run needs."
     assert "data.samples" in found and "training" in found
     assert set(faults(text="name: x", command="generate")) == {"data"}
+    # A data set may be smaller than a batch, and on a grid that the network would not take.
+    few = parse(RECIPE, "test", ["data.samples=4", "surrogate.modes=300"])
+    assert validate(few, "generate").data is not None
 
 
 def test_a_key_that_stands_twice_is_said_with_its_line() -> None:
