@@ -1,4 +1,4 @@
-"""Multigrid in three dimensions, and with any boundaries in two: every boundary, every size, jumps; iterations that do not grow; a symmetric cycle."""
+"""Multigrid in three dimensions, and in two with any boundaries: every size, jumps, bounded iterations, symmetry."""
 
 import itertools
 
