@@ -135,7 +135,11 @@ class Session:
         """Write the manifest of every split that holds samples."""
         for split in splits:
             if any(self.run.data(split).glob("shard-*.zarr")):
-                write_manifest(self.run.data(split))
+                try:
+                    write_manifest(self.run.data(split))
+                except InputError as error:
+                    # A run that failed early has logs without samples; why it failed is what its user wants to read.
+                    log.warning("%s gets no manifest: %s", split, error)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

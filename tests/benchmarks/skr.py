@@ -326,7 +326,7 @@ def main() -> None:
             if preconditioner != "none" and family == "published helmholtz":
                 continue  # the shift of 1e-4 changes nothing; not worth the minutes
             plain = GCRODR(recycled=0, preconditioner=preconditioner, max_iterations=LIMIT)
-            recycling = GCRODR(preconditioner=preconditioner, max_iterations=LIMIT)
+            recycling = GCRODR(recycled=20, preconditioner=preconditioner, max_iterations=LIMIT)
             rows.append(run(family, f"GMRES(40), {preconditioner}", few, plain, "none"))
             if preconditioner != "jacobi":
                 name = {"none": "none", "ilu0": "ilu"}[preconditioner]
