@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator, ScalarFormatter
 from matplotlib.tri import Triangulation
 
-from headrace.platform.fields import Domain, Grid, Mesh, SampleSchema, require_grid
+from headrace.platform.fields import Domain, FieldSpec, Grid, Mesh, SampleSchema, require_grid
 
 type Arrays = Mapping[str, np.ndarray]
 type Rows = Sequence[Mapping[str, Any]]
@@ -26,10 +26,13 @@ type Rows = Sequence[Mapping[str, Any]]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6b7280"
 FIELD_MAP = "viridis"
+INPUT_MAP = "cividis"
 ERROR_MAP = "RdBu_r"
 DPI = 144
 # The samples of a picture, by their rank in error: a picture of the best one alone would flatter.
 RANKS = (("best", 0.0), ("median", 0.5), ("95th percentile", 0.95), ("worst", 1.0))
+# Columns of a picture of samples.
+MOST_CHANNELS = 4
 # A positive field that spans more than this is shown on a logarithmic scale.
 LOG_SPAN = 50.0
 
@@ -112,12 +115,52 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
     return figure
 
 
+def sample_grid(arrays: Arrays, schema: SampleSchema) -> Figure:
+    """Some samples as they are stored: a row for each, with its inputs and its outputs at the last time.
+
+    Of more than `MOST_CHANNELS` channels the first inputs and outputs are shown; of a 3-D grid the middle plane.
+
+    Args:
+        arrays: inputs "n channels_in *grid", outputs "n time channels_out *grid", index "n", level "n".
+        schema: names, units and where the fields live.
+    """
+    inputs, outputs = _channels(schema.inputs), _channels(schema.outputs)
+    shown_out = min(len(outputs), max(MOST_CHANNELS - len(inputs), MOST_CHANNELS // 2))
+    shown_in = min(len(inputs), MOST_CHANNELS - shown_out)
+    columns, count = shown_in + shown_out, len(arrays["index"])
+    domain = schema.domain
+    x = domain.coordinates()[0] if isinstance(domain, Grid) and len(domain.shape) == 1 else None
+    figure = _figure(2.7 * columns, 2.15 * count + 0.45, left=0.75, right=0.55, bottom=0.2, top=0.35)
+    axes = figure.subplots(count, columns, squeeze=False, gridspec_kw={"wspace": 0.42, "hspace": 0.14})
+    for row, line in enumerate(axes):
+        fields = [*arrays["inputs"][row, :shown_in], *arrays["outputs"][row, -1, :shown_out]]
+        for column, (panel, field) in enumerate(zip(line, map(_plane, fields), strict=True)):
+            colours = INPUT_MAP if column < shown_in else FIELD_MAP
+            if x is not None:
+                panel.plot(x, field, color=GREY if column < shown_in else COLOURS[0])
+            else:
+                norm = _norm_of(field) if column < shown_in else Normalize()
+                _draw_map(figure, panel, field, domain, colours, norm)
+        line[0].set_ylabel(f"{arrays['level'][row]}\nsample {arrays['index'][row]}", fontsize=9)
+    for head, panel in zip([*inputs[:shown_in], *outputs[:shown_out]], axes[0], strict=True):
+        panel.set_title(head, fontsize=10, fontweight="bold")
+    return figure
+
+
+def _channels(fields: Sequence[FieldSpec]) -> list[str]:
+    """A name for every channel, with its unit."""
+    names = []
+    for field in fields:
+        unit = "" if field.unit == "1" else f" [{field.unit}]"
+        parts = [""] if field.components == 1 else [f" {number + 1}" for number in range(field.components)]
+        names += [field.name + part + unit for part in parts]
+    return names
+
+
 def _names(schema: SampleSchema | None) -> tuple[str, str]:
     if schema is None:
         return "first channel", "first channel"
-    first = [fields[0] for fields in (schema.inputs, schema.outputs)]
-    source, target = (field.name + ("" if field.unit == "1" else f" [{field.unit}]") for field in first)
-    return source, target
+    return _channels(schema.inputs)[0], _channels(schema.outputs)[0]
 
 
 def _plane(field: np.ndarray) -> np.ndarray:
@@ -136,28 +179,38 @@ def _draw_maps(
     low, high = float(min(truth.min(), prediction.min())), float(max(truth.max(), prediction.max()))
     error = prediction - truth
     bound = float(np.abs(error).max()) or 1.0
-    logarithmic = field.min() > 0 and field.max() > LOG_SPAN * field.min()
     shown: list[tuple[np.ndarray, str, Normalize]] = [
-        (field, "cividis", LogNorm() if logarithmic else Normalize()),
+        (field, INPUT_MAP, _norm_of(field)),
         (truth, FIELD_MAP, Normalize(low, high)),
         (prediction, FIELD_MAP, Normalize(low, high)),
         (error, ERROR_MAP, Normalize(-bound, bound)),
     ]
     domain = schema.domain if schema else None
     for axes, (values, colours, norm) in zip(line, shown, strict=True):
-        image = _draw_map(axes, values, domain, colours, norm)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.05, 1.0)))
-        bar.ax.tick_params(labelsize=7.5)
-        if not isinstance(norm, LogNorm):
-            powers = ScalarFormatter()
-            powers.set_powerlimits((-2, 3))
-            bar.ax.yaxis.set_major_formatter(powers)
-            bar.ax.yaxis.get_offset_text().set_fontsize(7.5)
+        _draw_map(figure, axes, values, domain, colours, norm)
 
 
-def _draw_map(axes: Axes, values: np.ndarray, domain: Domain | None, colours: str, norm: Normalize) -> ScalarMappable:
+def _norm_of(field: np.ndarray) -> Normalize:
+    return LogNorm() if field.min() > 0 and field.max() > LOG_SPAN * field.min() else Normalize()
+
+
+def _draw_map(
+    figure: Figure, axes: Axes, values: np.ndarray, domain: Domain | None, colours: str, norm: Normalize
+) -> None:
+    """A map with its colour bar."""
+    image = _mapped(axes, values, domain, colours, norm)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.05, 1.0)))
+    bar.ax.tick_params(labelsize=7.5)
+    if not isinstance(norm, LogNorm):
+        powers = ScalarFormatter()
+        powers.set_powerlimits((-2, 3))
+        bar.ax.yaxis.set_major_formatter(powers)
+        bar.ax.yaxis.get_offset_text().set_fontsize(7.5)
+
+
+def _mapped(axes: Axes, values: np.ndarray, domain: Domain | None, colours: str, norm: Normalize) -> ScalarMappable:
     if isinstance(domain, Mesh):
         axes.set_aspect("equal")
         triangles = Triangulation(domain.points[:, 0], domain.points[:, 1], domain.cells)

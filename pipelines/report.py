@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import yaml
@@ -18,7 +18,9 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader, Undefined
 from matplotlib.figure import Figure
 
 from headrace.pipelines import pictures
+from headrace.platform.errors import InputError
 from headrace.platform.fields import Mesh, SampleSchema
+from headrace.platform.stored import StoredSamples
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ METRIC_NAMES = {
 }
 SPLITS = {"samples": "for training", "validation": "for validation", "test": "for the test"}
 MAX_FAILURES = 50
+EXAMPLES = 4
 NO_COST: dict[str, Any] = {
     "samples": 0,
     "failed": 0,
@@ -65,6 +68,7 @@ class RunRecord:
     metrics: Sequence[Mapping[str, Any]] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    examples: Mapping[str, np.ndarray] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
     @property
@@ -107,14 +111,19 @@ def read_run(directory: Path) -> RunRecord:
         return empty
 
     recipe_text = part("recipe.yaml", lambda path: path.read_text(encoding="utf-8"), "")
+    nothing: Mapping[str, Any] = {}
+    run = part("run.json", _read_mapping, nothing)
+    # A data set is not evaluated; its page shows samples.
+    evaluates = run.get("command") != "generate"
     return RunRecord(
         path=directory,
-        run=part("run.json", _read_mapping, {}),
+        run=run,
         recipe_text=recipe_text,
         recipe=part("recipe.yaml", lambda path: _mapping(yaml.safe_load(path.read_text(encoding="utf-8"))), {}),
         metrics=part("metrics.jsonl", _read_lines, []),
-        evaluation=part("evaluation.json", _read_mapping, {}),
-        arrays=part("evaluation.npz", _read_arrays, {}),
+        evaluation=part("evaluation.json", _read_mapping, {}) if evaluates else {},
+        arrays=part("evaluation.npz", _read_arrays, {}) if evaluates else {},
+        examples={} if evaluates else part("data/train", _read_examples, {}),
         missing=tuple(dict.fromkeys(missing)),
     )
 
@@ -157,6 +166,7 @@ def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
     wanted: list[tuple[str, bool, Callable[[], Figure]]] = [
         ("loss", "train/loss" in present, partial(pictures.training_loss, rows)),
         ("validation", "validation/relative_l2" in present, partial(pictures.validation_error, rows, record.levels)),
+        ("samples", bool(record.examples), lambda: pictures.sample_grid(record.examples, cast(SampleSchema, schema))),
         ("predictions", bool(arrays), partial(pictures.prediction_grid, arrays, schema)),
         ("distribution", bool(arrays), partial(pictures.error_distribution, arrays, record.levels)),
         ("spectrum", bool(arrays) and not on_mesh, partial(pictures.energy_spectrum, arrays, schema)),
@@ -187,7 +197,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "seconds": run.get("seconds"),
         "samples": run.get("samples") or {},
         "splits": run.get("splits") or {},
-        "asked": asked(record.recipe),
+        "asked": asked(record.recipe, command=run.get("command")),
         "errors": record.errors,
         "metrics": [name for name in record.evaluation.get("metrics", ["relative_l2"]) if name in METRIC_NAMES],
         "metric_names": METRIC_NAMES,
@@ -211,8 +221,12 @@ def context(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def asked(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The recipe in a few lines: what a reader wants to know before any number."""
+def asked(recipe: Mapping[str, Any], command: str | None = None) -> list[tuple[str, str]]:
+    """The recipe in a few lines: what a reader wants to know before any number; only what the command looked at."""
+    if command == "generate":
+        from headrace.pipelines.config import UNUSED  # it brings torch, which other pages do without
+
+        recipe = {name: section for name, section in recipe.items() if name not in UNUSED["generate"]}
     data, solver = _mapping(recipe.get("data")), _mapping(recipe.get("solver"))
     training, surrogate = _mapping(recipe.get("training")), _mapping(recipe.get("surrogate"))
     lines: list[tuple[str, str]] = []
@@ -274,7 +288,8 @@ def commands(record: RunRecord) -> list[str]:
     again = f"headrace {command if command in ('run', 'generate', 'train') else 'run'} {recipe}{data}"
     git = record.run.get("git") or {}
     checkout = [f"git checkout {git['commit']}"] if git.get("commit") else []
-    return [*checkout, again, f"headrace evaluate {folder}", f"headrace report {folder}"]
+    evaluate = [] if command == "generate" else [f"headrace evaluate {folder}"]
+    return [*checkout, again, *evaluate, f"headrace report {folder}"]
 
 
 def percent(share: float | Undefined | None) -> str:
@@ -347,6 +362,21 @@ def _read_lines(path: Path) -> list[Mapping[str, Any]]:
         except ValueError:
             continue  # the last line of a run that was killed
     return rows
+
+
+def _read_examples(path: Path) -> dict[str, np.ndarray]:
+    """The first sample of each level, and more of the first ones until there are `EXAMPLES`."""
+    try:
+        stored = StoredSamples.open(path)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    levels = np.array(stored.levels)
+    _, first = np.unique(levels, return_index=True)
+    rest = np.setdiff1d(np.arange(min(len(stored), 2 * EXAMPLES)), first)
+    positions = np.sort(np.concatenate([np.sort(first)[:EXAMPLES], rest[: max(EXAMPLES - len(first), 0)]]))
+    positions = positions[np.argsort(levels[positions], kind="stable")]
+    batch = stored.batch(positions)
+    return {"inputs": batch.inputs, "outputs": batch.outputs, "index": batch.indices, "level": levels[positions]}
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

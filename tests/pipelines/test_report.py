@@ -12,6 +12,8 @@ import yaml
 from headrace.pipelines import pictures
 from headrace.pipelines.report import duration, percent, quantity, read_run, write_report
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
+from headrace.platform.sample import Provenance, SampleBatch
+from headrace.platform.store import write_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -262,6 +264,43 @@ def test_the_page_tells_what_the_run_came_to(tmp_path: Path) -> None:
     assert len(images) == len(names)
     assert {path.stem for path in (run / "pictures").iterdir()} == names
     assert page.open == []
+
+
+@pytest.mark.parametrize("points", [(12,), (12, 10), (6, 7, 8)], ids=["1-D", "2-D", "3-D"])
+def test_the_page_of_a_data_set_shows_samples_of_every_level(tmp_path: Path, points: tuple[int, ...]) -> None:
+    schema = SampleSchema(
+        inputs=(FieldSpec(name="velocity", components=2),),
+        outputs=(FieldSpec(name="temperature", unit="K"),),
+        domain=Grid(shape=points, extent=(1.0,) * len(points), periodic=(False,) * len(points)),
+    )
+    fields = np.random.default_rng(0).standard_normal((6, 3, *points)).astype(np.float32)
+    batch = SampleBatch(
+        indices=np.arange(6),
+        inputs=fields[:, :2],
+        outputs=fields[:, np.newaxis, 2:],
+        parameters=np.zeros((6, 0), dtype=np.float32),
+        provenance=tuple(
+            Provenance(
+                spec_hash="", seed=0, index=index, level="rough" if index == 5 else "smooth", solver="direct",
+                status="converged", relative_residual=0.0, num_iterations=0, version="", wall_seconds=0.0,
+                cpu_seconds=0.0,
+            )
+            for index in range(6)
+        ),
+    )  # fmt: skip
+    write_dataset(tmp_path / "data" / "train", schema, [batch], {})
+    run = {"command": "generate", "status": "finished", "schema": schema.to_json()}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    (tmp_path / "metrics.jsonl").touch()
+    record = read_run(tmp_path)
+    assert record.missing == ()
+    assert list(record.examples["level"]) == ["rough", "smooth", "smooth", "smooth"]
+    page = write_report(tmp_path).read_text()
+    assert (tmp_path / "pictures" / "samples.png").stat().st_size > 1000
+    assert "The first training sample of each level" in page
+    # Nothing of what generating does not look at.
+    assert "Held-out errors" not in page and "headrace evaluate" not in page and "Optimisation" not in page
 
 
 def test_the_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
