@@ -1,11 +1,12 @@
 """Multigrid-preconditioned conjugate gradients for five-point operators: the fastest method where it fits."""
 
 import functools
+import math
 import time
 from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt64
+from jaxtyping import Float32, UInt64
 from pydantic import Field
 
 from headrace.solvers.methods.multigrid3d import RunningByDimension, RunningMultigrid3D
@@ -15,7 +16,7 @@ from headrace.solvers.system import LinearSystem, System
 
 
 class Multigrid(AbstractSolver):
-    """Conjugate gradients in double precision, preconditioned by one geometric V-cycle in single precision.
+    """Conjugate gradients preconditioned by one geometric V-cycle, in single precision, corrected in double.
 
     Takes positive definite diffusion operators in two and three dimensions, on any grid, with any mixture of Dirichlet,
     Neumann and periodic boundaries, with a reaction or without; where constants may be added to the solution it finds
@@ -67,20 +68,14 @@ class RunningMultigrid(RunningSolver):
             raise ValueError("multigrid needs a system with a diffusion operator, got a general matrix")
         started = time.perf_counter()
         operator = system.operator
-        conductance_x, conductance_y = operator.conductances
         if self._workspace is None or self._workspace.shape != operator.shape:
             self._workspace = _Workspace((operator.shape[0], operator.shape[1]))
-        work = self._workspace
         value = np.empty(system.num_unknowns)
         num_iterations, residual = kernels.conjugate_gradients(
-            np.ascontiguousarray(conductance_x, dtype=np.float64),
-            np.ascontiguousarray(conductance_y, dtype=np.float64),
+            *(np.ascontiguousarray(c, dtype=np.float64).ravel() for c in operator.conductances),
             np.ascontiguousarray(system.rhs, dtype=np.float64),
             value,
-            work.levels,
-            work.single,
-            work.double,
-            work.rows,
+            *self._workspace.arrays,
             rtol,
             self._max_iterations,
         )
@@ -90,8 +85,8 @@ class RunningMultigrid(RunningSolver):
             status = SolveStatus.max_iterations
         else:
             status = SolveStatus.breakdown
-        if not np.isfinite(residual):
-            # What is not finite stays on the boundary of the workspace and would spoil the next system.
+        if status is SolveStatus.breakdown or not math.isfinite(residual):
+            # What is not finite stays in the workspace and would spoil the next system.
             self._workspace = None
         return Solution(
             value=value,
@@ -104,23 +99,47 @@ class RunningMultigrid(RunningSolver):
 
 
 class _Workspace:
-    """Arrays of all levels, one after the other, in the layout that the kernels describe."""
+    """Arrays of all levels, one after the other, in the layout that the kernels describe; about 85 bytes an unknown."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape
-        self.levels, num_points = _hierarchy(shape[0] + 1, shape[1] + 1)
-        self.single: Float32[np.ndarray, "6 points"] = np.zeros((6, num_points), dtype=np.float32)
-        self.double: Float64[np.ndarray, "6 finest"] = np.zeros((6, (shape[0] + 2) * (shape[1] + 2)))
-        self.rows: Float32[np.ndarray, " rows"] = np.zeros(4 * (max(shape) + 4), dtype=np.float32)
+        levels, num_points = _hierarchy(shape[0] + 1, shape[1] + 1)
+        finest = int(levels[1, 2]) if len(levels) > 1 else num_points
+        coarse = num_points - finest
+        levelled = _arrays(9, num_points)
+        # Conductances on the boundary and on padding mean nothing, but they must not make a quotient 0 / 0.
+        levelled[:2] = 1.0
+        self.arrays = (
+            levels,
+            levelled,
+            _arrays(2, finest),
+            np.zeros(finest + 16),
+            _arrays(5, coarse),
+            _arrays(4, num_points // 2 + int(levels[0, 3])),
+            _arrays(2, num_points // 2 + int(levels[0, 3])),
+            _arrays(2, coarse),
+            _arrays(10, max(shape[0], int(levels[0, 3]))),
+        )
+
+
+def _arrays(count: int, size: int) -> Float32[np.ndarray, "count size"]:
+    """Zeros with room for those who look a little beyond the ends."""
+    # A loop reads a dozen arrays in step: lengths near a multiple of 4 KB would have them all fight for one cache line.
+    size = 1024 * math.ceil((size + 48) / 1024) + 144
+    flat = np.zeros(count * size + 16, dtype=np.float32)
+    # Rows begin at cache lines.
+    skip = -flat.ctypes.data // 4 % 16
+    return flat[skip : skip + count * size].reshape(count, size)
 
 
 @functools.lru_cache(maxsize=8)
-def _hierarchy(num_x: int, num_y: int) -> tuple[UInt64[np.ndarray, "levels 3"], int]:
-    """Of every level the intervals along both axes and where its points begin; and the points of all levels."""
+def _hierarchy(num_x: int, num_y: int) -> tuple[UInt64[np.ndarray, "levels 4"], int]:
+    """Of every level the intervals along both axes, where its points begin, and the stride; and all points."""
     levels, num_points = [], 0
     while True:
-        levels.append((num_x, num_y, num_points))
-        num_points += (num_x + 1) * (num_y + 1)
+        stride = 16 * math.ceil(num_y / 16)
+        levels.append((num_x, num_y, num_points, stride))
+        num_points += (num_x + 1) * stride
         if min(num_x, num_y) <= 2:
             return np.array(levels, dtype=np.uint64), num_points
         num_x, num_y = (num_x + 1) // 2, (num_y + 1) // 2

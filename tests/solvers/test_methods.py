@@ -28,9 +28,7 @@ from headrace.solvers import (
     solve,
     solve_sequence,
 )
-from headrace.solvers.methods import multigrid_kernels
 from headrace.solvers.methods.direct import petsc_is_installed
-from headrace.solvers.methods.multigrid import _Workspace
 from headrace.solvers.problems.permeability import LogNormal, TwoPhase
 from headrace.solvers.solver import solve_verified
 from headrace.solvers.sorting import greedy_order
@@ -196,27 +194,6 @@ def test_multigrid_solves_zero_right_hand_side() -> None:
     assert operator is not None
     solution = solve(LinearSystem.from_operator(operator, np.zeros(324)), method="multigrid")
     assert solution.status is SolveStatus.converged and not solution.value.any()
-
-
-@pytest.mark.parametrize("n", [17, 24, 31])
-def test_v_cycle_is_symmetric_and_positive_definite(n: int) -> None:
-    """As a matrix, column by column: the first iteration for the right-hand side eᵢ leaves B eᵢ in the workspace."""
-    operator = darcy_system(n, level="two_phase").operator
-    assert operator is not None
-    work = _Workspace(operator.shape)
-    inside = np.zeros((n, n), dtype=bool)
-    inside[1:-1, 1:-1] = True
-    columns = []
-    for unit in np.eye((n - 2) ** 2):
-        multigrid_kernels.conjugate_gradients(
-            *operator.conductances, unit, np.empty_like(unit),
-            work.levels, work.single, work.double, work.rows, 1e-8, 1,
-        )  # fmt: skip
-        columns.append(work.single[4, : n * n][inside.ravel()].astype(np.float64))
-    matrix = np.stack(columns)
-    # Single precision: 1e-7 times a modest number of operations.
-    np.testing.assert_allclose(matrix, matrix.T, atol=2e-5 * np.abs(matrix).max())
-    assert np.linalg.eigvalsh((matrix + matrix.T) / 2).min() > 0.0
 
 
 def test_greedy_order_goes_to_the_nearest_that_is_left() -> None:
