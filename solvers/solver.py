@@ -96,12 +96,14 @@ class AbstractSolver(Spec):
 
     Attributes:
         recycles: the method is faster when neighbours of a sequence are alike, so that sorting is worth its price.
+        waits: it may leave the work to another device, so that its processor time does not tell what it costs.
 
     What a method may assume of a system is its `structure`, and `mismatch` says no to everything else. The values are
     the method's to look at: on those that it cannot handle it returns a status, never raises.
     """
 
     recycles: ClassVar[bool] = False
+    waits: ClassVar[bool] = False
 
     def batch_size(self, target: AbstractProblem | System) -> int:
         """How many systems of a problem it gains from having together; 1 for most methods."""

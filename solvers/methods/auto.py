@@ -27,6 +27,7 @@ _PATIENCE = 4.0
 # Systems after which a bandit takes over from a race that is waiting for what it cannot afford, and how much slower
 # than the leader an arm of the bandit may be.
 _RACE_AT_MOST, _WITHIN = 24, 3.0
+_NO_CONTEXT = (0.0, 0.0)
 # Kinds of methods and of systems that this process has solved once: imported, compiled.
 _warm: set[tuple[type[AbstractSolver], Structure]] = set()
 
@@ -62,6 +63,8 @@ _Candidates = Annotated[
 
 class Auto(AbstractSolver):
     """Chooses by structure, then by measured seconds per accepted sample as the sequence goes on.
+
+    Seconds are those of the processor, all threads together, or of the wall if a candidate may use a GPU.
 
     The first systems are solved by the first choice for their structure: multigrid for positive definite diffusion
     operators, a fast transform where coefficients are constant, a direct method otherwise. The other candidates are
@@ -116,7 +119,8 @@ class RunningAuto(RunningSolver):
 
     def solve(self, system: LinearSystem, rtol: float) -> Solution:
         """Solve one system by the method whose turn it is, or by the next that can."""
-        return self.solve_batch([system], rtol)[0]
+        choice = self._last = self._choice(system)
+        return choice.solve_one(system, rtol)
 
     def solve_batch(self, systems: Sequence[LinearSystem], rtol: float) -> list[Solution]:
         """Solve systems of one problem together by the method whose turn it is; what fails goes on alone."""
@@ -157,7 +161,9 @@ class _Choice:
 
         self._strategy, self._owner = spec.strategy, owner
         self._arms = list(candidates(system, spec.candidates))
-        self._race = Race([arm.prior for arm in self._arms])
+        # Processor time, which other people's load disturbs less; wall time if one may wait for another device.
+        self._clock = time.perf_counter if any(arm.method.waits for arm in self._arms) else time.process_time
+        self._race = Race([arm.prior for arm in self._arms], [arm.set_up for arm in self._arms])
         # The last resort is not raced unless it is a candidate too.
         reserves = [k for k, arm in enumerate(self._arms) if arm.method == Direct()]
         if not reserves:
@@ -173,14 +179,50 @@ class _Choice:
         self._lead = self._most = 1.0
         self._warm_up_seconds = 0.0
 
+    def solve_one(self, system: LinearSystem, rtol: float) -> Solution:
+        """As `solve` does it, on the shortest way for what happens nearly always: small systems take 0.5 ms."""
+        if self._strategy != "race":
+            return self.solve([system], rtol)[0]
+        k = self._race.pick()
+        held = self._running.get(k)
+        if held is None or held[1] is not self._arms[k].method:
+            return self._solve_by(k, [system], rtol, _NO_CONTEXT)[0]
+        started = self._clock()
+        solution = held[0].solve(system, rtol)
+        seconds = self._clock() - started
+        if solution.status is not SolveStatus.converged:
+            return self._finish(k, [system], [solution], rtol, _NO_CONTEXT, seconds, cold=False)[0]
+        self._last_arm, self._last_seconds = k, seconds
+        self._account(k, seconds, True, exploring=self._race.learn(k, seconds, True))
+        return solution
+
     def solve(self, systems: Sequence[LinearSystem], rtol: float) -> list[Solution]:
-        context = context_of(systems[0]) if self._strategy == "cheb_cb" else (0.0, 0.0)
-        k = self._pick(context)
+        """Solve systems by the method whose turn it is, and by others what it does not solve."""
+        context = context_of(systems[0]) if self._strategy == "cheb_cb" else _NO_CONTEXT
+        return self._solve_by(self._pick(context), systems, rtol, context)
+
+    def _solve_by(
+        self, k: int, systems: Sequence[LinearSystem], rtol: float, context: tuple[float, float]
+    ) -> list[Solution]:
         cold = not self._running and (type(self._arms[k].method), self.structure) not in _warm
         running = self._start(k, systems[0])
-        started = time.perf_counter()
+        started = self._clock()
         solutions = [running.solve(systems[0], rtol)] if len(systems) == 1 else running.solve_batch(systems, rtol)
-        seconds = (time.perf_counter() - started) / len(systems)
+        seconds = (self._clock() - started) / len(systems)
+        return self._finish(k, systems, solutions, rtol, context, seconds, cold=cold)
+
+    def _finish(
+        self,
+        k: int,
+        systems: Sequence[LinearSystem],
+        solutions: list[Solution],
+        rtol: float,
+        context: tuple[float, float],
+        seconds: float,
+        *,
+        cold: bool,
+    ) -> list[Solution]:
+        """Learn from the seconds that each took, and let others solve what is not solved."""
         for position, (system, solution) in enumerate(zip(systems, solutions, strict=True)):
             accepted = solution.status is SolveStatus.converged
             if cold and position == 0:
@@ -209,13 +251,13 @@ class _Choice:
         k = left[0]
         tried.add(k)
         running = self._start(k, system if isinstance(system, LinearSystem) else system.linearize(system.guess))
-        started = time.perf_counter()
+        started = self._clock()
         if isinstance(system, LinearSystem):
             solution = running.solve(system, rtol)
         else:
             solution = solve_newton(running, system, rtol)
         # Hard systems are no measure of a method: they count in the account, not in the race.
-        self._account(k, time.perf_counter() - started, solution.status is SolveStatus.converged, exploring=False)
+        self._account(k, self._clock() - started, solution.status is SolveStatus.converged, exploring=False)
         return solution
 
     def blamed(self, failed: Solution) -> set[int]:

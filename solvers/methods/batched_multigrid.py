@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Sequence
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -33,6 +33,8 @@ class BatchedMultigrid(AbstractSolver):
         device: `auto` is CUDA where torch finds it, the CPU elsewhere.
         max_iterations: when to give up.
     """
+
+    waits: ClassVar[bool] = True
 
     kind: Literal["batched_multigrid"] = "batched_multigrid"
     batch: Annotated[int, Field(ge=1, le=4096)] = 32

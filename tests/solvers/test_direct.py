@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 import scipy.sparse.linalg
 
-from headrace.solvers import Darcy, DiffusionOperator, Direct, LinearSystem, SolveStatus, solve
+from headrace.solvers import Darcy, DiffusionOperator, Direct, Helmholtz, LinearSystem, SolveStatus, solve
 from headrace.solvers.methods.direct import cholmod_is_installed, petsc_is_installed
 from headrace.solvers.methods.factorizations import Factorization, MatrixKey
 from headrace.solvers.solver import solve_batch_verified, solve_verified
@@ -122,6 +122,18 @@ def test_factors_follow_a_matrix_that_was_overwritten(method: Direct) -> None:
     matrix.data *= 2.0
     second = running.solve(LinearSystem.from_matrix(matrix, rhs, positive_definite=True), 1e-10).value
     np.testing.assert_allclose(second, first / 2.0, rtol=1e-10)
+
+
+@pytest.mark.parametrize("method", PACKAGES[:3], ids=lambda method: method.package)
+def test_an_indefinite_matrix_is_solved_with_the_factors_of_its_symmetry(method: Direct) -> None:
+    running = method.build()
+    for wave_number in (9.0, 12.0):
+        problem = Helmholtz(resolution=34, wave_number=wave_number)
+        system = problem.discretize(problem.draw(0))
+        solution = solve_verified(running, system, 1e-10)
+        assert solution.status is SolveStatus.converged
+        expected = scipy.sparse.linalg.spsolve(system.matrix.tocsc(), system.rhs)
+        np.testing.assert_allclose(solution.value, expected, atol=1e-8 * np.abs(expected).max())
 
 
 @every_package

@@ -82,6 +82,8 @@ class Clock:
         Fake.now += 1e-6
         return Fake.now
 
+    process_time = perf_counter
+
 
 @pytest.fixture(autouse=True)
 def empty_log_and_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +118,7 @@ def test_every_line_of_the_table_is_a_method_with_its_settings(family: Family) -
 def test_candidates_fit_and_have_labels() -> None:
     found = candidates(system())
     assert all(one.method.mismatch(system()) is None for one in found)
-    assert found[0].label == "direct"
+    assert found[0].label.startswith("direct")
     assert len({one.label for one in found}) == len(found)
 
 
@@ -161,6 +163,16 @@ def test_what_a_method_does_not_solve_goes_to_the_next_and_at_last_to_direct(
     solution = solve(system(), method=auto)
     assert (solution.method, solution.status) == ("direct", SolveStatus.converged)
     assert Fake.log == ["a", "b", "a", "b"], "the first choice, the next; then no more of the candidates"
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_matrix_that_needs_pivots_gets_them(symmetric: bool) -> None:
+    # A saddle point with nothing on its diagonal: whatever PETSc's own factors make of it is not accepted.
+    corner = laplacian(20)
+    matrix = scipy.sparse.block_array([[None, corner], [corner, None]]).tocsr()
+    system = LinearSystem.from_matrix(matrix, np.ones(40), symmetric=symmetric)
+    for solution in solve_sequence([system] * 3, method="auto"):
+        assert solution.status is SolveStatus.converged and solution.relative_residual < 1e-8
 
 
 def test_when_nothing_works_the_last_word_is_directs() -> None:
@@ -212,11 +224,11 @@ def test_false_claims_are_counted_as_failures() -> None:
 
 def test_a_grid_of_one_knob_becomes_candidates() -> None:
     auto = Auto.model_validate(
-        {"candidates": [{"kind": "gcrodr", "recycled": [5, 10], "subspace": 30}, "multigrid", {"kind": "direct"}]}
+        {"candidates": [{"kind": "gcrodr", "recycled": [5, 20], "subspace": 30}, "multigrid", {"kind": "direct"}]}
     )
     assert [method.model_dump(exclude_defaults=True) for method in auto.candidates[:2]] == [
         {"subspace": 30, "recycled": 5},
-        {"subspace": 30, "recycled": 10},
+        {"subspace": 30, "recycled": 20},
     ]
     assert len(auto.candidates) == 4
     assert Auto.model_validate_json(auto.model_dump_json()) == auto and hash(auto) == hash(auto.model_copy())
@@ -245,8 +257,8 @@ def test_candidates_of_which_none_fits_are_a_mismatch() -> None:
 
 def test_a_try_of_an_iterative_method_is_limited() -> None:
     long = system(200_000)
-    method = capped(Auto.model_validate({"candidates": [{"kind": "gcrodr"}]}).candidates[0], long, 0.24)
-    # 600 000 entries at 4 ns.
+    method = capped(Auto.model_validate({"candidates": [{"kind": "gcrodr"}]}).candidates[0], long, 0.36)
+    # 600 000 entries at 6 ns.
     assert method.model_dump()["max_iterations"] == pytest.approx(100, abs=1)
     assert capped(Direct(), long, 0.01) == Direct()
 
