@@ -174,7 +174,7 @@ class SolverActor:
     def run(self) -> int:
         """Lease and solve until nothing is left; return the number of samples sent."""
         sources = {split: spec.build() for split, spec in self._plan.sources.items()}
-        num_sent = num_leases = 0
+        num_sent, settled = 0, False
         while (lease := ray.get(self._coordinator.lease.remote(self._name))) is not None:
             log.debug("%s solves %d samples of %s", self._name, len(lease.indices), lease.split)
             message_size = max(1, self._plan.message_bytes // self._plan.sources[lease.split].schema().sample_nbytes)
@@ -191,11 +191,11 @@ class SolverActor:
             if ready:
                 self._send(lease, ready)
                 num_sent += len(ready)
-            if not num_leases:
+            if not settled:
                 # What importing and compiling has left stays: the collector need not look at it again and again.
                 gc.collect()
                 gc.freeze()
-            num_leases += 1
+                settled = True
             # Calls of one actor to another arrive in order: the last lease's report is there before the end is.
             self._coordinator.report.remote(self._name, lease.split, sources[lease.split].report())
         self._await_acknowledgements(0)

@@ -134,7 +134,7 @@ def candidates(target: AbstractProblem | System, methods: Sequence[AbstractSolve
 def choose(target: AbstractProblem | System, methods: Sequence[AbstractSolver] = ()) -> AbstractSolver:
     """The first choice by structure alone, as for a single system: nothing is tried.
 
-    Multigrid on positive definite diffusion operators, where it is the fastest method on every grid from 32 to 256
+    Multigrid on positive definite diffusion operators, where it is the fastest method on every grid from 65 to 257
     points a side (see docs/benchmarks), a fast transform where coefficients are constant, and else a direct method.
     """
     from headrace.solvers.methods.direct import Direct

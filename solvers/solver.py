@@ -44,6 +44,7 @@ class Solution:
         seconds: wall time of set-up and solve together [s].
         method: the kind of the method that did the work.
         detail: what a person should know about a failure; may be empty.
+        num_tries: methods that were asked, one after the other, until this came out.
     """
 
     value: Shaped[np.ndarray, " unknowns"]
@@ -53,6 +54,7 @@ class Solution:
     seconds: float
     method: str
     detail: str = ""
+    num_tries: int = 1
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
@@ -164,16 +166,17 @@ def solve_batch_verified(running: RunningSolver, systems: Sequence[System], rtol
 def _retried(running: RunningSolver, system: System, solution: Solution, rtol: float) -> Solution:
     """The solution if it is accepted, else the last of all further tries; `seconds` and `detail` tell of every one."""
     reasons: list[str] = []
-    started, seconds = time.perf_counter(), solution.seconds
+    started, seconds, num_tries = time.perf_counter(), solution.seconds, solution.num_tries
     while solution.status is not SolveStatus.converged:
         another = running.retry(system, rtol, solution)
         if another is None:
             break
         reasons.append(str(solution))
+        num_tries += another.num_tries
         solution = _verified(system, another, rtol, seconds + time.perf_counter() - started)
     if reasons:
         detail = "; ".join([*([solution.detail] if solution.detail else []), "after " + "; ".join(reasons)])
-        solution = dataclasses.replace(solution, detail=detail)
+        solution = dataclasses.replace(solution, detail=detail, num_tries=num_tries)
     return solution
 
 

@@ -304,7 +304,7 @@ class BuiltSource:
         solved = solution.status is SolveStatus.converged
         arrays = drawn.problem.sample_arrays(drawn.fields, solution.value) if solved else None
         wall, cpu = (sum(parts) for parts in zip(drawn.cost, share, clock.read(), strict=True))
-        if len(reasons) > 1 or "; after " in f"; {solution.detail}":
+        if len(reasons) > 1 or solution.num_tries > 1:
             self._note_rescue(drawn, "; ".join(reasons))
         if arrays is None:
             self._report.failed += 1

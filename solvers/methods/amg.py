@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import Field
 
-from headrace.solvers.methods.factorizations import abandon, first_line, load_petsc, petsc_is_installed
+from headrace.solvers.methods.factorizations import (
+    abandon,
+    first_line,
+    has_pattern,
+    load_petsc,
+    petsc_is_installed,
+    petsc_matrix,
+)
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
 from headrace.solvers.system import LinearSystem, System
@@ -133,11 +140,7 @@ class _Hierarchy(ABC):
 
     def fits(self, system: LinearSystem) -> bool:
         """Whether the system has the pattern of this hierarchy."""
-        indptr, indices = self._pattern
-        matrix = system.matrix
-        if system.structure != self._structure or matrix.indptr.size != indptr.size or matrix.nnz != indices.size:
-            return False
-        return np.array_equal(matrix.indptr, indptr) and np.array_equal(matrix.indices, indices)
+        return system.structure == self._structure and has_pattern(system.matrix, self._pattern)
 
     def is_stale(self, num_iterations: int) -> bool:
         """Whether the last solve took so many more iterations than the first that a new hierarchy is worth it."""
@@ -165,14 +168,8 @@ class _Gamg(_Hierarchy):
     def __init__(self, system: LinearSystem) -> None:
         super().__init__(system)
         petsc = load_petsc()
-        matrix = system.matrix
-        n, known = system.num_unknowns, system.structure
-        self._matrix = petsc.Mat().createAIJ(
-            (n, n), csr=(matrix.indptr, matrix.indices, matrix.data), comm=petsc.COMM_SELF
-        )
-        self._matrix.setOption(petsc.Mat.Option.SYMMETRIC, known.symmetric)
-        if known.positive_definite:
-            self._matrix.setOption(petsc.Mat.Option.SPD, True)
+        known = system.structure
+        self._matrix = petsc_matrix(system.matrix, known)
         if known.singular:
             self._matrix.setNullSpace(petsc.NullSpace().create(constant=True, comm=petsc.COMM_SELF))
         prefix = "headrace_amg_"

@@ -230,14 +230,13 @@ class _Choice:
             else:
                 self._learn(k, context, seconds, accepted)
             tried = {k}
-            reasons = []
             while not accepted:
                 another = self.fall_back(system, rtol, tried)
                 if another is None:
                     break
-                reasons.append(str(solution))
                 detail = "; ".join([*filter(None, [another.detail]), f"after {solution}"])
-                solution = solutions[position] = dataclasses.replace(another, detail=detail)
+                solution = dataclasses.replace(another, detail=detail, num_tries=solution.num_tries + 1)
+                solutions[position] = solution
                 accepted = solution.status is SolveStatus.converged
         return solutions
 

@@ -21,7 +21,7 @@ class BatchedMultigrid(AbstractSolver):
 
     The method of `multigrid` (operator-dependent interpolation, fourth-kind Chebyshev smoothing, cycle in single and
     conjugate gradients in double precision) as operations on tensors "batch nx ny": what a GPU needs to be busy on
-    grids of a data set. On a CPU it is correct, and several times slower than `multigrid`, which works in cache
+    grids of a data set. On a CPU it is correct, and about ten times slower than `multigrid`, which works in cache
     (docs/benchmarks has the figures); `auto` is not meant to choose it there.
 
     Takes positive definite five-point operators with Dirichlet or Neumann boundaries and a reaction ≥ 0, of any grid;

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 from jaxtyping import Float64, Shaped
 
-from headrace.solvers.system import LinearSystem
+from headrace.solvers.system import LinearSystem, Structure
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -71,14 +71,7 @@ class Factorization(ABC):
 
     def fits(self, system: LinearSystem) -> bool:
         """Whether the ordering serves this system's pattern."""
-        indptr, indices = self._pattern
-        matrix = system.matrix
-        if system.structure != self._structure or matrix.indptr.size != indptr.size or matrix.nnz != indices.size:
-            return False
-        # Operators of one grid share their index arrays.
-        return (matrix.indptr is indptr or np.array_equal(matrix.indptr, indptr)) and (
-            matrix.indices is indices or np.array_equal(matrix.indices, indices)
-        )
+        return system.structure == self._structure and has_pattern(system.matrix, self._pattern)
 
     @abstractmethod
     def factor(self, system: LinearSystem) -> None:
@@ -131,6 +124,28 @@ def _probe(n: int) -> Float64[np.ndarray, "unknowns 1"]:
     return probe
 
 
+def has_pattern(matrix: "csr_array", pattern: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Whether a matrix has these row pointers and column indices."""
+    indptr, indices = pattern
+    if matrix.indptr.size != indptr.size or matrix.nnz != indices.size:
+        return False
+    # Operators of one grid share their index arrays.
+    return (matrix.indptr is indptr or np.array_equal(matrix.indptr, indptr)) and (
+        matrix.indices is indices or np.array_equal(matrix.indices, indices)
+    )
+
+
+def petsc_matrix(matrix: "csr_array", known: Structure):  # type: ignore[no-untyped-def]  # noqa: ANN201  (petsc4py has no types)
+    """A PETSc matrix of the same pattern and values that knows its structure."""
+    petsc = load_petsc()
+    csr = (matrix.indptr, matrix.indices, matrix.data)
+    created = petsc.Mat().createAIJ(matrix.shape, csr=csr, comm=petsc.COMM_SELF)
+    created.setOption(petsc.Mat.Option.SYMMETRIC, known.symmetric)
+    if known.positive_definite:
+        created.setOption(petsc.Mat.Option.SPD, True)
+    return created
+
+
 class SuperLU(Factorization):
     """SciPy's SuperLU: LU with partial pivoting, real or complex; its ordering cannot be kept."""
 
@@ -168,15 +183,8 @@ class Petsc(Factorization):
     def __init__(self, system: LinearSystem, package: Package) -> None:
         super().__init__(system)
         petsc = load_petsc()
-        matrix = system.regular_matrix
-        n = system.num_unknowns
-        self._matrix = petsc.Mat().createAIJ(
-            (n, n), csr=(matrix.indptr, matrix.indices, matrix.data), comm=petsc.COMM_SELF
-        )
         known = system.structure
-        self._matrix.setOption(petsc.Mat.Option.SYMMETRIC, known.symmetric)
-        if known.positive_definite:
-            self._matrix.setOption(petsc.Mat.Option.SPD, True)
+        self._matrix = petsc_matrix(system.regular_matrix, known)
         self._solver = petsc.KSP().create(petsc.COMM_SELF)
         self._solver.setType(petsc.KSP.Type.PREONLY)
         preconditioner = self._solver.getPC()

@@ -3,20 +3,25 @@
 import itertools
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float64
 from pydantic import Field
 
-from headrace.solvers.methods.factorizations import abandon, first_line, load_petsc, petsc_is_installed
+from headrace.platform.spec import kind_of
+from headrace.solvers.methods.factorizations import (
+    abandon,
+    first_line,
+    has_pattern,
+    load_petsc,
+    petsc_is_installed,
+    petsc_matrix,
+)
 from headrace.solvers.methods.gcrodr import is_complex
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
 from headrace.solvers.system import LinearSystem, Structure, System
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 # PETSc aims a little below the tolerance, so that the recomputed residual does not miss it by rounding.
 _MARGIN = 0.9
@@ -243,7 +248,7 @@ class RunningKrylov(RunningSolver):
             relative_residual=float("nan"),
             num_iterations=num_iterations * self._spec.products_per_iteration,
             seconds=time.perf_counter() - started,
-            method=str(type(self._spec).model_fields["kind"].default),
+            method=kind_of(type(self._spec)),
             detail=detail,
         )
 
@@ -261,8 +266,9 @@ class _Petsc:
         self._spec, self._structure = spec, system.structure
         matrix = system.matrix
         self._pattern = matrix.indptr, matrix.indices
-        self._matrix = self._created(matrix)
-        self._regular = self._created(system.regular_matrix) if system.structure.singular else self._matrix
+        self._matrix = petsc_matrix(matrix, system.structure)
+        singular = system.structure.singular
+        self._regular = petsc_matrix(system.regular_matrix, system.structure) if singular else self._matrix
         self._x, self._b = self._matrix.createVecs()
         self._constants = petsc.NullSpace().create(constant=True, comm=petsc.COMM_SELF)
         if system.structure.singular:
@@ -280,16 +286,6 @@ class _Petsc:
             database.delValue(key)
         # Whether the next solve makes factors that may stay.
         self._factors_are_due = True
-
-    def _created(self, matrix: "csr_array"):  # type: ignore[no-untyped-def]  # noqa: ANN202  (petsc4py has no types)
-        petsc = load_petsc()
-        created = petsc.Mat().createAIJ(
-            matrix.shape, csr=(matrix.indptr, matrix.indices, matrix.data), comm=petsc.COMM_SELF
-        )
-        created.setOption(petsc.Mat.Option.SYMMETRIC, self._structure.symmetric)
-        if self._structure.positive_definite:
-            created.setOption(petsc.Mat.Option.SPD, True)
-        return created
 
     def _preconditioner_options(self) -> dict[str, str | int | float | bool]:
         spec = self._spec
@@ -310,13 +306,7 @@ class _Petsc:
 
     def fits(self, system: LinearSystem) -> bool:
         """Whether the pattern is this system's."""
-        matrix, (indptr, indices) = system.matrix, self._pattern
-        # Operators of one grid share their index arrays.
-        return (
-            system.structure == self._structure
-            and (matrix.indptr is indptr or np.array_equal(matrix.indptr, indptr))
-            and (matrix.indices is indices or np.array_equal(matrix.indices, indices))
-        )
+        return system.structure == self._structure and has_pattern(system.matrix, self._pattern)
 
     def update(self, system: LinearSystem) -> None:
         """Put the values of a new system in place."""

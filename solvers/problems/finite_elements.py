@@ -25,7 +25,7 @@ from headrace.solvers.problem import AbstractProblem, as_generator
 from headrace.solvers.problems.arrays import representable
 from headrace.solvers.problems.permeability import LogNormal, TwoPhase
 from headrace.solvers.random_fields import Gaussian, matern_field_at
-from headrace.solvers.system import LinearSystem, Structure
+from headrace.solvers.system import LinearSystem, Structure, asymmetry
 
 if TYPE_CHECKING:
     import dolfinx
@@ -466,16 +466,17 @@ class Discretization:
             rhs -= coupling @ self._imposed_values(fields)
         known = problem.structure
         if not self._is_checked:
-            _require_symmetric(matrix, known, type(problem).__name__)
+            # Sums over the elements of a node are taken in another order on either side of the diagonal.
+            if known.symmetric and (off := asymmetry(matrix)) > 1e-10:
+                raise InputError.single(
+                    f"{type(problem).__name__}.bilinear",
+                    f"not symmetric (entries differ by {off:.1g} of the largest)",
+                    "a symmetric form, as structure says",
+                    "Override structure: return Structure().",
+                )
             self._is_checked = True
-        return LinearSystem.from_matrix(
-            matrix,
-            rhs,
-            symmetric=known.symmetric,
-            positive_definite=known.positive_definite,
-            repeats=known.repeats,
-            feature=problem.feature_of(fields),
-        )
+        # Not by `from_matrix`, which would look for symmetry in every sample.
+        return LinearSystem(rhs=rhs, structure=known, assembled=matrix, feature=problem.feature_of(fields))
 
     def at_nodes(
         self, fields: Mapping[str, Values], solution: Float[np.ndarray, " unknowns"]
@@ -656,19 +657,6 @@ def _pattern(
     for array in (indptr, found):
         array.setflags(write=False)
     return indptr, found
-
-
-def _require_symmetric(matrix: "csr_array", known: Structure, name: str) -> None:
-    if known.symmetric or known.positive_definite:
-        # Sums over the elements of a node are taken in another order on either side of the diagonal.
-        scale, off = np.abs(matrix.data).max(initial=0.0), abs(matrix - matrix.T).max()
-        if off > 1e-10 * scale:
-            raise InputError.single(
-                f"{name}.bilinear",
-                f"not symmetric (entries differ by {off / scale:.1g} of the largest)",
-                "a symmetric form, as structure says",
-                "Override structure: return Structure().",
-            )
 
 
 @functools.cache

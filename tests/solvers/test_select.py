@@ -158,10 +158,10 @@ def test_what_a_method_does_not_solve_goes_to_the_next_and_at_last_to_direct(
     auto = Auto(candidates=[Fake(name="a", behaves=behaves), Fake(name="b")])
     solution = solve(system(), method=auto)
     assert (solution.method, solution.status) == ("b", SolveStatus.converged)
-    assert "after a: " in solution.detail
+    assert "after a: " in solution.detail and solution.num_tries == 2
     auto = Auto(candidates=[Fake(name=name, behaves=behaves) for name in "abc"])
     solution = solve(system(), method=auto)
-    assert (solution.method, solution.status) == ("direct", SolveStatus.converged)
+    assert (solution.method, solution.status, solution.num_tries) == ("direct", SolveStatus.converged, 3)
     assert Fake.log == ["a", "b", "a", "b"], "the first choice, the next; then no more of the candidates"
 
 
