@@ -38,7 +38,7 @@ check: $(VENV)/.test-ready ## style, types, and who may import whom
 	PYTHONPATH=.view $(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.test-ready ## run every benchmark, one after the other; each ends with a line of JSON
-	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@for script in tests/benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 clean: ## remove the environment, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist headrace.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -21,17 +21,16 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import time
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 
 # ruff: noqa: E402  (libraries read the number of threads when they are imported)
 import numpy as np
+from _machine import ran_on
 
 from headrace.platform.spec import kinds
 from headrace.solvers import METHODS, PROBLEMS, AbstractProblem, AbstractSolver, Auto, LinearSystem, SolveStatus
@@ -181,15 +180,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=list(CASES))
     parser.add_argument("--strategies", nargs="+", default=["race"])
     arguments = parser.parse_args()
-    with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    about = {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load": "/".join(f"{load:.1f}" for load in os.getloadavg()),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("headrace", "numpy", "scipy", "numba")},
-    }
+    about = ran_on("numpy", "scipy", "numba")
     print("Question: is auto within 1.1 times of the best fixed method? Process CPU ms a system, one thread.")
     print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     print("Warm-up: the first system, not counted. One repeat; methods take turns, in blocks of 10 systems.")

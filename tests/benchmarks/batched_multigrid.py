@@ -14,15 +14,14 @@ The last line is one JSON object.
 import argparse
 import json
 import os
-import platform
 import time
-from importlib.metadata import version
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 
 # ruff: noqa: E402  (libraries read the number of threads when they are imported)
 import numpy as np
+from _machine import ran_on
 
 from headrace.solvers import AbstractSolver, Darcy, Multigrid, RunningSolver, SolveStatus
 from headrace.solvers.methods.batched_multigrid import BatchedMultigrid, cuda_is_available
@@ -32,30 +31,13 @@ from headrace.solvers.solver import solve_batch_verified
 RTOL = 1e-8
 
 
-def machine() -> dict[str, str | int | float]:
-    with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    about: dict[str, str | int | float] = {
-        "cpu": model,
-        "cores": os.cpu_count() or 0,
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("headrace", "numpy", "numba", "torch")},
-    }
-    if cuda_is_available():
-        import torch
-
-        about["gpu"] = torch.cuda.get_device_name()
-    return about
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", type=int, nargs="+", default=[65, 129, 257])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    about = machine()
+    about = ran_on("numpy", "numba", "torch")
     print("Question: is a batch of systems faster than one compiled solve after the other?")
     print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     print(

@@ -22,11 +22,9 @@ import ctypes
 import gc
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -34,6 +32,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 
 # ruff: noqa: E402  (libraries read the number of threads when they are imported)
 import numpy as np
+from _machine import ran_on
 
 from headrace.solvers import Darcy3D, LinearSystem
 from headrace.solvers.methods.direct import load_petsc
@@ -167,20 +166,6 @@ def one(method: str, size: int, systems: int) -> dict[str, float | int | str]:
     }
 
 
-def machine() -> dict[str, str | int | float]:
-    with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    packages = {name: version(name) for name in ("headrace", "numpy", "scipy", "numba", "dolfinx-solver-real")}
-    return {
-        "cpu": model,
-        "cores": os.cpu_count() or 0,
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "petsc": ".".join(map(str, load_petsc().Sys.getVersion())),
-        **packages,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128])
@@ -191,7 +176,7 @@ def main() -> None:
     if given.method:
         print(json.dumps(one(given.method, given.size, given.systems)))
         return
-    about = machine()
+    about = ran_on("numpy", "scipy", "numba", "dolfinx-solver-real")
     print("Question: is multigrid faster and smaller than PETSc's GAMG on 3-D Darcy? Process CPU s, 1 thread.")
     print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     print(

@@ -14,9 +14,7 @@ The last line is one JSON object.
 import argparse
 import json
 import os
-import platform
 import time
-from importlib.metadata import version
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
@@ -24,6 +22,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 # ruff: noqa: E402  (libraries read the number of threads when they are imported)
 import numpy as np
 import torch
+from _machine import ran_on
 
 from headrace.solvers import CG, DCDM, AbstractSolver, Darcy, LinearSystem, Multigrid, Poisson, SolveStatus
 from headrace.solvers.solver import solve_verified
@@ -51,15 +50,7 @@ def main() -> None:
     parser.add_argument("--systems", type=int, default=12)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    about = {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("headrace", "numpy", "numba", "torch")},
-    }
+    about = ran_on("numpy", "numba", "torch")
     print("Question: does a learned preconditioner pay on the systems that follow?")
     print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     first = DCDM().training_systems

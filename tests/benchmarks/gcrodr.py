@@ -21,15 +21,14 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import time
-from importlib.metadata import version
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 
 # ruff: noqa: E402  (libraries read the number of threads when they are imported)
 import numpy as np
+from _machine import ran_on
 
 from headrace.solvers import GCRODR, Darcy, LinearSystem, SolveStatus
 from headrace.solvers.methods.direct import load_petsc
@@ -152,27 +151,13 @@ def compare(systems: list[LinearSystem], order: list[int], repeats: int) -> list
     ]
 
 
-def machine() -> dict[str, str | int | float]:
-    with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    packages = {name: version(name) for name in ("headrace", "numpy", "scipy", "numba", "dolfinx-solver-real")}
-    return {
-        "cpu": model,
-        "cores": os.cpu_count() or 0,
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "petsc": ".".join(map(str, PETSc.Sys.getVersion())),
-        **packages,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", type=int, nargs="+", default=[65, 129])
     parser.add_argument("--systems", type=int, default=9)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    about = machine()
+    about = ran_on("numpy", "scipy", "numba", "dolfinx-solver-real")
     print("Question: does an iteration of GCRO-DR cost as little as one of PETSc's GMRES? Process CPU ms, 1 thread.")
     print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     print(

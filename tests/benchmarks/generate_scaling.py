@@ -17,13 +17,13 @@ Also printed: how much of the plain processes' throughput generate reaches; it s
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
+
+from _machine import ran_on
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -99,15 +99,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    about = {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("headrace", "numpy", "numba", "ray")},
-    }
+    about = ran_on("numpy", "numba", "ray")
     print("Question: do two solver actors scale as well as two plain processes? Stored samples per second, wall time.")
     print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     print(f"Warm-up: compilation before the clock. Repeats: {arguments.repeats}, turn by turn; the best counts.")

@@ -22,9 +22,7 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import time
-from importlib.metadata import version
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
@@ -32,6 +30,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 # ruff: noqa: E402  (libraries read the number of threads when they are imported)
 import numpy as np
 import scipy.sparse.linalg
+from _machine import ran_on
 
 from headrace.solvers import Darcy, LinearSystem, Multigrid
 from headrace.solvers.methods.direct import load_petsc
@@ -225,20 +224,6 @@ def compare(
     ]
 
 
-def machine() -> dict[str, str | int | float]:
-    with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    packages = {name: version(name) for name in ("headrace", "numpy", "scipy", "numba", "dolfinx-solver-real")}
-    return {
-        "cpu": model,
-        "cores": os.cpu_count() or 0,
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "petsc": ".".join(map(str, PETSc.Sys.getVersion())),
-        **packages,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", type=int, nargs="+", default=[65, 129, 257])
@@ -246,7 +231,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tune", action="store_true", help="compare settings of PCMG with each other")
     arguments = parser.parse_args()
-    about = machine()
+    about = ran_on("numpy", "scipy", "numba", "dolfinx-solver-real")
     print("Question: is multigrid faster than PETSc and direct methods? Process CPU ms of set-up and solve, 1 thread.")
     print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     print(

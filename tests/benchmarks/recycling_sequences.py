@@ -26,10 +26,8 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
@@ -37,6 +35,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 # ruff: noqa: E402  (libraries read the number of threads when they are imported)
 import numpy as np
 import scipy.sparse
+from _machine import ran_on
 
 from headrace.platform.spec import kinds
 from headrace.solvers import METHODS, AbstractSolver, Direct, LinearSystem, NonlinearSystem, SolveStatus
@@ -195,15 +194,7 @@ def main() -> None:
         "convection, drifting": (lambda: convection(n, steps, dt=0.1), NONSYMMETRIC),
         "convection, drifting, long steps": (lambda: convection(n, steps, dt=10.0), NONSYMMETRIC),
     }
-    with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    about = {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load": "/".join(f"{load:.1f}" for load in os.getloadavg()),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("headrace", "numpy", "scipy", "numba", "dolfinx-solver-real")},
-    }
+    about = ran_on("numpy", "scipy", "numba", "dolfinx-solver-real")
     print("Question: what is recycling worth on sequences of neighbours? Process CPU ms a system, one thread.")
     print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     print("Warm-up: the first system of each sequence, and a small one before all, not counted. Methods take turns.")

@@ -29,10 +29,8 @@ The last line is one JSON object.
 import argparse
 import json
 import os
-import platform
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
@@ -41,6 +39,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 import numpy as np
 import scipy.sparse as sparse
 import scipy.sparse.linalg
+from _machine import ran_on
 
 from headrace.solvers import (
     GCRODR,
@@ -284,19 +283,6 @@ def draw(rows: list[Row], spectra: dict[str, np.ndarray], path: str) -> None:
     print(f"figure: {path}")
 
 
-def machine() -> dict[str, str | int | float]:
-    with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    packages = {name: version(name) for name in ("headrace", "numpy", "scipy", "numba")}
-    return {
-        "cpu": model,
-        "cores": os.cpu_count() or 0,
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **packages,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--samples", type=int, default=9, help="systems of a recycled sequence, the first included")
@@ -306,7 +292,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if min(arguments.samples, arguments.baseline) < 2:
         parser.error("samples and baseline count the first system, which is excluded: expected at least 2")
-    about = machine()
+    about = ran_on("numpy", "scipy", "numba")
     print("Question: what does recycling save, on the published matrices and on the equation as stated?")
     print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     print(f"Process CPU ms per system, 1 thread, rtol {RTOL:g}, at most {LIMIT} products; the first system warms up.")

@@ -18,17 +18,16 @@ The last line is one JSON object.
 import argparse
 import json
 import os
-import platform
 import resource
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 
 # ruff: noqa: E402  (libraries read the number of threads when they are imported)
 import numpy as np
+from _machine import ran_on
 
 from headrace.solvers import GCRODR, Darcy, SolverSource
 from headrace.solvers.sorting import features_of, greedy_order, hilbert_order, path_length, solving_order
@@ -70,15 +69,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=100_000)
     parser.add_argument("--small", type=int, default=10_000)
     arguments = parser.parse_args()
-    with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    about = {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("headrace", "numpy", "numba")},
-    }
+    about = ran_on("numpy", "numba")
     print("Question: how long does planning the order of a data set take, and how much nearer do neighbours get?")
     print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     greedy_order(np.zeros((3, 80)))

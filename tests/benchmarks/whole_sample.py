@@ -27,7 +27,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 # ruff: noqa: E402  (libraries read the number of threads when they are imported)
 import numpy as np
 import scipy.sparse
-from multigrid_vs_petsc import PCMG, RTOL, Petsc, PetscMultigrid, machine
+from _machine import ran_on
+from multigrid_vs_petsc import PCMG, RTOL, Petsc, PetscMultigrid
 
 from headrace.platform.sample import Sample, SampleBatch
 from headrace.platform.seeding import generator
@@ -132,7 +133,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=12, help="blocks of every pipeline, beside the first")
     arguments = parser.parse_args()
-    about = machine()
+    about = ran_on("numpy", "scipy", "numba", "dolfinx-solver-real")
     print(
         "Question: how many whole samples a second, against the same pipeline with the fastest peer? CPU time, 1 core."
     )
