@@ -64,14 +64,19 @@ class SolverSpec(Spec):
     order: Order = Field(
         default="auto", description="How the data set is sorted before it is leased; auto: if the method recycles."
     )
-    sequence_length: PositiveInt = Field(default=32, description="Samples in a lease.")
+    sequence_length: PositiveInt = Field(default=32, description="Samples in a sequence, which one solver solves.")
 
 
 class StreamSpec(Spec):
     """How samples get from the solvers to the trainer."""
 
     reservoir: ReservoirSpec = Field(default_factory=ReservoirSpec)
-    message_bytes: int = Field(default=512 * 1024, ge=1024, le=64 * 1024 * 1024, description="Size of a message [B].")
+    message_bytes: int = Field(
+        default=8 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Size of a message at most [B]."
+    )
+    message_seconds: PositiveFloat = Field(
+        default=2.0, description="A message with a sample of this age is sent, full or not [s]."
+    )
     credits: PositiveInt = Field(default=4, description="Messages of a solver that may be unacknowledged.")
     lease_seconds: PositiveFloat = Field(default=600.0, description="How long a lease stays valid [s].")
 

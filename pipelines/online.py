@@ -46,6 +46,7 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
         sources={split: config.source(split) for split in config.planned()},
         sequence_length=config.solver.sequence_length,
         message_bytes=config.stream.message_bytes,
+        message_seconds=config.stream.message_seconds,
         credits=config.stream.credits,
         lease_seconds=config.stream.lease_seconds,
         reservoir=config.stream.reservoir if trains else None,

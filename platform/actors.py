@@ -2,18 +2,21 @@
 
     Coordinator  <- lease / fail ---   SolverActor x N
          ^                                  |
-         | commit                           | messages of 0.25-1 MB, at most `credits` unacknowledged
+         | commit                           | messages of a few MB, at most `credits` unacknowledged
          |                                  v
          +---------------------------  ReservoirShard x ranks  --- batches --->  training rank
 
 A message is acknowledged after its samples are in the shard's log, synced, committed in the ledger, and taken up by
 the reservoir. So a full reservoir holds back the acknowledgement, the missing acknowledgement holds back the solver,
-and nothing grows without bound. Specs and seeds travel to the solvers; matrices and factors are born and stay there.
+and nothing grows without bound. When nobody trains there are no shards: each solver stores its samples by itself, in a
+thread beside the solving (`delivery.py`). Specs and seeds travel to the solvers; matrices and factors are born and
+stay there.
 """
 
 import asyncio
 import gc
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,16 +25,20 @@ from pathlib import Path
 import ray
 from ray.actor import ActorHandle
 
-from headrace.platform.fields import SampleSchema
+from headrace.platform.delivery import Delivery, ToDisk, ToShards
 from headrace.platform.ledger import Counts, Lease, Ledger
 from headrace.platform.reservoir import Reservoir, ReservoirSpec
-from headrace.platform.sample import Failure, Sample, SampleBatch, SourceSpec
-from headrace.platform.store import SampleStore
+from headrace.platform.sample import Failure, Sample, SampleBatch, SampleSource, SourceSpec
+from headrace.platform.sample_log import SampleLog
 from headrace.platform.stored import StoredSamples
 
 log = logging.getLogger(__name__)
 
 HELD_OUT = ("validation", "test")
+ASK_AHEAD_SECONDS = 0.05  # many times a call; little enough that nothing waits idle at a busy solver
+LEASE_SECONDS = 1.0  # solvers that are fast take several sequences at once, so that 1,000 of them can be served
+SHARES = 4  # a lease is at most this part of what a solver may expect to be left for it
+SECONDS_BETWEEN_REPORTS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +48,10 @@ class StreamPlan:
     Attributes:
         run_dir: folder of the run; must be reachable from every node that holds a shard.
         sources: the source of each split.
-        sequence_length: samples in a lease, neighbours in the ledger's order.
-        message_bytes: size of a message between solver and shard [B].
+        sequence_length: samples in a sequence, neighbours in the ledger's order; a lease is one sequence, or several
+            while they are solved in no time.
+        message_bytes: size of a message between solver and shard at most, as far as one sample is not larger [B].
+        message_seconds: age of its oldest sample at which a message is sent, full or not [s].
         credits: messages that a solver may have sent and not yet seen acknowledged.
         lease_seconds: how long a lease stays valid [s].
         reservoir: the policy of each shard; None stores without a trainer.
@@ -53,6 +62,7 @@ class StreamPlan:
     sources: dict[str, SourceSpec]
     sequence_length: int
     message_bytes: int
+    message_seconds: float
     credits: int
     lease_seconds: float
     reservoir: ReservoirSpec | None
@@ -61,6 +71,22 @@ class StreamPlan:
     def data_dir(self, split: str) -> Path:
         """The data set directory of a split."""
         return self.run_dir / "data" / split
+
+    def message_rows(self, split: str) -> int:
+        """Samples in a full message: the messages of a full lease are alike, none of them a small remainder."""
+        most = max(1, self.message_bytes // self.sources[split].schema().sample_nbytes)
+        num_messages = math.ceil(self.sequence_length / most)
+        return math.ceil(self.sequence_length / num_messages)
+
+    def sample_log(self, name: str) -> SampleLog:
+        """The log of a process that stores samples in shards of this name."""
+        rows = {split: self.message_rows(split) for split in self.sources}
+        return SampleLog(name, self.sources["train"].schema(), self.data_dir, rows)
+
+
+def solver_name(number: int) -> str:
+    """What a solver is called in leases and messages."""
+    return f"solver-{number}"
 
 
 class Coordinator:
@@ -74,6 +100,7 @@ class Coordinator:
         self._ledger = Ledger.open(ledger_path)
         self._plan = plan
         self._stopped = False
+        self._workers: set[str] = set()
         self._changed = asyncio.Condition()
         self._claims: dict[int, int] = {}
         self._reports: dict[tuple[str, str], Mapping[str, object]] = {}
@@ -85,15 +112,24 @@ class Coordinator:
             self._claims[rank] = next((shard for shard in free if shard_nodes[shard] == node), free[0])
         return self._claims[rank]
 
-    async def lease(self, worker: str) -> Lease | None:
-        """The next sequence for a solver: held-out splits first, then training; None when there is nothing left."""
+    async def lease(self, worker: str, sequences: int) -> Lease | None:
+        """The next work for a solver: held-out splits first, then training; None when there is nothing left.
+
+        Args:
+            worker: name of the solver.
+            sequences: how many sequences it would like; it gets fewer where all would not have enough.
+        """
         if self._stopped:
             return None
+        self._workers.add(worker)
         # A solver that has been silent for too long loses its lease to the next that asks.
         self._ledger.expire()
         for split in (*HELD_OUT, "train"):
             if split in self._plan.sources:
-                lease = self._ledger.lease(worker, split, self._plan.sequence_length, self._plan.lease_seconds)
+                length = self._plan.sequence_length
+                share = self._ledger.counts(split).waiting // (SHARES * len(self._workers) * length)
+                count = length * max(1, min(sequences, share))
+                lease = self._ledger.lease(worker, split, count, self._plan.lease_seconds)
                 if lease is not None:
                     return lease
         return None
@@ -130,6 +166,7 @@ class Coordinator:
 
     async def release(self, worker: str) -> None:
         """Take back what a dead solver had leased."""
+        self._workers.discard(worker)
         self._ledger.release(worker)
 
     async def wait_held_out(self) -> None:
@@ -159,66 +196,74 @@ class Coordinator:
 
 
 class SolverActor:
-    """Solves leased sequences and sends the samples on.
+    """Solves leased sequences and has the samples stored.
 
-    Waits for a shard's acknowledgement when `credits` messages are under way; the shard wakes it by acknowledging.
+    Waits for the coordinator's lease, asked for shortly before the last one ends, and for a credit of its `Delivery`
+    when too many messages are under way.
     """
 
-    def __init__(self, name: str, plan: StreamPlan, coordinator: ActorHandle, shards: Sequence[ActorHandle]) -> None:
-        self._name = name
+    def __init__(self, number: int, plan: StreamPlan, coordinator: ActorHandle, shards: Sequence[ActorHandle]) -> None:
+        """Start.
+
+        Args:
+            number: makes the name of the solver, and of its shard when it stores by itself.
+            plan: what is solved.
+            coordinator: who leases.
+            shards: where samples go; none when the solver stores them by itself.
+        """
+        self._name = solver_name(number)
         self._plan = plan
         self._coordinator = coordinator
-        self._shards = list(shards)
-        self._unacknowledged: dict[ray.ObjectRef, int] = {}
+        self._delivery: Delivery = (
+            ToShards(shards, plan.credits)
+            if shards
+            else ToDisk(plan.sample_log(f"shard-{number}"), coordinator, plan.credits)
+        )
 
     def run(self) -> int:
         """Lease and solve until nothing is left; return the number of samples sent."""
         sources = {split: spec.build() for split, spec in self._plan.sources.items()}
-        num_sent, settled = 0, False
-        while (lease := ray.get(self._coordinator.lease.remote(self._name))) is not None:
+        num_sent, told = 0, 0.0
+        asked = self._coordinator.lease.remote(self._name, 1)
+        while (lease := ray.get(asked)) is not None:
             log.debug("%s solves %d samples of %s", self._name, len(lease.indices), lease.split)
-            message_size = max(1, self._plan.message_bytes // self._plan.sources[lease.split].schema().sample_nbytes)
+            asked = None
+            rows = self._plan.message_rows(lease.split)
             ready: list[Sample] = []
-            for result in sources[lease.split].solve(lease.indices):
+            began = oldest = time.monotonic()
+            for number, result in enumerate(sources[lease.split].solve(lease.indices), start=1):
+                now = time.monotonic()
                 if isinstance(result, Failure):
                     ray.get(self._coordinator.fail.remote(lease.split, result))
-                    continue
-                ready.append(result)
-                if len(ready) == message_size:
-                    self._send(lease, ready)
+                else:
+                    oldest = oldest if ready else now
+                    ready.append(result)
+                if len(ready) == rows or (ready and now - oldest >= self._plan.message_seconds):
+                    self._delivery.send(lease, ready)
                     num_sent += len(ready)
                     ready = []
+                pace = (now - began) / number
+                if asked is None and (len(lease.indices) - number) * pace < ASK_AHEAD_SECONDS:
+                    sequences = math.ceil(LEASE_SECONDS / (pace * self._plan.sequence_length))
+                    asked = self._coordinator.lease.remote(self._name, sequences)
             if ready:
-                self._send(lease, ready)
+                self._delivery.send(lease, ready)
                 num_sent += len(ready)
-            if not settled:
+            if not told:
                 # What importing and compiling has left stays: the collector need not look at it again and again.
                 gc.collect()
                 gc.freeze()
-                settled = True
-            # Calls of one actor to another arrive in order: the last lease's report is there before the end is.
-            self._coordinator.report.remote(self._name, lease.split, sources[lease.split].report())
-        self._await_acknowledgements(0)
+            if time.monotonic() - told > SECONDS_BETWEEN_REPORTS:
+                told = time.monotonic()
+                self._tell(sources)
+        self._tell(sources)
+        self._delivery.finish()
         return num_sent
 
-    def _send(self, lease: Lease, samples: list[Sample]) -> None:
-        self._await_acknowledgements(self._plan.credits - 1)
-        shard = 0
-        if lease.split == "train":
-            under_way = list(self._unacknowledged.values())
-            # The shard that lags least behind; ties go round by the index, so that ranks fill alike.
-            first = samples[0].provenance.index % len(self._shards)
-            order = [(first + k) % len(self._shards) for k in range(len(self._shards))]
-            shard = min(order, key=under_way.count)
-        message = SampleBatch.stack(samples)
-        self._unacknowledged[self._shards[shard].ingest.remote(lease.split, lease.id, message)] = shard
-
-    def _await_acknowledgements(self, most_left: int) -> None:
-        while len(self._unacknowledged) > most_left:
-            done, _ = ray.wait(list(self._unacknowledged), num_returns=1)
-            ray.get(done)
-            for ref in done:
-                del self._unacknowledged[ref]
+    def _tell(self, sources: Mapping[str, SampleSource]) -> None:
+        # Calls of one actor to another arrive in order: the last report is there before the end is.
+        for split, source in sources.items():
+            self._coordinator.report.remote(self._name, split, source.report())
 
 
 class ReservoirShard:
@@ -228,45 +273,25 @@ class ReservoirShard:
     until the watermark is reached. Each wakes the other, and `end` wakes both.
     """
 
-    def __init__(self, name: str, plan: StreamPlan, schema: SampleSchema, coordinator: ActorHandle) -> None:
-        self._name = name
+    def __init__(self, number: int, plan: StreamPlan, coordinator: ActorHandle) -> None:
         self._plan = plan
-        self._schema = schema
         self._coordinator = coordinator
-        self._stores: dict[str, SampleStore] = {}
-        self._held: set[tuple[str, int]] = set()
+        self._log = plan.sample_log(f"shard-{number}")
         self._log_lock = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._stopped = False
         self._wait_seconds = 0.0
         self._reservoir: Reservoir | None = None
         if plan.reservoir is not None:
-            number = int(name.rsplit("-", 1)[-1])
-            self._reservoir = plan.reservoir.build(schema, seed=plan.seed + number)
+            self._reservoir = plan.reservoir.build(plan.sources["train"].schema(), seed=plan.seed + number)
 
     async def ingest(self, split: str, lease_id: int, message: SampleBatch) -> None:
         """Store, commit and take up a message; returning is the acknowledgement."""
         async with self._log_lock:
-            rows = [row for row, index in enumerate(message.indices) if (split, int(index)) not in self._held]
-            if rows:
-                fresh = message.take(rows)
-                await asyncio.to_thread(self._append, split, fresh)
-                self._held.update((split, int(index)) for index in fresh.indices)
-            else:
-                fresh = None
-            accepted = await self._coordinator.commit.remote(
-                split, self._name, lease_id, [int(index) for index in message.indices]
-            )
-        if fresh is None or split != "train" or self._reservoir is None:
-            return
-        kept = [position for position, row in enumerate(rows) if accepted[row]]
-        await self._take_up(fresh.take(kept))
-
-    def _append(self, split: str, batch: SampleBatch) -> None:
-        if split not in self._stores:
-            path = self._plan.data_dir(split) / f"{self._name}.zarr"
-            self._stores[split] = SampleStore.create(path, self._schema, {"split": split})
-        self._stores[split].append(batch)
+            rows = await asyncio.to_thread(self._log.append, split, message)
+            accepted = await self._coordinator.commit.remote(split, self._log.name, lease_id, message.indices.tolist())
+        if split == "train" and self._reservoir is not None:
+            await self._take_up(message.take([row for row in rows if accepted[row]]))
 
     async def _take_up(self, batch: SampleBatch) -> None:
         assert self._reservoir is not None
@@ -320,8 +345,7 @@ class ReservoirShard:
         async with self._changed:
             self._changed.notify_all()
         async with self._log_lock:
-            for store in self._stores.values():
-                await asyncio.to_thread(store.close)
+            await asyncio.to_thread(self._log.close)
 
     async def stats(self) -> dict[str, float]:
         """Fill, reuse and age of the reservoir, and how long the rank has waited for batches [s]."""

@@ -37,8 +37,8 @@ MAX_CHUNK_ROWS = 64  # a short message pads the rest of its chunk: do not let ti
 GROW_CHUNKS = 256  # chunks by which the arrays grow at a time
 # Shuffled LZ4 saves a seventh of Darcy fields, and nearly all of the padding, for about a millisecond of CPU time a
 # chunk; Zstandard saves a little more for twice that (docs/benchmarks).
-_CODEC = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
-_COMPRESSOR = Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE)
+_CODEC = BloscCodec(cname="lz4", clevel=3, shuffle="shuffle")
+_COMPRESSOR = Blosc(cname="lz4", clevel=3, shuffle=Blosc.SHUFFLE)
 
 
 class SampleStore:
@@ -244,8 +244,12 @@ class SampleStore:
     def _write(self, name: str, chunk: int, values: np.ndarray) -> None:
         """Write and sync one chunk as Zarr would; through Zarr an append takes three times the CPU time."""
         array = self._arrays[name]
-        whole = np.full(array.chunks, array.fill_value, dtype=array.dtype.newbyteorder("<"))
-        whole[: len(values)] = values
+        dtype = array.dtype.newbyteorder("<")
+        if len(values) == self.rows_per_chunk:
+            whole = np.ascontiguousarray(values, dtype=dtype)
+        else:
+            whole = np.full(array.chunks, array.fill_value, dtype=dtype)
+            whole[: len(values)] = values
         path = self.path / name / array.metadata.encode_chunk_key((chunk, *(0 for _ in array.shape[1:])))
         scratch = path.with_name(f"{path.name}.partial")
         with scratch.open("xb") as file:

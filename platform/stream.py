@@ -14,7 +14,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from headrace.platform.actors import Coordinator, ReservoirShard, SolverActor, StreamPlan
+from headrace.platform.actors import Coordinator, ReservoirShard, SolverActor, StreamPlan, solver_name
 from headrace.platform.cluster import ResourcePlan
 from headrace.platform.errors import RunFailed
 from headrace.platform.ledger import Counts
@@ -78,15 +78,14 @@ class Stream:
     def __init__(self, plan: StreamPlan, ledger_path: Path, resources: ResourcePlan) -> None:
         self._plan = plan
         self._resources = resources
-        schema = plan.sources["train"].schema()
         # Actors that mostly wait take no CPU of the cluster's count: they must start beside those that compute.
         self.coordinator = ray.remote(Coordinator).options(num_cpus=0).remote(ledger_path, plan)
         shard_class = ray.remote(ReservoirShard).options(num_cpus=0, scheduling_strategy=resources.shard_strategy)
         self.shards: list[ActorHandle] = [
-            shard_class.remote(f"shard-{number}", plan, schema, self.coordinator)
-            for number in range(resources.num_ranks if plan.reservoir is not None else 1)
+            shard_class.remote(number, plan, self.coordinator)
+            for number in range(resources.num_ranks if plan.reservoir is not None else 0)
         ]
-        self._names = itertools.count()
+        self._numbers = itertools.count()
         self._restarts = 0
         self._ended = self._stopped = False
         self._running: dict[ray.ObjectRef, tuple[str, ActorHandle]] = {}
@@ -94,15 +93,15 @@ class Stream:
             self._start_solver()
 
     def _start_solver(self) -> None:
-        name = f"solver-{next(self._names)}"
+        number = next(self._numbers)
         options = {
             "num_cpus": self._resources.solver_cpus,
             "num_gpus": self._resources.solver_gpus,
             "scheduling_strategy": self._resources.solver_strategy,
             "runtime_env": {"env_vars": self._resources.solver_environment},
         }
-        actor = ray.remote(SolverActor).options(**options).remote(name, self._plan, self.coordinator, self.shards)
-        self._running[actor.run.remote()] = (name, actor)
+        actor = ray.remote(SolverActor).options(**options).remote(number, self._plan, self.coordinator, self.shards)
+        self._running[actor.run.remote()] = (solver_name(number), actor)
 
     def poll(self, seconds: float) -> bool:
         """Watch the solvers for a while; return whether any is still at work.

@@ -95,6 +95,7 @@ def plan(run_dir: Path, toy: Toy, reservoir: ReservoirSpec | None, **splits: int
         sources={split: toy if split == "train" else held_out for split in planned},
         sequence_length=8,
         message_bytes=5 * SCHEMA.sample_nbytes,
+        message_seconds=60.0,
         credits=2,
         lease_seconds=60.0,
         reservoir=reservoir,

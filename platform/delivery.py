@@ -1,0 +1,99 @@
+"""Delivery: how a solver gets its samples stored while it goes on solving, and who waits for whom.
+
+    with a trainer:     SolverActor --- messages ---> ReservoirShard --- commit ---> Coordinator
+    without a trainer:  SolverActor's thread, own log ----------------- commit ---> Coordinator
+
+Samples that nobody trains on need no second process: the solver's own thread compresses, writes and syncs them.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import ray
+from ray.actor import ActorHandle
+
+from headrace.platform.ledger import Lease
+from headrace.platform.sample import Sample, SampleBatch
+from headrace.platform.sample_log import SampleLog
+
+
+class Delivery(Protocol):
+    """Takes messages, as many at a time as it has credits, and waits when it has none left."""
+
+    def send(self, lease: Lease, samples: list[Sample]) -> None:
+        """Hand over samples of a lease; waits for a credit."""
+        ...
+
+    def finish(self) -> None:
+        """Wait until all that was sent is stored and committed."""
+        ...
+
+
+class ToShards:
+    """Sends messages to the shards of the training ranks; a shard gives a credit back by acknowledging."""
+
+    def __init__(self, shards: Sequence[ActorHandle], credits: int) -> None:
+        self._shards = list(shards)
+        self._credits = credits
+        self._unacknowledged: dict[ray.ObjectRef, int] = {}
+
+    def send(self, lease: Lease, samples: list[Sample]) -> None:
+        """Send to the shard that lags least behind; held-out samples go to the first."""
+        self._await_acknowledgements(self._credits - 1)
+        shard = 0
+        if lease.split == "train":
+            under_way = list(self._unacknowledged.values())
+            # Ties go round by the index, so that ranks fill alike.
+            first = samples[0].provenance.index % len(self._shards)
+            order = [(first + k) % len(self._shards) for k in range(len(self._shards))]
+            shard = min(order, key=under_way.count)
+        message = SampleBatch.stack(samples)
+        self._unacknowledged[self._shards[shard].ingest.remote(lease.split, lease.id, message)] = shard
+
+    def finish(self) -> None:
+        """Wait for every acknowledgement."""
+        self._await_acknowledgements(0)
+
+    def _await_acknowledgements(self, most_left: int) -> None:
+        while len(self._unacknowledged) > most_left:
+            done, _ = ray.wait(list(self._unacknowledged), num_returns=1)
+            ray.get(done)
+            for ref in done:
+                del self._unacknowledged[ref]
+
+
+class ToDisk:
+    """Stores messages in this process's own log, in one thread; it gives a credit back after the commit."""
+
+    def __init__(self, log: SampleLog, coordinator: ActorHandle, credits: int) -> None:
+        self._log = log
+        self._coordinator = coordinator
+        self._credits = credits
+        self._thread = ThreadPoolExecutor(1, "store")
+        self._under_way: deque[Future[None]] = deque()
+
+    def send(self, lease: Lease, samples: list[Sample]) -> None:
+        """Leave the samples to the thread.
+
+        Raises:
+            OSError: an earlier message could not be stored: the disk failed or is full.
+        """
+        self._await(self._credits - 1)
+        self._under_way.append(self._thread.submit(self._store, lease, samples))
+
+    def finish(self) -> None:
+        """Wait for the thread and close the log."""
+        self._await(0)
+        self._thread.shutdown()
+        self._log.close()
+
+    def _store(self, lease: Lease, samples: list[Sample]) -> None:
+        batch = SampleBatch.stack(samples)
+        self._log.append(lease.split, batch)
+        ray.get(self._coordinator.commit.remote(lease.split, self._log.name, lease.id, batch.indices.tolist()))
+
+    def _await(self, most_left: int) -> None:
+        while len(self._under_way) > most_left:
+            self._under_way.popleft().result()

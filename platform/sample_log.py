@@ -1,0 +1,58 @@
+"""SampleLog: the shards that one process writes, one for each split."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from headrace.platform.fields import SampleSchema
+from headrace.platform.sample import SampleBatch
+from headrace.platform.store import SampleStore
+
+
+class SampleLog:
+    """Appends samples to this process's shard of their split, each sample once; makes a shard with its first sample.
+
+    One thread at a time may use it.
+    """
+
+    def __init__(
+        self, name: str, schema: SampleSchema, data_dir: Callable[[str], Path], rows_per_chunk: Mapping[str, int]
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            name: name of the shard, `shard-3`.
+            schema: what the samples look like.
+            data_dir: the data set directory of a split.
+            rows_per_chunk: for each split, the samples of a full message: a message then is one chunk.
+        """
+        self.name = name
+        self._schema = schema
+        self._data_dir = data_dir
+        self._rows_per_chunk = rows_per_chunk
+        self._stores: dict[str, SampleStore] = {}
+        self._held: set[tuple[str, int]] = set()
+
+    def append(self, split: str, batch: SampleBatch) -> list[int]:
+        """Append the samples that are not held yet; on return they are on the disk.
+
+        Returns:
+            The rows of the batch that were appended.
+
+        Raises:
+            OSError: the disk failed or is full.
+        """
+        rows = [row for row, index in enumerate(batch.indices) if (split, int(index)) not in self._held]
+        if rows:
+            if split not in self._stores:
+                path = self._data_dir(split) / f"{self.name}.zarr"
+                self._stores[split] = SampleStore.create(
+                    path, self._schema, {"split": split}, rows_per_chunk=self._rows_per_chunk[split]
+                )
+            self._stores[split].append(batch.take(rows))
+            self._held.update((split, int(batch.indices[row])) for row in rows)
+        return rows
+
+    def close(self) -> None:
+        """Close the shards."""
+        for store in self._stores.values():
+            store.close()
