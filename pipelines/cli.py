@@ -174,6 +174,41 @@ def train(recipe: str, overrides: tuple[str, ...], data: Path, out: Path | None,
 
 @main.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@overrides_argument
+@as_json
+def resume(run_dir: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Go on with a run after a crash; only resources and tracking may change."""
+    from headrace.pipelines.resume import resume as go_on
+    from headrace.pipelines.run_dir import RunDir
+
+    session = go_on(run_dir, overrides, console)
+    run = RunDir.open(run_dir)
+    if session is None:
+        console.print(f"{run.path.name} is finished: nothing to do", highlight=False)
+    _show_run(run.read_summary(), run.path, as_json)
+
+
+@main.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--follow", is_flag=True, help="Show it anew every second until the run has ended.")
+@as_json
+def status(run_dir: Path, follow: bool, as_json: bool) -> None:
+    """Show how far a run is; it may be at work."""
+    from headrace.pipelines import status as looking
+    from headrace.pipelines.run_dir import RunDir
+
+    run = RunDir.open(run_dir)
+    if follow:
+        found = looking.follow(run, console)
+    else:
+        found = looking.status(run)
+        console.print(looking.show(found))
+    if as_json:
+        click.echo(json.dumps(found))
+
+
+@main.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), help="Other held-out data; default: the run's own test set.")
 @as_json
 def evaluate(run_dir: Path, data: Path | None, as_json: bool) -> None:

@@ -7,11 +7,11 @@ from rich.console import Console
 from headrace.pipelines.config import RunConfig
 from headrace.pipelines.online import POLL_SECONDS, StreamWatch, start_stream
 from headrace.pipelines.progress import RunProgress
-from headrace.pipelines.session import Session, preflight
+from headrace.pipelines.session import Earlier, Session, preflight
 from headrace.platform.cluster import connected, fit_resources
 
 
-def generate(config: RunConfig, out: Path, console: Console) -> Session:
+def generate(config: RunConfig, out: Path | Earlier, console: Console) -> Session:
     """Solve every planned sample of every split and store it below `out/data`.
 
     Raises:

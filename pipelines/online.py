@@ -14,6 +14,7 @@ steps, the driver stops the stream, and what was stored by then is the data set.
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ from rich.console import Console
 from headrace.pipelines.config import RunConfig
 from headrace.pipelines.evaluate import conclude
 from headrace.pipelines.progress import RunProgress
-from headrace.pipelines.session import Session, preflight
-from headrace.pipelines.train import StreamedData, TrainingJob, follow, train_on_rank
+from headrace.pipelines.session import Earlier, Session, preflight
+from headrace.pipelines.train import StreamedData, TrainingJob, follow, is_trained, train_on_rank
 from headrace.platform.actors import StreamPlan
 from headrace.platform.cluster import ResourcePlan, TrainingRanks, connected, fit_resources
 from headrace.platform.errors import RunFailed
@@ -40,9 +41,10 @@ SECONDS_BETWEEN_RECORDS = 2.0
 
 
 def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *, trains: bool) -> Stream:
-    """Plan the samples in the ledger and start the actors."""
+    """Plan the samples in the ledger, unless the run is gone on with and has one, and start the actors."""
     plan = StreamPlan(
         run_dir=session.run.path,
+        checkpoint_dir=session.run.checkpoints,
         sources={split: config.source(split) for split in config.planned()},
         sequence_length=config.solver.sequence_length,
         message_bytes=config.stream.message_bytes,
@@ -53,8 +55,9 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
         seed=config.seed,
     )
     planned = {str(split): count for split, count in config.planned().items()}
-    with session.phase("plan"):
-        Ledger.create(session.run.ledger, planned, orders=lease_orders(config, shuffled=trains)).close()
+    if not session.run.ledger.is_file():
+        with session.phase("plan"):
+            Ledger.create(session.run.ledger, planned, orders=lease_orders(config, shuffled=trains)).close()
     return Stream(plan, session.run.ledger, resources)
 
 
@@ -113,23 +116,22 @@ class StreamWatch:
         Args:
             seal: write the data sets' manifests, whose hashes take a while; the data can be read without them.
         """
+        reports: Mapping[str, Sequence[Mapping[str, object]]] = {}
         try:
             self.look(final=True)
-            counts, failures = self._stream.snapshot().counts, self._stream.failures()
             reports = self._stream.reports()
         except RunFailed as error:
-            log.warning("the stream cannot be counted any more: %s", error)
-            counts, failures, reports = {}, {}, {}
+            log.warning("the stream does not answer any more: %s", error)
         self._stream.stop()
         if seal:
             self._session.seal_data(self._session.config.planned())
-        if counts:
-            self._session.count_samples(counts, failures)
+        self._session.count_samples()
+        if reports:
             self._session.account_for_solving(reports)
 
 
-def run(config: RunConfig, out: Path | None, console: Console) -> Session:
-    """Carry out a recipe from the first solve to the report.
+def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Session:
+    """Carry out a recipe from the first solve to the report; see `Session` for `out`.
 
     Raises:
         InputError: the tracking server, the output folder or the cluster cannot be used; nothing was started.
@@ -143,33 +145,39 @@ def run(config: RunConfig, out: Path | None, console: Console) -> Session:
         resources = fit_resources(config.resources, capacity)
         session = Session(config, "run", out)
         with session.guarded():
-            schema = config.source("train").schema()
-            session.summary["schema"] = schema.to_json()
-            with session.phase("stream and train"):
-                stream = start_stream(config, session, resources, trains=True)
-                watch = StreamWatch(stream, session, progress)
-                ranks: TrainingRanks | None = None
-                interrupted = False
-                try:
-                    job = TrainingJob(
-                        config=config,
-                        schema=schema,
-                        data=StreamedData(feed=stream.feed()),
-                        run=session.run,
-                        num_threads=resources.rank_threads,
-                    )
-                    ranks = TrainingRanks(train_on_rank, job, resources, session.run.path)
-                    follow(ranks, session, progress, POLL_SECONDS, watch.look)
-                except KeyboardInterrupt:
-                    interrupted = True
-                    progress.update(phase="stopping")
-                    stream.stop()
-                    if ranks is not None:
-                        # The ranks take the end of the stream for the end of training, and leave a checkpoint.
-                        ranks.wait(3.0)
-                    raise
-                finally:
-                    watch.settle(seal=not interrupted)
+            session.summary["schema"] = config.source("train").schema().to_json()
+            if is_trained(session):
+                session.count_samples()
+            else:
+                _stream_and_train(config, session, resources, progress)
             progress.update(phase="evaluating")
             conclude(session)
     return session
+
+
+def _stream_and_train(config: RunConfig, session: Session, resources: ResourcePlan, progress: RunProgress) -> None:
+    with session.phase("stream and train"):
+        stream = start_stream(config, session, resources, trains=True)
+        watch = StreamWatch(stream, session, progress)
+        ranks: TrainingRanks | None = None
+        interrupted = False
+        try:
+            job = TrainingJob(
+                config=config,
+                schema=config.source("train").schema(),
+                data=StreamedData(feed=stream.feed()),
+                run=session.run,
+                num_threads=resources.rank_threads,
+            )
+            ranks = TrainingRanks(train_on_rank, job, resources, session.run.path)
+            follow(ranks, session, progress, POLL_SECONDS, watch.look)
+        except KeyboardInterrupt:
+            interrupted = True
+            progress.update(phase="stopping")
+            stream.stop()
+            if ranks is not None:
+                # The ranks take the end of the stream for the end of training, and leave a checkpoint.
+                ranks.wait(3.0)
+            raise
+        finally:
+            watch.settle(seal=not interrupted)

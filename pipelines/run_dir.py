@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.platform.errors import Fault, InputError
+from headrace.platform.files import write_synced
 
 RUNS = Path("runs")
 
@@ -49,7 +50,7 @@ class RunDir:
 
     @property
     def checkpoint(self) -> Path:
-        """The newest checkpoint."""
+        """The newest checkpoint's model."""
         return self.checkpoints / "last.pt"
 
     @property
@@ -132,20 +133,36 @@ def data_sets(directory: Path) -> dict[str, Path]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
-    temporary = path.with_suffix(path.suffix + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_synced(path, json.dumps(value, indent=2, default=str))
+
+
+def last_seconds(path: Path) -> float:
+    """The time of the last whole line of a `metrics.jsonl` [s]; 0 when there is none."""
+    seconds = 0.0
+    with contextlib.suppress(OSError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                seconds = max(seconds, float(json.loads(line)["seconds"]))
+    return seconds
+
+
+def _end_line(path: Path) -> None:
+    """Cut off the half of a line that a killed process left."""
+    if not path.is_file():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 class MetricsLog:
     """Appends metrics to `metrics.jsonl`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, started: float) -> None:
+        """Open the file; `started` is when the run began, in seconds since 1970."""
+        _end_line(path)
         self._file = path.open("a", encoding="utf-8")
-        self._started = time.time()
+        self._started = started
 
     def write(self, metrics: Mapping[str, float], step: int | None = None, at: float | None = None) -> float:
         """Write one line; returns its time since the start of the run [s]."""

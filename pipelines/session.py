@@ -6,16 +6,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from headrace.pipelines.config import RunConfig
 from headrace.pipelines.report import write_report
-from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
+from headrace.pipelines.run_dir import MetricsLog, RunDir, last_seconds, write_json
 from headrace.platform import provenance
 from headrace.platform.errors import InputError
-from headrace.platform.ledger import Counts
+from headrace.platform.files import write_synced
+from headrace.platform.ledger import Ledger
 from headrace.platform.sample import Failure, Provenance
 from headrace.platform.stored import StoredSamples, write_manifest
 from headrace.platform.tracking import Tracker, check_reachable
@@ -24,26 +26,51 @@ from headrace.solvers.source import SourceReport
 log = logging.getLogger(__name__)
 
 
-def preflight(config: RunConfig, out: Path | None) -> None:
+def preflight(config: RunConfig, out: "Path | Earlier | None") -> None:
     """Look, before anything starts, whether a run could write its results.
 
     Raises:
         InputError: the tracking server does not answer, or the output folder is taken or cannot be written.
     """
-    faults = [*check_reachable(config.tracking), *RunDir.unusable(out)]
+    faults = check_reachable(config.tracking)
+    if not isinstance(out, Earlier):
+        faults = [*faults, *RunDir.unusable(out)]
     if faults:
         raise InputError(faults)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """A run that was cut off and is gone on with: its folder, and its summary as it was left."""
+
+    run: RunDir
+    summary: Mapping[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """How long it had run, as far as it is known [s]."""
+        return max(float(self.summary.get("seconds", 0.0)), last_seconds(self.run.metrics))
 
 
 class Session:
     """Opens a run's folder and tracking, takes its metrics, and always leaves a summary behind."""
 
-    def __init__(self, config: RunConfig, command: str, out: Path | None) -> None:
+    def __init__(self, config: RunConfig, command: str, out: Path | Earlier | None) -> None:
+        """Open the folder.
+
+        Args:
+            config: the recipe.
+            command: what is done: run, generate or train.
+            out: the folder to make, None for one below `runs/`; or the run to go on with.
+        """
         self.config = config
-        self.run = RunDir.create(config.name, out)
-        self._started = time.time()
-        self._phases: dict[str, float] = {}
-        self.run.recipe.write_text(config.to_yaml(), encoding="utf-8")
+        earlier = out if isinstance(out, Earlier) else None
+        self.run = earlier.run if earlier else RunDir.create(config.name, out if isinstance(out, Path) else None)
+        # A run that was cut off is as old as it had become.
+        self._started = time.time() - (earlier.seconds if earlier else 0.0)
+        self._phases: dict[str, float] = dict(earlier.summary.get("phases", {})) if earlier else {}
+        if earlier is None:
+            write_synced(self.run.recipe, config.to_yaml())
         self.summary: dict[str, Any] = {
             "name": config.name,
             "command": command,
@@ -56,8 +83,15 @@ class Session:
             "git": provenance.git_state(Path(__file__).parent),
             "machine": provenance.machine(),
         }
+        tracked_as = None
+        if earlier is not None:
+            tracked_as = earlier.summary.get("tracking", {}).get("run_id")
+            resumed = [*earlier.summary.get("resumed", []), self.summary["started"]]
+            self.summary |= {"started": earlier.summary["started"], "resumed": resumed}
+            if tracked_as is not None:
+                self.summary["tracking"] = earlier.summary["tracking"]
         self.write_summary()
-        self._metrics = MetricsLog(self.run.metrics)
+        self._metrics = MetricsLog(self.run.metrics, self._started)
         # A new MLflow database takes seconds to make; the actors start meanwhile.
         self._tracker = ThreadPoolExecutor(1, "start-tracking").submit(
             Tracker.start,
@@ -66,6 +100,7 @@ class Session:
             config=config.model_dump(mode="json"),
             tags={"headrace.command": command, "headrace.folder": str(self.run.path)},
             recipe_text=config.to_yaml(),
+            run_id=tracked_as,
         )
 
     @property
@@ -76,7 +111,11 @@ class Session:
             InputError: the store refuses.
         """
         tracker = self._tracker.result()
-        self.summary["tracking"] = {"uri": tracker.uri, "run_id": tracker.run_id, "url": tracker.url}
+        known = {"uri": tracker.uri, "run_id": tracker.run_id, "url": tracker.url}
+        if self.summary.get("tracking") != known:
+            # At once: a run that is killed goes on under the same name.
+            self.summary["tracking"] = known
+            self.write_summary()
         return tracker
 
     @contextmanager
@@ -99,8 +138,11 @@ class Session:
         self.summary["phases"] = {name: round(seconds, 3) for name, seconds in self._phases.items()}
         write_json(self.run.summary, self.summary)
 
-    def count_samples(self, counts: Mapping[str, Counts], failures: Mapping[str, Sequence[Failure]]) -> None:
-        """Put into the summary how many samples there are, and what each level has cost."""
+    def count_samples(self) -> None:
+        """Put into the summary how many samples the ledger knows, and what each level has cost."""
+        with Ledger.open(self.run.ledger, read_only=True) as ledger:
+            counts = {split: ledger.counts(split) for split in self.config.planned()}
+            failures = {str(split): ledger.failures(split) for split in self.config.planned()}
         keys = ("planned", "stored", "failed", "duplicates")
         self.summary["samples"] = {key: sum(getattr(split, key) for split in counts.values()) for key in keys}
         self.summary["splits"] = {name: {key: getattr(split, key) for key in keys} for name, split in counts.items()}

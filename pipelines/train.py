@@ -12,10 +12,11 @@ from headrace.pipelines.config import RunConfig
 from headrace.pipelines.evaluate import conclude
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.run_dir import RunDir, data_sets, write_json
-from headrace.pipelines.session import Session, preflight
+from headrace.pipelines.session import Earlier, Session, preflight
 from headrace.platform.cluster import RankContext, TrainingRanks, connected, fit_resources
 from headrace.platform.errors import InputError, RunFailed
 from headrace.platform.fields import SampleSchema
+from headrace.platform.manifest import newest
 from headrace.platform.stored import StoredSamples
 from headrace.platform.stream import StreamFeed
 from headrace.surrogates.datamodule import StoredDataModule, StreamDataModule
@@ -33,7 +34,9 @@ class StreamedData:
     def open(self, context: RankContext, batch_size: int, seed: int) -> StreamDataModule:
         """The data module of a rank; waits for the held-out samples."""
         reader = self.feed.claim(context.rank, context.node)
-        return StreamDataModule(pull=reader.pull, batch_size=batch_size, validation=self.feed.held_out("validation"))
+        return StreamDataModule(
+            pull=reader.pull, batch_size=batch_size, validation=self.feed.held_out("validation"), save=reader.save
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +70,13 @@ class TrainingJob:
 
 
 def train_on_rank(context: RankContext, job: TrainingJob) -> None:
-    """Train on one rank; rank 0 reports metrics, writes checkpoints and what training came to."""
+    """Train on one rank, from the newest checkpoint on if there is one.
+
+    Rank 0 reports metrics, writes checkpoints and what training came to.
+    """
     training, surrogate = job.config.training, job.config.surrogate
     assert training is not None and surrogate is not None
+    checkpoint = newest(job.run.checkpoints)
     result = fit(
         surrogate=surrogate,
         training=training,
@@ -78,6 +85,7 @@ def train_on_rank(context: RankContext, job: TrainingJob) -> None:
         seed=job.config.seed,
         report=context.report,
         checkpoint_dir=job.run.checkpoints,
+        resume=checkpoint.model if checkpoint else None,
         num_threads=job.num_threads,
         accelerator=context.accelerator,
         strategy=context.strategy,
@@ -125,6 +133,18 @@ def follow(
     session.summary["training"] = json.loads(session.run.training.read_text(encoding="utf-8"))
 
 
+def is_trained(session: Session) -> bool:
+    """Whether an earlier attempt at the run has done all steps of its training."""
+    assert session.config.training is not None
+    if not session.run.training.is_file():
+        return False
+    done = json.loads(session.run.training.read_text(encoding="utf-8"))
+    if int(done["steps"]) < session.config.training.steps:
+        return False
+    session.summary["training"] = done
+    return True
+
+
 def locate_data(directory: Path) -> dict[str, Path]:
     """The data sets to train on by role: `train`, `validation`, and every test set under its own name.
 
@@ -150,7 +170,7 @@ def locate_data(directory: Path) -> dict[str, Path]:
     return {"train": train, "validation": sets.get("validation", next(iter(tests.values()))), **tests}
 
 
-def train(config: RunConfig, data: Path, out: Path | None, console: Console) -> Session:
+def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Console) -> Session:
     """Train on stored samples and evaluate on the folder's test sets.
 
     Raises:
@@ -177,16 +197,17 @@ def train(config: RunConfig, data: Path, out: Path | None, console: Console) -> 
             session.summary["data_folder"] = str(data.resolve())
             session.summary["samples"]["stored"] = len(stored)
             session.summary["schema"] = stored.schema.to_json()
-            with session.phase("train"):
-                job = TrainingJob(
-                    config=config,
-                    schema=stored.schema,
-                    data=StoredData(train=sets["train"].resolve(), validation=sets["validation"].resolve()),
-                    run=session.run,
-                    num_threads=resources.rank_threads,
-                )
-                ranks = TrainingRanks(train_on_rank, job, resources, session.run.path)
-                follow(ranks, session, progress, 0.5)
+            if not is_trained(session):
+                with session.phase("train"):
+                    job = TrainingJob(
+                        config=config,
+                        schema=stored.schema,
+                        data=StoredData(train=sets["train"].resolve(), validation=sets["validation"].resolve()),
+                        run=session.run,
+                        num_threads=resources.rank_threads,
+                    )
+                    ranks = TrainingRanks(train_on_rank, job, resources, session.run.path)
+                    follow(ranks, session, progress, 0.5)
             progress.update(phase="evaluating")
             conclude(session, {name: path for name, path in sets.items() if name not in ("train", "validation")})
     return session

@@ -18,15 +18,18 @@ import gc
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import ray
 from ray.actor import ActorHandle
 
 from headrace.platform.delivery import Delivery, ToDisk, ToShards
 from headrace.platform.ledger import Counts, Lease, Ledger
+from headrace.platform.manifest import newest, reservoir_name, write_arrays
 from headrace.platform.reservoir import Reservoir, ReservoirSpec
 from headrace.platform.sample import Failure, Sample, SampleBatch, SampleSource, SourceSpec
 from headrace.platform.sample_log import SampleLog
@@ -39,6 +42,7 @@ ASK_AHEAD_SECONDS = 0.05  # many times a call; little enough that nothing waits 
 LEASE_SECONDS = 1.0  # solvers that are fast take several sequences at once, so that 1,000 of them can be served
 SHARES = 4  # a lease is at most this part of what a solver may expect to be left for it
 SECONDS_BETWEEN_REPORTS = 2.0
+MAX_PREFETCH = 64  # batches that a rank may have been served and not have taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +51,20 @@ class StreamPlan:
 
     Attributes:
         run_dir: folder of the run; must be reachable from every node that holds a shard.
+        checkpoint_dir: where joint checkpoints go.
         sources: the source of each split.
         sequence_length: samples in a sequence, neighbours in the ledger's order; a lease is one sequence, or several
             while they are solved in no time.
         message_bytes: size of a message between solver and shard at most, as far as one sample is not larger [B].
         message_seconds: age of its oldest sample at which a message is sent, full or not [s].
         credits: messages that a solver may have sent and not yet seen acknowledged.
-        lease_seconds: how long a lease stays valid [s].
+        lease_seconds: how long a solver may be silent, that is: take for one sample, before others get its work [s].
         reservoir: the policy of each shard; None stores without a trainer.
         seed: seed of the reservoirs.
     """
 
     run_dir: Path
+    checkpoint_dir: Path
     sources: dict[str, SourceSpec]
     sequence_length: int
     message_bytes: int
@@ -101,6 +107,7 @@ class Coordinator:
         self._plan = plan
         self._stopped = False
         self._workers: set[str] = set()
+        self._silent: set[str] = set()
         self._changed = asyncio.Condition()
         self._claims: dict[int, int] = {}
         self._reports: dict[tuple[str, str], Mapping[str, object]] = {}
@@ -122,8 +129,7 @@ class Coordinator:
         if self._stopped:
             return None
         self._workers.add(worker)
-        # A solver that has been silent for too long loses its lease to the next that asks.
-        self._ledger.expire()
+        self._expire()
         for split in (*HELD_OUT, "train"):
             if split in self._plan.sources:
                 length = self._plan.sequence_length
@@ -133,6 +139,19 @@ class Coordinator:
                 if lease is not None:
                     return lease
         return None
+
+    async def renew(self, worker: str) -> None:
+        """A solver is at work, though it has nothing to deliver yet."""
+        self._ledger.renew(worker)
+
+    async def silent(self) -> list[str]:
+        """Solvers that have been silent for too long since the last call; others get what they had leased."""
+        self._expire()
+        silent, self._silent = sorted(self._silent), set()
+        return silent
+
+    def _expire(self) -> None:
+        self._silent.update(lease.worker for lease in self._ledger.expire())
 
     async def commit(self, split: str, shard: str, lease_id: int, indices: Sequence[int]) -> list[bool]:
         """Commit samples that are safe on disk; False marks those that were committed before."""
@@ -164,10 +183,16 @@ class Coordinator:
             for split in self._plan.sources
         }
 
-    async def release(self, worker: str) -> None:
-        """Take back what a dead solver had leased."""
+    async def release(self, worker: str) -> int:
+        """Take back what a dead solver had leased; how many samples are stored."""
         self._workers.discard(worker)
         self._ledger.release(worker)
+        return sum(self._ledger.counts(split).stored for split in self._plan.sources)
+
+    async def take_back(self) -> dict[str, Counts]:
+        """Take back what is still leased though no solver is left; how far each split is then."""
+        self._ledger.release_all()
+        return await self.counts()
 
     async def wait_held_out(self) -> None:
         """Return once every held-out sample is stored or recorded as failed, or the stream is stopped."""
@@ -223,7 +248,7 @@ class SolverActor:
     def run(self) -> int:
         """Lease and solve until nothing is left; return the number of samples sent."""
         sources = {split: spec.build() for split, spec in self._plan.sources.items()}
-        num_sent, told = 0, 0.0
+        num_sent, told, alive_at = 0, 0.0, time.monotonic()
         asked = self._coordinator.lease.remote(self._name, 1)
         while (lease := ray.get(asked)) is not None:
             log.debug("%s solves %d samples of %s", self._name, len(lease.indices), lease.split)
@@ -242,6 +267,9 @@ class SolverActor:
                     self._delivery.send(lease, ready)
                     num_sent += len(ready)
                     ready = []
+                if now - alive_at > self._plan.lease_seconds / 10:
+                    alive_at = now
+                    self._coordinator.renew.remote(self._name)
                 pace = (now - began) / number
                 if asked is None and (len(lease.indices) - number) * pace < ASK_AHEAD_SECONDS:
                     sequences = math.ceil(LEASE_SECONDS / (pace * self._plan.sequence_length))
@@ -271,22 +299,94 @@ class ReservoirShard:
 
     `ingest` waits, unacknowledged, while the reservoir is full of samples that nobody has seen; `next_batch` waits
     until the watermark is reached. Each wakes the other, and `end` wakes both.
+
+    One that starts where another one died goes on with its log. The reservoir becomes what it was at the newest joint
+    checkpoint, with the batches served again that training had not taken by then; samples that came later are offered
+    to it from the log.
     """
 
-    def __init__(self, number: int, plan: StreamPlan, coordinator: ActorHandle) -> None:
+    def __init__(self, number: int, plan: StreamPlan, coordinator: str) -> None:
+        self._number = number
         self._plan = plan
-        self._coordinator = coordinator
+        self._coordinator = ray.get_actor(coordinator)
         self._log = plan.sample_log(f"shard-{number}")
         self._log_lock = asyncio.Lock()
         self._changed = asyncio.Condition()
-        self._stopped = False
+        self._stopped = self._ending = False
         self._wait_seconds = 0.0
         self._reservoir: Reservoir | None = None
+        # Indices that the reservoir has taken up, and those in the log that it has not, oldest first.
+        self._taken_up: set[int] = set()
+        self._backlog: list[int] = []
+        self._replay: asyncio.Task[None] | None = None
+        # Batches to be served again; how many the rank was served, and the indices of the latest.
+        self._again: deque[SampleBatch] = deque()
+        self._num_served = 0
+        self._served: deque[np.ndarray] = deque(maxlen=MAX_PREFETCH)
         if plan.reservoir is not None:
             self._reservoir = plan.reservoir.build(plan.sources["train"].schema(), seed=plan.seed + number)
+            self._come_back(self._reservoir)
+
+    def _come_back(self, reservoir: Reservoir) -> None:
+        """Take on what the log and the newest checkpoint say."""
+        held = self._log.held("train")
+        if not held:
+            return
+        checkpoint = newest(self._plan.checkpoint_dir)
+        path = checkpoint.reservoir(self._number) if checkpoint else None
+        if path is not None:
+            stored = StoredSamples.open(self._plan.data_dir("train"))
+            with np.load(path, allow_pickle=False) as file:
+                state = dict(file)
+            state["totals"][0] = False  # whether the stream had ended: the driver will say so again
+            reservoir.restore(state, stored.batch(stored.positions(state["indices"])))
+            self._taken_up.update(state["taken_up"].tolist())
+            for indices in np.split(state["again"], np.cumsum(state["again_sizes"])[:-1]):
+                if len(indices):
+                    self._again.append(stored.batch(stored.positions(indices)))
+        self._backlog = sorted(held - self._taken_up)
+
+    def _start_replay(self) -> None:
+        """Offer the backlog to the reservoir, in the background. An actor has no event loop before its first call."""
+        if self._backlog and self._replay is None:
+            self._replay = asyncio.create_task(self._offer_backlog())
+
+    async def _offer_backlog(self) -> None:
+        stored = await asyncio.to_thread(StoredSamples.open, self._plan.data_dir("train"))
+        rows = self._plan.message_rows("train")
+        for start in range(0, len(self._backlog), rows):
+            positions = stored.positions(self._backlog[start : start + rows])
+            await self._take_up(await asyncio.to_thread(stored.batch, positions))
+        self._backlog = []
+        if self._ending:
+            await self.end()
+
+    async def start_serving(self) -> None:
+        """A rank begins to read."""
+        self._num_served = 0
+        self._served.clear()
+
+    async def save(self, folder: Path, step: int, num_taken: int) -> None:
+        """Write, beside the model's checkpoint of a step, what the reservoir holds and what is to be served again.
+
+        Args:
+            folder: of the checkpoints.
+            step: of the model.
+            num_taken: batches that training has taken since `start_serving`; what was served beyond is served again.
+        """
+        assert self._reservoir is not None
+        ahead = self._num_served - num_taken
+        again = [*list(self._served)[len(self._served) - ahead :], *(batch.indices for batch in self._again)]
+        state = self._reservoir.state(samples=False) | {
+            "taken_up": np.array(sorted(self._taken_up), dtype=np.int64),
+            "again": np.concatenate([np.zeros(0, np.int64), *again]),
+            "again_sizes": np.array([len(indices) for indices in again], dtype=np.int64),
+        }
+        await asyncio.to_thread(write_arrays, folder / reservoir_name(step, self._number), state)
 
     async def ingest(self, split: str, lease_id: int, message: SampleBatch) -> None:
         """Store, commit and take up a message; returning is the acknowledgement."""
+        self._start_replay()
         async with self._log_lock:
             rows = await asyncio.to_thread(self._log.append, split, message)
             accepted = await self._coordinator.commit.remote(split, self._log.name, lease_id, message.indices.tolist())
@@ -300,6 +400,7 @@ class ReservoirShard:
         while taken < len(batch):
             async with self._changed:
                 accepted = reservoir.try_put(batch, start=taken)
+                self._taken_up.update(batch.indices[taken : taken + accepted].tolist())
                 taken += accepted
                 if accepted:
                     self._changed.notify_all()
@@ -312,15 +413,23 @@ class ReservoirShard:
         """The rank's next batch; None once the stream has ended and the reservoir has no use left to give."""
         assert self._reservoir is not None, "this stream stores only"
         reservoir = self._reservoir
+        self._start_replay()
         started = time.monotonic()
         async with self._changed:
+            if self._again and not self._stopped:
+                return self._note_served(self._again.popleft())
             await self._changed.wait_for(lambda: self._stopped or reservoir.exhausted or reservoir.ready(size))
             self._wait_seconds += time.monotonic() - started
             if self._stopped or not reservoir.ready(size):
                 return None
             batch = reservoir.take(size)
             self._changed.notify_all()
-            return batch
+            return self._note_served(batch)
+
+    def _note_served(self, batch: SampleBatch) -> SampleBatch:
+        self._num_served += 1
+        self._served.append(batch.indices)
+        return batch
 
     async def node(self) -> str:
         """The id of the node that this shard runs on."""
@@ -333,7 +442,11 @@ class ReservoirShard:
         return await asyncio.to_thread(stored.read_all)
 
     async def end(self) -> None:
-        """No more samples will come: serve what there is."""
+        """No more samples will come: serve what there is, the log's backlog included."""
+        self._ending = True
+        if self._backlog:
+            self._start_replay()
+            return
         async with self._changed:
             if self._reservoir is not None:
                 self._reservoir.end()

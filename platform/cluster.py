@@ -18,12 +18,13 @@ import ray.exceptions
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from ray.actor import ActorHandle
 
-from headrace.platform.errors import Fault, InputError, RunFailed
+from headrace.platform.errors import Fault, HeadraceError, InputError, RunFailed
 from headrace.platform.spec import Spec
 
 log = logging.getLogger(__name__)
 
 START_ATTEMPTS = 3
+MAX_RESTARTS = 3  # of a part of a run that dies
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 THREAD_VARIABLES = (
@@ -271,15 +272,24 @@ class Inbox:
 
     def __init__(self) -> None:
         self._reports: list[Report] = []
+        self._failure: str | None = None
 
     def put(self, report: "Report") -> None:
         """Take one report."""
         self._reports.append(report)
 
-    def drain(self) -> list["Report"]:
-        """Hand over what has come since the last call."""
+    def fail(self, reason: str) -> None:
+        """Take the reason why training cannot go on, in this group of ranks or in any other."""
+        self._failure = self._failure or reason
+
+    def failure(self) -> str | None:
+        """The first such reason."""
+        return self._failure
+
+    def drain(self) -> tuple[list["Report"], str | None]:
+        """Hand over what has come since the last call, and the failure, if there is one."""
         reports, self._reports = self._reports, []
-        return reports
+        return reports, self._failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,7 +336,16 @@ def _rank_context(inbox: ActorHandle) -> RankContext:
 
 
 def _on_rank(parts: dict[str, Any]) -> None:
-    parts["loop"](_rank_context(parts["inbox"]), parts["job"])
+    """Run the loop. What Headrace itself finds wrong, a new group of ranks would find again: the driver is told."""
+    inbox = parts["inbox"]
+    if (reason := ray.get(inbox.failure.remote())) is not None:
+        raise RunFailed(reason)
+    context = _rank_context(inbox)
+    try:
+        parts["loop"](context, parts["job"])
+    except HeadraceError as error:
+        ray.get(inbox.fail.remote(f"rank {context.rank}: {error}"))
+        raise
 
 
 class TrainingRanks:
@@ -339,7 +358,7 @@ class TrainingRanks:
         self, loop: Callable[[RankContext, Any], None], job: object, plan: ResourcePlan, run_dir: Path
     ) -> None:
         """Start `loop(context, job)` on every rank."""
-        from ray.train import RunConfig, ScalingConfig
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
         self._inbox = ray.remote(Inbox).options(num_cpus=0).remote()
@@ -359,6 +378,8 @@ class TrainingRanks:
             run_config=RunConfig(
                 name="ray_train",
                 storage_path=str(run_dir.resolve()),
+                # A rank that dies takes the group down; the next group goes on from the newest checkpoint.
+                failure_config=FailureConfig(max_failures=MAX_RESTARTS),
                 worker_runtime_env={"env_vars": dict.fromkeys(THREAD_VARIABLES, str(plan.rank_threads))},
             ),
         )
@@ -375,8 +396,15 @@ class TrainingRanks:
         Thread(target=work, name="ray-train", daemon=True).start()
 
     def drain(self) -> list[Report]:
-        """The reports since the last call."""
-        return list(ray.get(self._inbox.drain.remote(), timeout=60))
+        """The reports since the last call.
+
+        Raises:
+            RunFailed: a rank found that training cannot go on.
+        """
+        reports, failure = ray.get(self._inbox.drain.remote(), timeout=60)
+        if failure is not None:
+            raise RunFailed(f"training failed: {failure}")
+        return list(reports)
 
     def wait(self, seconds: float) -> bool:
         """Wait for the group to end, at most for a while; return whether it has ended.

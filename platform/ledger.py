@@ -292,6 +292,22 @@ class Ledger:
             )
         return True
 
+    def reopen(self, split: str, indices: Sequence[int]) -> None:
+        """Let stored samples wait again whose data are gone; durable on return.
+
+        Raises:
+            ValueError: an index is not planned.
+        """
+        numbers = [int(index) for index in indices]
+        with self._file.transaction(durable=True) as db:
+            self._check(split, numbers)
+            changed = db.executemany(
+                "UPDATE samples SET state = 0, shard = NULL, level = NULL, lease = NULL "
+                "WHERE split = ? AND number = ? AND state = 2",
+                [(split, number) for number in numbers],
+            ).rowcount
+            db.execute("UPDATE splits SET stored = stored - ? WHERE name = ?", (changed, split))
+
     def renew(self, worker: str) -> None:
         """Note a sign of life: the worker's leases start their time anew."""
         with self._file.transaction(durable=False) as db:
@@ -316,6 +332,17 @@ class Ledger:
     def expire(self, now: float | None = None) -> tuple[Lease, ...]:
         """Take back the leases whose time is over at `now` (the clock's time when left out)."""
         return self._take_back("expires <= ?", self._clock() if now is None else now, lost=True)
+
+    def leases(self) -> tuple[Lease, ...]:
+        """What is out now, with the indices that are still outstanding, ascending."""
+        query = (
+            "SELECT id, epoch, worker, leases.split, group_concat(number) FROM leases JOIN samples "
+            "ON samples.lease = leases.id AND samples.state = 1 GROUP BY id ORDER BY id"
+        )
+        return tuple(
+            Lease(id=id_, epoch=epoch, worker=worker, split=split, indices=tuple(sorted(map(int, numbers.split(",")))))
+            for id_, epoch, worker, split, numbers in self._file.rows(query)
+        )
 
     def counts(self, split: str) -> Counts:
         """How far a split is."""

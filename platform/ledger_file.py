@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from headrace.platform.errors import InputError
+from headrace.platform.files import sync
 
 _APPLICATION_ID = 0x48445243  # "HDRC" in the header of the SQLite file
 _VERSION = 2
@@ -104,10 +105,12 @@ def create_file(path: Path, planned: Mapping[str, int], orders: Mapping[str, byt
     if path.exists():
         raise InputError.single(str(path), "there already", "a new file", "Resume the run, or name another.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+    # Made aside and renamed: a crash leaves no half-made ledger.
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
-        # One transaction: a crash leaves no half-made ledger that `LedgerFile` would accept.
         db.execute("BEGIN IMMEDIATE")
         for statement in _TABLES.split(";"):
             db.execute(statement)
@@ -117,6 +120,8 @@ def create_file(path: Path, planned: Mapping[str, int], orders: Mapping[str, byt
         db.executemany("INSERT INTO splits (name, planned) VALUES (?, ?)", planned.items())
         db.executemany("INSERT INTO orders VALUES (?, ?)", orders.items())
         db.execute("COMMIT")
+    draft.rename(path)
+    sync(path.parent)
 
 
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:

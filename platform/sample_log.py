@@ -6,31 +6,44 @@ from pathlib import Path
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import SampleBatch
 from headrace.platform.store import SampleStore
+from headrace.platform.stored import shard_indices
 
 
 class SampleLog:
-    """Appends samples to this process's shard of their split, each sample once; makes a shard with its first sample.
+    """Appends samples to this process's shard of their split, each sample once.
 
-    One thread at a time may use it.
+    A shard that is there already, of a process that died, is gone on with; a new one is made with its first sample. One
+    thread at a time may use it.
     """
 
     def __init__(
         self, name: str, schema: SampleSchema, data_dir: Callable[[str], Path], rows_per_chunk: Mapping[str, int]
     ) -> None:
-        """Write nothing yet.
+        """Open the shards that are there; write nothing yet.
 
         Args:
             name: name of the shard, `shard-3`.
             schema: what the samples look like.
             data_dir: the data set directory of a split.
             rows_per_chunk: for each split, the samples of a full message: a message then is one chunk.
+
+        Raises:
+            InputError: another process appends to a shard of this name, or it is damaged.
         """
         self.name = name
         self._schema = schema
         self._data_dir = data_dir
         self._rows_per_chunk = rows_per_chunk
         self._stores: dict[str, SampleStore] = {}
-        self._held: set[tuple[str, int]] = set()
+        self._held: dict[str, set[int]] = {split: set() for split in rows_per_chunk}
+        for split in rows_per_chunk:
+            if self._path(split).exists():
+                self._stores[split] = SampleStore.open_append(self._path(split))
+                self._held[split].update(shard_indices(self._path(split)).tolist())
+
+    def held(self, split: str) -> set[int]:
+        """The indices of the samples in the shard of a split."""
+        return self._held[split]
 
     def append(self, split: str, batch: SampleBatch) -> list[int]:
         """Append the samples that are not held yet; on return they are on the disk.
@@ -41,18 +54,21 @@ class SampleLog:
         Raises:
             OSError: the disk failed or is full.
         """
-        rows = [row for row, index in enumerate(batch.indices) if (split, int(index)) not in self._held]
+        rows = [row for row, index in enumerate(batch.indices) if int(index) not in self._held[split]]
         if rows:
             if split not in self._stores:
-                path = self._data_dir(split) / f"{self.name}.zarr"
+                rows_per_chunk = self._rows_per_chunk[split]
                 self._stores[split] = SampleStore.create(
-                    path, self._schema, {"split": split}, rows_per_chunk=self._rows_per_chunk[split]
+                    self._path(split), self._schema, {"split": split}, rows_per_chunk=rows_per_chunk
                 )
             self._stores[split].append(batch.take(rows))
-            self._held.update((split, int(batch.indices[row])) for row in rows)
+            self._held[split].update(int(batch.indices[row]) for row in rows)
         return rows
 
     def close(self) -> None:
         """Close the shards."""
         for store in self._stores.values():
             store.close()
+
+    def _path(self, split: str) -> Path:
+        return self._data_dir(split) / f"{self.name}.zarr"

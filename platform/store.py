@@ -16,6 +16,7 @@ from zarr.codecs import BloscCodec
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
+from headrace.platform.files import sync
 from headrace.platform.sample import SampleBatch
 from headrace.platform.store_layout import (
     COLUMNS,
@@ -26,7 +27,6 @@ from headrace.platform.store_layout import (
     encode_provenance,
     index_chunks,
     open_shard,
-    sync,
 )
 from headrace.platform.stored import Manifest, StoredSamples, read_manifest, write_manifest
 

@@ -146,23 +146,3 @@ def index_chunks(path: Path, rows_per_chunk: int) -> list[int]:
     with os.scandir(path / "index") as files:
         sizes = {chunk_number(file.name): file.stat().st_size for file in files}
     return sorted(number for number, size in sizes.items() if number is not None and size == 8 * rows_per_chunk)
-
-
-def sync(path: Path) -> None:
-    """Bring a file's content, or a directory's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_synced(path: Path, text: str) -> None:
-    """Replace a file so that a crash leaves the old content or the new."""
-    scratch = path.with_name(f".{path.name}.new")
-    with scratch.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-    sync(path.parent)

@@ -15,6 +15,7 @@ from jaxtyping import Float64, Int64
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
+from headrace.platform.files import write_synced
 from headrace.platform.sample import Provenance, SampleBatch
 from headrace.platform.store_layout import (
     COLUMNS,
@@ -22,7 +23,6 @@ from headrace.platform.store_layout import (
     decode_provenance,
     index_chunks,
     open_shard,
-    write_synced,
 )
 
 MANIFEST = "manifest.json"
@@ -69,7 +69,7 @@ class StoredSamples:
             How many samples are new.
         """
         known = {shard.path: shard for shard in self._shards}
-        self._shards = [known.get(path) or _Shard(path) for path in _shard_paths(self.directory)]
+        self._shards = [known.get(path) or _Shard(path) for path in _required_shard_paths(self.directory)]
         for shard in self._shards[1:]:
             _compare(self._shards[0], shard)
         before = len(self)
@@ -109,6 +109,19 @@ class StoredSamples:
             here = self._shard_of == number
             found[here] = shard.levels(self._row_of[here])
         return tuple(found)
+
+    def positions(self, indices: Sequence[int] | Int64[np.ndarray, " batch"]) -> Int64[np.ndarray, " batch"]:
+        """Where samples stand.
+
+        Raises:
+            ValueError: one is not there.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        found = np.searchsorted(self._indices, wanted)
+        absent = wanted[self._indices[np.minimum(found, len(self) - 1)] != wanted] if len(self) else wanted
+        if len(absent):
+            raise ValueError(f"{self.directory} holds no sample {absent[0]}, nor {len(absent) - 1} others asked for")
+        return found.astype(np.int64)
 
     def batch(self, positions: Sequence[int] | Int64[np.ndarray, " batch"]) -> SampleBatch:
         """Read the samples at these positions, in this order, with their provenance.
@@ -317,7 +330,24 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest | None:
         raise InputError.single(str(path), f"not readable ({error})", "the manifest of a data set") from error
 
 
-def _shard_paths(directory: Path) -> list[Path]:
+def shard_paths(directory: Path) -> list[Path]:
+    """The shards in a folder, shard-2 before shard-10; none when it is not there."""
+    paths = [path for path in directory.glob("shard-*.zarr") if path.is_dir()]
+    return sorted(paths, key=lambda path: (len(path.name), path.name))
+
+
+def shard_indices(path: Path) -> Int64[np.ndarray, " samples"]:
+    """The indices of the samples that a shard holds, in the order in which they came.
+
+    Raises:
+        InputError: it is not a shard.
+    """
+    shard = _Shard(path)
+    shard.refresh()
+    return shard.indices
+
+
+def _required_shard_paths(directory: Path) -> list[Path]:
     """The shards of a data set, shard-2 before shard-10.
 
     Raises:
@@ -327,14 +357,14 @@ def _shard_paths(directory: Path) -> list[Path]:
     if not directory.is_dir():
         fault = "a file" if directory.exists() else "not there"
         raise InputError.single(str(directory), fault, expected)
-    paths = [path for path in directory.glob("shard-*.zarr") if path.is_dir()]
+    paths = shard_paths(directory)
     if not paths:
         inside = sorted({path.parent.name for path in directory.glob("*/shard-*.zarr")})
         advice = f"It holds data sets: {', '.join(inside)}; name one of them." if inside else ""
         if directory.suffix == ".zarr":
             advice = f"This is one shard; name {directory.parent}."
         raise InputError.single(str(directory), "a directory without shards", expected, advice)
-    return sorted(paths, key=lambda path: (len(path.name), path.name))
+    return paths
 
 
 def _compare(first: "_Shard", other: "_Shard") -> None:

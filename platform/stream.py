@@ -5,6 +5,8 @@ The actors themselves, and who waits for whom, stand in `actors.py`.
 
 import itertools
 import logging
+import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,16 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from headrace.platform.actors import Coordinator, ReservoirShard, SolverActor, StreamPlan, solver_name
-from headrace.platform.cluster import ResourcePlan
+from headrace.platform.cluster import MAX_RESTARTS, ResourcePlan
 from headrace.platform.errors import RunFailed
-from headrace.platform.ledger import Counts
+from headrace.platform.ledger import MAX_LOSSES, Counts
 from headrace.platform.sample import Failure, SampleBatch
+from headrace.platform.stored import shard_paths
 
 log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LOOKS = 5.0
+MAX_DEATHS = MAX_LOSSES + 2  # of solvers in a row, while no sample is stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +40,7 @@ class StreamFeed:
     def claim(self, rank: int, node: str) -> "ShardReader":
         """The shard that a rank on a node reads from; the same one whenever it asks."""
         shard = ray.get(self.coordinator.claim_shard.remote(rank, node, self.shard_nodes))
+        ray.get(self.shards[shard].start_serving.remote())
         return ShardReader(self.shards[shard])
 
     def held_out(self, split: str) -> SampleBatch:
@@ -52,6 +59,10 @@ class ShardReader:
         """The next batch, its arrays read-only views; None at the end of the stream. Waits for the watermark."""
         batch: SampleBatch | None = ray.get(self._shard.next_batch.remote(size))
         return batch
+
+    def save(self, folder: Path, step: int, num_taken: int) -> None:
+        """Have the reservoir's state written to a checkpoint; see `ReservoirShard.save`."""
+        ray.get(self._shard.save.remote(folder, step, num_taken))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +84,29 @@ class Stream:
     Waits in `poll` for the solvers, at most for the time that it is given.
     """
 
-    max_restarts = 3
-
     def __init__(self, plan: StreamPlan, ledger_path: Path, resources: ResourcePlan) -> None:
         self._plan = plan
         self._resources = resources
         # Actors that mostly wait take no CPU of the cluster's count: they must start beside those that compute.
-        self.coordinator = ray.remote(Coordinator).options(num_cpus=0).remote(ledger_path, plan)
-        shard_class = ray.remote(ReservoirShard).options(num_cpus=0, scheduling_strategy=resources.shard_strategy)
+        # One that dies starts anew from its files. What it was asked meanwhile is asked again: all may be repeated.
+        lasting = {"num_cpus": 0, "max_restarts": MAX_RESTARTS, "max_task_retries": -1}
+        # Shards know it by name: Ray cannot make an actor anew whose arguments hold a handle.
+        name = f"coordinator-{uuid.uuid4().hex}"
+        self.coordinator = ray.remote(Coordinator).options(**lasting, name=name).remote(ledger_path, plan)
+        shard_class = ray.remote(ReservoirShard).options(**lasting, scheduling_strategy=resources.shard_strategy)
         self.shards: list[ActorHandle] = [
-            shard_class.remote(number, plan, self.coordinator)
+            shard_class.remote(number, plan, name)
             for number in range(resources.num_ranks if plan.reservoir is not None else 0)
         ]
-        self._numbers = itertools.count()
-        self._restarts = 0
+        # A shard has one writer, ever: the solvers of a resumed run go on behind those of the earlier one.
+        used = [
+            int(path.stem.removeprefix("shard-"))
+            for split in plan.sources
+            for path in shard_paths(plan.data_dir(split))
+        ]
+        self._numbers = itertools.count(1 + max(used, default=-1))
+        self._deaths = self._stored = 0
+        self._looked = time.monotonic()
         self._ended = self._stopped = False
         self._running: dict[ray.ObjectRef, tuple[str, ActorHandle]] = {}
         for _ in range(resources.num_solvers):
@@ -117,16 +137,38 @@ class Stream:
             except RayTaskError as error:
                 raise RunFailed(f"{name} failed: {error.cause}") from error
             except RayActorError as error:
-                ray.get(self.coordinator.release.remote(name))
-                self._restarts += 1
-                if self._restarts > self.max_restarts:
-                    raise RunFailed(f"{name} died, the {self._restarts}th solver actor to do so: {error}") from error
+                [stored] = self._ask([self.coordinator.release.remote(name)])
+                # A sample that kills its solvers is given up after some; what kills all of them has to end the run.
+                self._deaths = 1 if stored > self._stored else self._deaths + 1
+                self._stored = stored
+                if self._deaths > MAX_DEATHS:
+                    raise RunFailed(
+                        f"{self._deaths} solver actors died and no sample was stored in between, {name} last: {error}"
+                    ) from error
                 log.warning("%s died (%s); another takes over its samples", name, error)
                 self._start_solver()
+        if time.monotonic() - self._looked > SECONDS_BETWEEN_LOOKS and self._running:
+            self._looked = time.monotonic()
+            self._end_silent()
+        if not self._running and not self._ended and self._is_work_left():
+            # The others had left already when these samples came back from one that was lost.
+            self._start_solver()
         if not self._running and not self._ended:
             self._ended = True
             self._ask([shard.end.remote() for shard in self.shards])
         return bool(self._running)
+
+    def _end_silent(self) -> None:
+        """End solvers that hang: their samples are other solvers' by now, and `poll` replaces them."""
+        [silent] = self._ask([self.coordinator.silent.remote()])
+        for name, actor in self._running.values():
+            if name in silent:
+                log.warning("%s was silent for %g s and is ended", name, self._plan.lease_seconds)
+                ray.kill(actor)
+
+    def _is_work_left(self) -> bool:
+        [counts] = self._ask([self.coordinator.take_back.remote()])
+        return any(count.waiting for count in counts.values())
 
     def feed(self) -> "StreamFeed":
         """What training ranks need to read from this stream; travels to them.

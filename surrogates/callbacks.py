@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from headrace.platform import manifest
 from headrace.platform.errors import RunFailed
 from headrace.platform.sample import SampleBatch
 from headrace.surrogates import ranks
@@ -153,14 +154,18 @@ class Validation(Callback):
 
 
 class Checkpoints(Callback):
-    """Lets rank 0 write a checkpoint every few steps and at the end; the oldest numbered ones go.
+    """Writes a joint checkpoint every few steps and at the end; the oldest go.
+
+    Every rank has the state of its data written, rank 0 the model; then rank 0 seals them with a manifest.
 
     Attributes:
-        last: the newest, as `last.pt`; None while there is none.
+        last: the newest model, as `last.pt`; None while there is none.
     """
 
-    def __init__(self, folder: Path | None, *, training: TrainingSpec, progress: Progress) -> None:
-        self._folder, self._training, self._progress = folder, training, progress
+    def __init__(
+        self, folder: Path | None, *, training: TrainingSpec, progress: Progress, data: AbstractDataModule
+    ) -> None:
+        self._folder, self._training, self._progress, self._data = folder, training, progress, data
         self._done_at = progress.step
         self.last = folder / "last.pt" if folder is not None and (folder / "last.pt").exists() else None
 
@@ -189,14 +194,18 @@ class Checkpoints(Callback):
         # A broken state must not replace a good one.
         self._progress.require_finite()
         self.last = self._folder / "last.pt"
-        if ranks.rank() != 0:
-            return
-        numbered = self._folder / f"step-{step:06d}.pt"
-        save_checkpoint(numbered, module.checkpoint(step))
-        _name_again(numbered, self.last)
-        for old in sorted(self._folder.glob("step-*.pt"))[: -self._training.keep_checkpoints]:
-            old.unlink()
-        log.debug("step %d: wrote %s", step, numbered)
+        if ranks.rank() == 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        ranks.wait_for_all()
+        self._data.save(self._folder, step)
+        if ranks.rank() == 0:
+            save_checkpoint(self._folder / f"{manifest.stem(step)}.pt", module.checkpoint(step))
+        ranks.wait_for_all()
+        if ranks.rank() == 0:
+            manifest.seal(self._folder, step)
+            _name_again(self._folder / f"{manifest.stem(step)}.pt", self.last)
+            manifest.prune(self._folder, self._training.keep_checkpoints)
+            log.debug("step %d: wrote a checkpoint to %s", step, self._folder)
 
 
 def _name_again(path: Path, name: Path) -> None:

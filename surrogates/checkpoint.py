@@ -2,9 +2,7 @@
 
 import itertools
 import json
-import os
 import pickle
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from headrace.platform.errors import InputError, nearest
 from headrace.platform.fields import FieldSpec, Mesh, SampleSchema
+from headrace.platform.files import replacing
 from headrace.platform.spec import kinds
 from headrace.surrogates.models import SURROGATES
 from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
@@ -85,16 +84,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "schedule": dict(checkpoint.schedule),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with draft.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    with replacing(path) as file:
+        torch.save(content, file)
 
 
 def load_checkpoint(path: Path, *, schema: SampleSchema | None = None) -> Checkpoint:
@@ -340,12 +331,3 @@ def _names(fields: tuple[FieldSpec, ...]) -> str:
         + (f" [{field.unit}]" if field.unit != "1" else "")
         for field in fields
     )
-
-
-def _sync_directory(folder: Path) -> None:
-    """Make a rename durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

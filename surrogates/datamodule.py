@@ -3,6 +3,7 @@
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +12,6 @@ from jaxtyping import Float, Int64
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from headrace.platform.errors import RunFailed
 from headrace.platform.sample import SampleBatch
 from headrace.platform.seeding import generator
 from headrace.surrogates import ranks
@@ -52,6 +52,7 @@ class Batches:
     then for the slowest rank. No more batches are pulled than there are steps.
 
     Attributes:
+        taken: batches handed to this rank so far.
         samples: rows handed to this rank so far.
         wait_seconds: time that this rank waited for its own data [s].
         ended_after: the step after which the data ended, or None.
@@ -69,7 +70,7 @@ class Batches:
         self._to_come = iter(steps)
         self._produce = produce
         self._prefetcher = Prefetcher(self._make, depth=depth, name="prefetch-batches")
-        self.samples = 0
+        self.taken = self.samples = 0
         self.wait_seconds = 0.0
         self.ended_after: int | None = None
 
@@ -89,10 +90,12 @@ class Batches:
             if error is not None:
                 raise error
             if failed:
-                raise RunFailed(f"another rank failed to get its batch of step {step}; its log says why")
+                # No failure of the run: that rank may have lost its shard, and a new group goes on.
+                raise RuntimeError(f"another rank failed to get its batch of step {step}; its log says why")
             if without or batch is None:
                 self.ended_after = step
                 return
+            self.taken += 1
             self.samples += len(batch.inputs)
             yield batch
 
@@ -138,6 +141,12 @@ class AbstractDataModule(LightningDataModule):
         if self.batches is not None:
             self.batches.close()
 
+    def save(self, folder: Path, step: int) -> None:
+        """Write, beside the model's checkpoint of a step, what this rank needs to go on with the same data.
+
+        By default nothing: the batches are a function of the step.
+        """
+
     @abstractmethod
     def _produce(self, step: int) -> SampleBatch | None:
         """This rank's batch of a step, or None when there are no more; called in the prefetch thread, in order."""
@@ -153,6 +162,7 @@ class StreamDataModule(AbstractDataModule):
         batch_size: int,
         validation: SampleBatch | None = None,
         prefetch: int = 2,
+        save: Callable[[Path, int, int], None] | None = None,
     ) -> None:
         """Hold the stream; nothing is pulled before training starts.
 
@@ -162,9 +172,16 @@ class StreamDataModule(AbstractDataModule):
             batch_size: samples per step of this rank.
             validation: held-out samples, the same on every rank.
             prefetch: batches to keep waiting.
+            save: has the stream's state of a step written to a folder; also told how many batches training has taken.
         """
         super().__init__(validation=validation, prefetch=prefetch)
-        self._pull, self._batch_size = pull, batch_size
+        self._pull, self._batch_size, self._save = pull, batch_size, save
+
+    def save(self, folder: Path, step: int) -> None:
+        """Have the stream's state written."""
+        if self._save is not None:
+            assert self.batches is not None
+            self._save(folder, step, self.batches.taken)
 
     def _produce(self, step: int) -> SampleBatch | None:
         return self._pull(self._batch_size)

@@ -84,7 +84,7 @@ def fit(
         data: training batches and validation samples.
         seed: fixes the initial weights.
         report: called on rank 0 with the finished steps and metrics named `train/...` and `validation/...`.
-        checkpoint_dir: where rank 0 writes `step-000100.pt`, ..., and `last.pt`; None for no checkpoints.
+        checkpoint_dir: where joint checkpoints go, `step-000100.pt` with a manifest, and `last.pt`; None for none.
         resume: a checkpoint to go on from.
         num_threads: threads of torch in this process; None leaves them as they are.
         accelerator: as Lightning names it.
@@ -95,7 +95,8 @@ def fit(
 
     Raises:
         InputError: the surrogate or the training does not fit the schema, or `resume` is no checkpoint of them.
-        RunFailed: another rank failed, or the loss is not finite.
+        RunFailed: the loss is not finite.
+        RuntimeError: another rank failed.
     """
     began = time.perf_counter()
     for name, reason in (("surrogate", surrogate.mismatch(schema)), ("training", training.mismatch(schema))):
@@ -107,7 +108,7 @@ def fit(
 
     progress = Progress(report, data=data, every=training.log_every, start=start)
     validation = Validation(report, samples=data.validation, every=training.validate_every, progress=progress)
-    checkpoints = Checkpoints(checkpoint_dir, training=training, progress=progress)
+    checkpoints = Checkpoints(checkpoint_dir, training=training, progress=progress, data=data)
     with _threads(num_threads), _quiet():
         trainer = Trainer(
             max_epochs=1,

@@ -29,6 +29,11 @@ def total(values: Tensor) -> Tensor:
     return torch.stack(gather(values)).sum(0)
 
 
+def wait_for_all() -> None:
+    """Return once every rank has come here."""
+    total(torch.zeros(1, device=device()))
+
+
 def device() -> torch.device:
     """Where tensors must be for ranks to exchange them: NCCL wants them on the GPU."""
     if world_size() > 1 and dist.get_backend() == "nccl":

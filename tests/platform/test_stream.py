@@ -1,5 +1,6 @@
 """The stream's actors on a real Ray cluster, fed by a source that needs no solver."""
 
+import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,12 @@ from headrace.platform.cluster import ResourcePlan
 from headrace.platform.errors import RunFailed
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger import Ledger
+from headrace.platform.manifest import newest, seal
+from headrace.platform.recovery import recover
 from headrace.platform.reservoir import ReservoirSpec
 from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.stored import StoredSamples
-from headrace.platform.stream import Stream
+from headrace.platform.stream import ShardReader, Stream
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -33,11 +36,12 @@ SCHEMA = SampleSchema(
 
 @dataclass(frozen=True)
 class Toy:
-    """Sample i holds the number i; the named indices fail; one index may kill its process, once."""
+    """Sample i holds the number i; the named indices fail; one may kill its process, one make it hang, once."""
 
     seconds: float = 0.0
     failing: frozenset[int] = frozenset()
     deadly: int | None = None
+    hanging: int | None = None
     mark: Path | None = field(default=None)
     broken: bool = False
 
@@ -63,6 +67,9 @@ class Toy:
                 import signal
 
                 os.kill(os.getpid(), signal.SIGKILL)
+            if index == self.hanging and self.mark is not None and not self.mark.exists():
+                self.mark.touch()
+                time.sleep(600)
             if index in self.failing:
                 yield Failure(index=index, level="hard", reason="told to", wall_seconds=1.0, cpu_seconds=1.0)
                 continue
@@ -92,6 +99,7 @@ def plan(run_dir: Path, toy: Toy, reservoir: ReservoirSpec | None, **splits: int
     held_out = Toy()
     return StreamPlan(
         run_dir=run_dir,
+        checkpoint_dir=run_dir / "checkpoints",
         sources={split: toy if split == "train" else held_out for split in planned},
         sequence_length=8,
         message_bytes=5 * SCHEMA.sample_nbytes,
@@ -178,6 +186,97 @@ def test_a_killed_solver_costs_no_sample_and_doubles_none(tmp_path: Path, stream
     assert (tmp_path / "killed").exists()
     stream.stop()
     assert StoredSamples.open(tmp_path / "data" / "train").indices.tolist() == list(range(100))
+
+
+def kill(actor: "ray.actor.ActorHandle") -> None:
+    """SIGKILL for the process of an actor that Ray may start anew."""
+    ray.kill(actor, no_restart=False)
+
+
+def test_a_killed_shard_goes_on_with_its_log(tmp_path: Path, streams: list[Stream]) -> None:
+    reservoir = ReservoirSpec(kind="reservoir", capacity=200, watermark=8)
+    stream = Stream(*plan(tmp_path, Toy(seconds=0.01), reservoir), resources())
+    streams.append(stream)
+    reader = stream.feed().claim(0, "somewhere")
+    for _ in range(5):
+        assert reader.pull(8) is not None
+    kill(stream.shards[0])
+    solve_all(stream)
+    counts = stream.snapshot().counts
+    assert {split: count.stored for split, count in counts.items()} == {"train": 100, "validation": 10, "test": 10}
+    drawn: set[int] = set()
+    for _ in range(100):
+        batch = reader.pull(8)
+        assert batch is not None
+        drawn |= set(batch.indices.tolist())
+    assert drawn == set(range(100))
+    stream.stop()
+    assert StoredSamples.open(tmp_path / "data" / "train").indices.tolist() == list(range(100))
+
+
+def test_a_killed_coordinator_goes_on_with_its_ledger(tmp_path: Path, streams: list[Stream]) -> None:
+    stream = Stream(*plan(tmp_path, Toy(seconds=0.01), None), resources())
+    streams.append(stream)
+    while stream.snapshot().counts["train"].stored < 10:
+        stream.poll(0.05)
+    kill(stream.coordinator)
+    solve_all(stream)
+    stream.stop()
+    with Ledger.open(tmp_path / "ledger.sqlite", read_only=True) as ledger:
+        assert ledger.counts("train").stored == 100
+    assert StoredSamples.open(tmp_path / "data" / "train").indices.tolist() == list(range(100))
+
+
+def test_a_solver_that_hangs_is_ended_and_its_samples_are_solved(
+    tmp_path: Path, streams: list[Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.platform.stream.SECONDS_BETWEEN_LOOKS", 0.2)
+    toy = Toy(hanging=20, mark=tmp_path / "hung")
+    stream_plan, ledger = plan(tmp_path, toy, None)
+    stream = Stream(dataclasses.replace(stream_plan, lease_seconds=2.0), ledger, resources())
+    streams.append(stream)
+    solve_all(stream)
+    assert (tmp_path / "hung").exists()
+    stream.stop()
+    assert StoredSamples.open(tmp_path / "data" / "train").indices.tolist() == list(range(100))
+
+
+def test_a_stream_is_resumed_with_its_reservoir_as_the_checkpoint_left_it(
+    tmp_path: Path, streams: list[Stream]
+) -> None:
+    reservoir = ReservoirSpec(kind="reservoir", capacity=200, watermark=8)
+    stream_plan, ledger = plan(tmp_path, Toy(), reservoir)
+    first = Stream(stream_plan, ledger, resources())
+    streams.append(first)
+    solve_all(first)
+    reader = first.feed().claim(0, "somewhere")
+    for _ in range(4):
+        assert reader.pull(8) is not None
+    # Training had taken three of the four: the last is to be served again.
+    reader.save(stream_plan.checkpoint_dir, 3, 3)
+    seal(stream_plan.checkpoint_dir, 3)
+    kept = newest(stream_plan.checkpoint_dir)
+    assert kept is not None
+    path = kept.reservoir(0)
+    assert path is not None
+    state = np.load(path)
+    expected = [state["again"].tolist(), *(pulled(reader) for _ in range(6))]
+    first.stop()
+    for actor in (*first.shards, first.coordinator):
+        ray.kill(actor)
+    recover(ledger, {split: stream_plan.data_dir(split) for split in stream_plan.sources})
+    second = Stream(stream_plan, ledger, resources())
+    streams.append(second)
+    solve_all(second)
+    again = second.feed().claim(0, "somewhere")
+    assert [pulled(again) for _ in range(7)] == expected
+
+
+def pulled(reader: ShardReader) -> list[int]:
+    batch = reader.pull(8)
+    assert batch is not None
+    assert np.array_equal(batch.inputs[:, 0, 0, 0], batch.indices)
+    return batch.indices.tolist()
 
 
 def test_a_broken_source_ends_the_run_with_its_reason(tmp_path: Path, streams: list[Stream]) -> None:

@@ -102,6 +102,14 @@ def test_the_first_reported_loss_is_that_of_the_initial_network(
     assert reports[0][1]["train/loss"] == pytest.approx(errors[training.loss.kind].mean(), rel=1e-4)
 
 
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def kept(*steps: int) -> list[str]:
+    return ["last.pt", *(f"step-{step:06d}.{ending}" for step in steps for ending in ("manifest.json", "pt"))]
+
+
 def test_the_last_step_is_always_validated_reported_and_kept(
     schema: SampleSchema, samples: SampleBatch, held_out: SampleBatch, tmp_path: Path
 ) -> None:
@@ -117,7 +125,7 @@ def test_the_last_step_is_always_validated_reported_and_kept(
     assert [step for step, metrics in reports if "train/loss" in metrics] == [5, 10, 11]
     assert [step for step, metrics in reports if "validation/relative_l2" in metrics] == [5, 10, 11]
     # Written after 4, 8 and 11; two numbered ones are kept.
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "step-000008.pt", "step-000011.pt"]
+    assert files(tmp_path) == kept(8, 11)
     assert result.checkpoint == tmp_path / "last.pt"
     assert load_checkpoint(tmp_path / "last.pt").step == 11
 
@@ -130,7 +138,7 @@ def test_last_is_a_copy_where_the_file_system_has_no_hard_links(
 
     monkeypatch.setattr(os, "link", refuse)
     fit(surrogate=SURROGATE, training=TRAINING, schema=schema, data=stored(samples), checkpoint_dir=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "step-000008.pt", "step-000012.pt"]
+    assert files(tmp_path) == kept(8, 12)
     assert (tmp_path / "last.pt").read_bytes() == (tmp_path / "step-000012.pt").read_bytes()
 
 

@@ -111,4 +111,6 @@ def test_a_stream_that_dries_up_on_one_rank_stops_both_at_the_same_step(seen: li
 
 def test_a_stream_that_fails_on_one_rank_fails_both(seen: list[dict[str, Any]]) -> None:
     assert seen[1]["broken"]["error"] == "ConnectionError: the shard is gone"
-    assert seen[0]["broken"]["error"] == ("RunFailed: another rank failed to get its batch of step 2; its log says why")
+    assert seen[0]["broken"]["error"] == (
+        "RuntimeError: another rank failed to get its batch of step 2; its log says why"
+    )

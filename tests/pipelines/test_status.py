@@ -1,0 +1,64 @@
+"""`headrace status`: what a run's folder tells while another process works on it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from headrace.pipelines.cli import main
+from headrace.pipelines.config import load
+from headrace.pipelines.session import Session
+from headrace.platform.ledger import Ledger
+
+
+def headrace(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run at work: some stored, some leased, one failed; metrics whose last line is being written."""
+    session = Session(load("smoke", ["tracking.enabled=false"], "run"), "run", tmp_path / "run")
+    with Ledger.create(session.run.ledger, {"train": 10, "validation": 2}) as ledger:
+        lease = ledger.lease("solver-7", "train", 6, 60.0)
+        assert lease is not None
+        ledger.commit("train", "shard-0", lease.id, [0, 1, 1])
+        ledger.fail("train", 2, "hard", "no convergence", 1.0, 1.0)
+    session.record({"stream/samples_per_second": 12.5, "stream/fill": 0.25})
+    session.record({"train/loss": 0.5, "validation/relative_l2": 0.3, "validation/relative_l2/hard": 0.4}, step=20)
+    session.record({"train/loss": 0.25}, step=30)
+    with session.run.metrics.open("a") as file:
+        file.write('{"seconds": 1e9, "train/lo')
+    return session.run.path
+
+
+def test_status_as_json(run: Path) -> None:
+    found = json.loads(headrace("status", run, "--json").stdout.splitlines()[-1])
+    assert found["status"] == "running" and found["step"] == 30
+    assert found["splits"]["train"] == {
+        "planned": 10, "leased": 3, "stored": 2, "failed": 1, "duplicates": 1, "waiting": 4,
+    }  # fmt: skip
+    assert found["leases"] == {"solver-7": 3}
+    assert found["failures"] == [{"split": "train", "index": 2, "reason": "no convergence"}]
+    assert found["metrics"]["train/loss"] == 0.25 and found["metrics"]["stream/samples_per_second"] == 12.5
+    assert found["validation"] == {"all": 0.3, "hard": 0.4}
+
+
+def test_status_for_a_person(run: Path) -> None:
+    words = " ".join(headrace("status", run).stdout.split())
+    for part in ("running", "solver-7 3", "step 30", "samples / s 12.5", "all 0.3000, hard 0.4000", "no convergence"):
+        assert part in words, part
+
+
+def test_following_ends_with_the_run(run: Path) -> None:
+    summary = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**summary, "status": "failed", "reason": "the disk is full"}))
+    done = headrace("status", run, "--follow")
+    assert done.exit_code == 0 and "the disk is full" in done.stdout
+
+
+def test_a_run_that_has_not_planned_yet_has_a_status(tmp_path: Path) -> None:
+    Session(load("smoke", ["tracking.enabled=false"], "run"), "run", tmp_path / "run")
+    assert headrace("status", tmp_path / "run").exit_code == 0
+    assert headrace("status", tmp_path / "nowhere").exit_code == 2
