@@ -103,7 +103,7 @@ def _show_run(summary: Mapping[str, Any], run: Path, json_wanted: bool) -> None:
         "report": str(run / "report.html"),
         "checkpoint": str(run / "checkpoints" / "last.pt"),
         "data set": str(run / "data"),
-        "MLflow": str(summary.get("tracking", {}).get("url", "")),
+        "MLflow": str(summary.get("tracking", {}).get("url") or "off"),
     }
     for name, value in rows.items():
         if name in ("report", "checkpoint", "data set") and not Path(value).exists():

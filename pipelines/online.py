@@ -123,11 +123,11 @@ class StreamWatch:
         except RunFailed as error:
             log.warning("the stream does not answer any more: %s", error)
         self._stream.stop()
-        if seal:
-            self._session.seal_data(self._session.config.planned())
         self._session.count_samples()
         if reports:
             self._session.account_for_solving(reports)
+        if seal:
+            self._session.seal_data(self._session.config.planned())
 
 
 def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Session:

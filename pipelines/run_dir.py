@@ -34,6 +34,11 @@ class RunDir:
         return self.path / "run.json"
 
     @property
+    def reserve(self) -> Path:
+        """A file that is given up when the disk is full, so that the run can say so."""
+        return self.path / ".reserve"
+
+    @property
     def metrics(self) -> Path:
         """Metrics over time, one JSON object a line."""
         return self.path / "metrics.jsonl"

@@ -1,6 +1,7 @@
 """A run from its folder to its summary: what `run`, `generate` and `train` have in common."""
 
 import logging
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from headrace.pipelines.config import RunConfig
 from headrace.pipelines.report import write_report
 from headrace.pipelines.run_dir import MetricsLog, RunDir, last_seconds, write_json
 from headrace.platform import provenance
-from headrace.platform.errors import InputError
+from headrace.platform.errors import InputError, RunFailed, is_disk_full
 from headrace.platform.files import write_synced
 from headrace.platform.ledger import Ledger
 from headrace.platform.sample import Failure, Provenance
@@ -24,6 +25,8 @@ from headrace.platform.tracking import Tracker, check_reachable
 from headrace.solvers.source import SourceReport
 
 log = logging.getLogger(__name__)
+
+RESERVE_NBYTES = 512 * 1024  # of the disk, for the last words of a run
 
 
 def preflight(config: RunConfig, out: "Path | Earlier | None") -> None:
@@ -83,6 +86,8 @@ class Session:
             "git": provenance.git_state(Path(__file__).parent),
             "machine": provenance.machine(),
         }
+        with self.run.reserve.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_NBYTES)
         tracked_as = None
         if earlier is not None:
             tracked_as = earlier.summary.get("tracking", {}).get("run_id")
@@ -194,22 +199,39 @@ class Session:
             status = "interrupted"
             raise
         except Exception as error:
+            if is_disk_full(error):
+                status = "disk full"
+                self.summary["reason"] = self._say_disk_full()
+                raise RunFailed(self.summary["reason"]) from error
             self.summary["reason"] = str(error)
             raise
         finally:
-            self.summary["status"] = status
+            self.summary["status"] = "failed" if status == "disk full" else status
             self._close(status)
+
+    def _say_disk_full(self) -> str:
+        """What to tell when nothing can be written any more; gives up the reserve, so that it can be told."""
+        self.run.reserve.unlink(missing_ok=True)
+        stored = "what is stored is safe"
+        if self.run.ledger.is_file():
+            self.count_samples()
+            stored = f"the {self.summary['samples']['stored']} samples that are stored are safe"
+        return (
+            f"the disk that holds {self.run.path} is full; {stored}. Make room, "
+            f"then go on with: headrace resume {self.run.path}"
+        )
 
     def _close(self, status: str) -> None:
         try:
             tracker = self.tracker
         except InputError:
             tracker = None  # the run has failed with this very error
+        self.run.reserve.unlink(missing_ok=True)
         self.write_summary()
         self._metrics.close()
         try:
             # Drawing takes seconds, which a user who pressed Ctrl-C has not got: `headrace report` draws it later.
-            if status != "interrupted":
+            if status not in ("interrupted", "disk full"):
                 write_report(self.run.path)
         finally:
             if tracker is not None:

@@ -18,7 +18,7 @@ import ray.exceptions
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from ray.actor import ActorHandle
 
-from headrace.platform.errors import Fault, HeadraceError, InputError, RunFailed
+from headrace.platform.errors import Fault, HeadraceError, InputError, RunFailed, is_disk_full
 from headrace.platform.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -343,8 +343,9 @@ def _on_rank(parts: dict[str, Any]) -> None:
     context = _rank_context(inbox)
     try:
         parts["loop"](context, parts["job"])
-    except HeadraceError as error:
-        ray.get(inbox.fail.remote(f"rank {context.rank}: {error}"))
+    except Exception as error:
+        if isinstance(error, HeadraceError) or is_disk_full(error):
+            ray.get(inbox.fail.remote(f"rank {context.rank}: {error}"))
         raise
 
 

@@ -59,3 +59,9 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """`Did you mean "x"?`, or an empty string when nothing is near."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f'Did you mean "{close[0]}"?' if close else ""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what it was made from in another process, is that of a full disk or an exhausted quota."""
+    words = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+    return any(word in str(error) for word in words)
