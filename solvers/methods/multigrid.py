@@ -10,9 +10,14 @@ from jaxtyping import Float32, UInt64
 from pydantic import Field
 
 from headrace.solvers.methods.multigrid3d import RunningByDimension, RunningMultigrid3D
+from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
 from headrace.solvers.system import LinearSystem, System
+
+_NONE = np.zeros((0, 0))
+# NumPy asks the system for large pages from this size on; how large they are [bytes].
+_LARGE, _LARGE_PAGE = 4 << 20, 2 << 20
 
 
 class Multigrid(AbstractSolver):
@@ -23,8 +28,9 @@ class Multigrid(AbstractSolver):
     the one of mean 0. No matrix is built. The iterations to 1e-8, about 7 on log-normal permeability and 8 to 13 on
     two-phase permeability up to contrast 100, hardly depend on the grid.
 
-    The plane with Dirichlet boundaries and without a reaction, where most data sets are made, has the fastest kernels
-    (`headrace.solvers.methods.multigrid_kernels`); `headrace.solvers.methods.multigrid3d` takes the rest.
+    The plane, where most data sets are made, has kernels of its own (`headrace.solvers.methods.multigrid_kernels`) as
+    long as no axis is periodic; `headrace.solvers.methods.multigrid3d` takes the rest, at up to ten times the price in
+    the plane.
 
     Attributes:
         max_iterations: when to give up.
@@ -49,7 +55,7 @@ class Multigrid(AbstractSolver):
 
 
 class RunningMultigrid(RunningSolver):
-    """Keeps the grids and workspaces of the last shape that it solved."""
+    """Solves in the plane, between Dirichlet and Neumann boundaries; keeps the workspace of the last grid."""
 
     def __init__(self, max_iterations: int) -> None:
         self._max_iterations = max_iterations
@@ -59,23 +65,34 @@ class RunningMultigrid(RunningSolver):
         """Solve one system.
 
         Raises:
-            ValueError: the system has no five-point operator.
+            ValueError: the system has no five-point operator, or an axis is periodic.
         """
         # Numba takes seconds to import: those who do not solve do not wait for it.
         from headrace.solvers.methods import multigrid_kernels as kernels
 
-        if system.operator is None:
-            raise ValueError("multigrid needs a system with a diffusion operator, got a general matrix")
-        started = time.perf_counter()
         operator = system.operator
-        if self._workspace is None or self._workspace.shape != operator.shape:
-            self._workspace = _Workspace((operator.shape[0], operator.shape[1]))
-        value = np.empty(system.num_unknowns)
+        if operator is None:
+            raise ValueError("multigrid needs a system with a diffusion operator, got a general matrix")
+        if operator.periodic != (False, False):
+            raise ValueError(
+                f"multigrid in the plane needs two axes that are not periodic, got periodic = {operator.periodic}"
+            )
+        started = time.perf_counter()
+        reaction = operator.reaction
+        workspace = self._workspace
+        if workspace is None or workspace.shape != operator.shape or workspace.reacts == (reaction is None):
+            workspace = self._workspace = _Workspace(operator)
+        along_x, along_y = operator.conductances
+        # What is left of the mean is rounding, and nothing that a singular operator could produce.
+        rhs = system.without_mean(system.rhs)
+        value = np.empty(rhs.size)
         num_iterations, residual = kernels.conjugate_gradients(
-            *(np.ascontiguousarray(c, dtype=np.float64).ravel() for c in operator.conductances),
-            np.ascontiguousarray(system.rhs, dtype=np.float64),
+            np.ascontiguousarray(along_x, np.float64),
+            np.ascontiguousarray(along_y, np.float64),
+            _NONE if reaction is None else np.ascontiguousarray(reaction, np.float64),
+            np.ascontiguousarray(rhs, np.float64),
             value,
-            *self._workspace.arrays,
+            *workspace.arrays,
             rtol,
             self._max_iterations,
         )
@@ -89,7 +106,7 @@ class RunningMultigrid(RunningSolver):
             # What is not finite stays in the workspace and would spoil the next system.
             self._workspace = None
         return Solution(
-            value=value,
+            value=system.without_mean(value),
             status=status,
             relative_residual=residual,
             num_iterations=num_iterations,
@@ -99,37 +116,62 @@ class RunningMultigrid(RunningSolver):
 
 
 class _Workspace:
-    """Arrays of all levels, one after the other, in the layout that the kernels describe; about 85 bytes an unknown."""
+    """Arrays of all levels, one after the other, in the layout that the kernels describe; about 85 bytes an unknown.
 
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self.shape = shape
+    A reaction takes 5 more.
+    """
+
+    def __init__(self, operator: DiffusionOperator) -> None:
+        self.shape, self.reacts = operator.shape, operator.reaction is not None
+        shape = operator.shape
         levels, num_points = _hierarchy(shape[0] + 1, shape[1] + 1)
         finest = int(levels[1, 2]) if len(levels) > 1 else num_points
         coarse = num_points - finest
-        levelled = _arrays(9, num_points)
+        halves = num_points // 2 + int(levels[0, 3])
+        levelled, reaction, finest_single, double, weights, links, parts, edges, rows = _arrays(
+            (9, num_points),
+            (int(self.reacts), num_points),
+            (2, finest),
+            (1, 2 * (finest + 16)),
+            (5, coarse),
+            (4, halves),
+            (2, halves),
+            (2, coarse),
+            (10, max(shape[0], int(levels[0, 3]))),
+        )
         # Conductances on the boundary and on padding mean nothing, but they must not make a quotient 0 / 0.
         levelled[:2] = 1.0
         self.arrays = (
             levels,
             levelled,
-            _arrays(2, finest),
-            np.zeros(finest + 16),
-            _arrays(5, coarse),
-            _arrays(4, num_points // 2 + int(levels[0, 3])),
-            _arrays(2, num_points // 2 + int(levels[0, 3])),
-            _arrays(2, coarse),
-            _arrays(10, max(shape[0], int(levels[0, 3]))),
+            reaction.reshape(-1),
+            finest_single,
+            double.view(np.float64)[0],
+            weights,
+            links,
+            parts,
+            edges,
+            rows,
         )
 
 
-def _arrays(count: int, size: int) -> Float32[np.ndarray, "count size"]:
-    """Zeros with room for those who look a little beyond the ends."""
-    # A loop reads a dozen arrays in step: lengths near a multiple of 4 KB would have them all fight for one cache line.
-    size = 1024 * math.ceil((size + 48) / 1024) + 144
-    flat = np.zeros(count * size + 16, dtype=np.float32)
-    # Rows begin at cache lines.
-    skip = -flat.ctypes.data // 4 % 16
-    return flat[skip : skip + count * size].reshape(count, size)
+def _arrays(*requests: tuple[int, int]) -> list[Float32[np.ndarray, "count size"]]:
+    """Zeros: of every request so many rows of a size, with room for those who look a little beyond the ends.
+
+    All lie in one piece of memory, on large pages where the system has some: loops read a dozen arrays in step, and on
+    257 points a side they touch more small pages than the processor keeps the addresses of, which costs some 2 %.
+    """
+    # Rows begin at cache lines. Lengths near a multiple of 4 KB would have a loop's arrays all fight for one of them.
+    sizes = [1024 * math.ceil((size + 48) / 1024) + 144 for _, size in requests]
+    num_values = sum(count * size for (count, _), size in zip(requests, sizes, strict=True))
+    # What nobody touches takes no memory.
+    flat = np.zeros((max(4 * num_values, _LARGE) + _LARGE_PAGE) // 4, dtype=np.float32)
+    at = -flat.ctypes.data % _LARGE_PAGE // 4
+    arrays = []
+    for (count, _), size in zip(requests, sizes, strict=True):
+        arrays.append(flat[at : at + count * size].reshape(count, size))
+        at += count * size
+    return arrays
 
 
 @functools.lru_cache(maxsize=8)

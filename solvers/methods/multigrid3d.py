@@ -13,6 +13,15 @@ from headrace.solvers.system import LinearSystem
 # An axis is coarsened as long as its conductances are not this much weaker than those of the strongest: along weak
 # ones the error stays rough, and a coarser grid could not show it.
 _WEAK = 0.3
+# The kernels for the plane coarsen both axes all the same: where one is this much weaker they take about 30 iterations,
+# at a third of the price; at 0.005 they cost as much as the others, and soon they run out of iterations.
+_TOO_WEAK_IN_THE_PLANE = 0.03
+# In the plane all that ties constants down together compares with a single conductance, however fine the grid is. Where
+# it is less than this, the kernels for the plane take more iterations, or do not converge (seen from 3e-4 downwards).
+_NEARLY_LOOSE = 1e-3
+
+_TO_FRONT = ((0, 1, 2), (1, 0, 2), (2, 0, 1))
+_FROM_FRONT = ((0, 1, 2), (1, 0, 2), (1, 2, 0))
 
 type Levels = UInt64[np.ndarray, "levels 8"]
 type Points = Float32[np.ndarray, "x y z"]
@@ -103,8 +112,8 @@ class RunningMultigrid3D(RunningSolver):
 class RunningByDimension(RunningSolver):
     """Hands every system to the kernels that take it.
 
-    Those for two dimensions take Dirichlet boundaries and no reaction. A system in the plane with others is one in
-    space whose first axis has a single point between closed ends: it costs about eight times as much.
+    Those for two dimensions take the plane without periodic axes, unless `_is_too_hard` says no. Other systems in the
+    plane are systems in space whose first axis has a single point between closed ends, at up to ten times the price.
     """
 
     def __init__(self, two: RunningSolver, three: RunningSolver) -> None:
@@ -115,7 +124,7 @@ class RunningByDimension(RunningSolver):
         operator = system.operator
         if operator is None or operator.ndim != 2:
             return self._three.solve(system, rtol)
-        if operator.reaction is None and not any(operator.periodic) and operator.has_open_ends:
+        if not any(operator.periodic) and not _is_too_hard(operator):
             return self._two.solve(system, rtol)
         flat = DiffusionOperator(
             conductances=(np.zeros((2, *operator.shape)), *(c[np.newaxis] for c in operator.conductances)),
@@ -123,6 +132,36 @@ class RunningByDimension(RunningSolver):
             reaction=None if operator.reaction is None else operator.reaction[np.newaxis],
         )
         return self._three.solve(LinearSystem.from_operator(flat, system.rhs), rtol)
+
+
+def _is_too_hard(operator: DiffusionOperator) -> bool:
+    """Whether the kernels for two dimensions would need more time for it than the others, or fail.
+
+    They coarsen both axes, which conductances that differ much along them do not allow; and what hardly ties constants
+    down, a reaction or an end that is nearly closed, is lost in their single precision. Where nothing does, they know.
+    Dirichlet problems without a reaction are not looked at, which would cost more than what it saves.
+    """
+    reaction = operator.reaction
+    if reaction is None and operator.has_open_ends:
+        return False
+    strengths = [_typical(c) for c, n in zip(operator.conductances, operator.shape, strict=True) if n > 1]
+    # One point across a line is solved directly.
+    if len(strengths) == 2 and min(strengths) < _TOO_WEAK_IN_THE_PLANE * max(strengths):
+        return True
+    if reaction is not None and not reaction.min() >= 0.0:
+        return True
+    enough = _NEARLY_LOOSE * max(strengths, default=0.0)
+    if reaction is not None and _typical(reaction) >= enough:
+        return False
+    along_x, along_y = operator.conductances
+    ties = [along_x[0], along_x[-1], along_y[:, 0], along_y[:, -1], *(() if reaction is None else (reaction,))]
+    return 0.0 < sum(float(tie.sum()) for tie in ties) < enough
+
+
+def _typical(field: Float64[np.ndarray, "x y"]) -> float:
+    """The mean of some rows, in less time than a pass over all of them."""
+    rows = field[field.shape[0] // 2 % 8 :: 8]
+    return float(rows.sum()) / rows.size
 
 
 def _shapes(operator: DiffusionOperator) -> list[tuple[int, int, int]]:
@@ -233,7 +272,7 @@ def _finest(operator: DiffusionOperator, largest: float) -> _Level:
         if not (wraps and operator.shape[axis] == 1):
             np.multiply(faces, 1.0 / largest, out=c[tuple(inside)], casting="same_kind")
             if wraps:
-                along = np.moveaxis(c, axis, 0)
+                along = _to_front(c, axis)
                 along[-2] = along[0]
         conductances.append(c)
     reaction = None
@@ -265,7 +304,7 @@ def _coarsened(level: _Level, axis: int, periodic: tuple[bool, ...]) -> tuple[_L
     makes of them; of conductances across the axis each coarse point gets the share of the points at both ends of them.
     """
     wraps = periodic[axis]
-    along = np.moveaxis(level.conductances[axis], axis, 0)
+    along = _to_front(level.conductances[axis], axis)
     n = along.shape[0] - 2
     m = _coarse(n, wraps)
     between = n - m
@@ -283,40 +322,53 @@ def _coarsened(level: _Level, axis: int, periodic: tuple[bool, ...]) -> tuple[_L
         if m == 1:
             new[:] = 0.0
     conductances = list(level.conductances)
-    conductances[axis] = np.moveaxis(new, 0, axis)
+    conductances[axis] = _from_front(new, axis)
     # Across the axis a conductance lies between two points with weights of their own. Beyond the end of the box the
     # last weight goes on.
     for other in range(3):
         if other != axis:
-            _extend(np.moveaxis(weights, 0, axis), other, periodic[other])
+            _extend(_from_front(weights, axis), other, periodic[other])
     for other in range(3):
         if other == axis:
             continue
-        shares = np.moveaxis(np.moveaxis(weights, 0, axis), other, 0)
-        mean = 0.5 * (shares[:-1] + shares[1:])
-        across = np.moveaxis(level.conductances[other], other, 0)[:-1]
-        source = np.moveaxis(np.moveaxis(across, 0, other), axis, 0)
-        share = np.moveaxis(np.moveaxis(mean, 0, other), axis, 0)
         target = np.zeros((m + 2, *along.shape[1:]), dtype=np.float32)
+        conductances[other] = _from_front(target, axis)
+        if not level.conductances[other].any():
+            # The plane has no third axis.
+            continue
+        shares = _to_front(_from_front(weights, axis), other)
+        mean = 0.5 * (shares[:-1] + shares[1:])
+        across = _to_front(level.conductances[other], other)[:-1]
+        source = _to_front(_from_front(across, other), axis)
+        share = _to_front(_from_front(mean, other), axis)
         # `source` lacks the last layer of the other axis: no conductance begins on the ghosts behind the box.
         short = [slice(None)] * 3
         short[other + (other < axis)] = slice(0, -1)
         _collect(source, share, target[tuple(short)], n, m, wraps)
-        conductances[other] = np.moveaxis(target, 0, axis)
     reaction = None
     if level.reaction is not None:
         target = np.zeros((m + 2, *along.shape[1:]), dtype=np.float32)
-        _collect(np.moveaxis(level.reaction, axis, 0), weights, target, n, m, wraps)
-        reaction = np.moveaxis(target, 0, axis)
+        _collect(_to_front(level.reaction, axis), weights, target, n, m, wraps)
+        reaction = _from_front(target, axis)
     # What the kernels read: without the ghosts of the axes that are coarse already.
-    stored = np.moveaxis(weights, 0, axis)
+    stored = _from_front(weights, axis)
     stored = stored[tuple(slice(1, -1) if other < axis else slice(None) for other in range(3))]
     return _Level(conductances=conductances, reaction=reaction), stored
 
 
+def _to_front(array: Points, axis: int) -> Points:
+    """A view whose first axis is this one. NumPy's `moveaxis` costs ten times as much, and half of a small set-up."""
+    return array.transpose(_TO_FRONT[axis])
+
+
+def _from_front(array: Points, axis: int) -> Points:
+    """A view whose first axis goes to the place of this one."""
+    return array.transpose(_FROM_FRONT[axis])
+
+
 def _extend(weights: Points, axis: int, wraps: bool) -> None:
     """Fill the ghosts of an axis, in place."""
-    along = np.moveaxis(weights, axis, 0)
+    along = _to_front(weights, axis)
     along[0], along[-1] = (along[-2], along[1]) if wraps else (along[1], along[-2])
 
 

@@ -1,5 +1,7 @@
 """The compiled part of multigrid in two dimensions: conjugate gradients around a V-cycle. Nothing but loops.
 
+It takes Dirichlet and Neumann boundaries, a reaction that is nowhere negative, and operators that map constants to 0.
+
 Scaling. With D the diagonal of A, the cycle works with x̃ = D^1/2 x, r̃ = D^-1/2 r and Ã = D^-1/2 A D^-1/2. Ã has a unit
 diagonal, so a point costs four products; `ax[k]` is minus the entry of Ã between point k and the next point along the
 first axis, `ay[k]` along the second. D^-1/2 is 0 on the boundary and on padding: links to them vanish, and what is
@@ -32,6 +34,11 @@ The cycle.
   shares it; conductances side by side add up, those in series combine harmonically. On permeability that jumps by 100
   this costs about 3 iterations more than the nine-point Galerkin operator and saves its set-up and its traffic.
 * An odd number of intervals leaves the last one as it is. The conductances know its length, so nothing else must.
+* A closed end has conductances of 0 to the boundary. A point between it and a coarse one then takes the value of the
+  coarse one, and in series the end stays closed: no loop knows of it.
+* A reaction s is part of the diagonal, so the scaled cycle does not know of it either. The coarse one is Pᵀ s, and with
+  it the coarse operator has the row sums of the Galerkin product: interpolation between two points keeps constants, and
+  the middle of four hands on to the points around it exactly what eliminating it would.
 * The coarsest level has one unknown across one axis and is solved exactly, by elimination along the other.
 * A level is worked on in blocks of rows that fit into the first cache: all of a block's steps, then the next block.
 
@@ -50,7 +57,12 @@ double. Four things keep single precision from costing iterations:
 * Steps are added to x when their direction is read for the next one. Nothing else is double.
 
 What is left of it: the cycle itself is single, and in the scaled form. Above a contrast of about 1e5 in pieces of a few
-points its rounding costs iterations; at 1e6 there are small grids that do not converge, and say so.
+points its rounding costs iterations; at 1e6 there are small grids that do not converge, and say so. Neither do most
+systems in which constants are tied down by nearly nothing, but not nothing, as a tiny reaction between closed ends: the
+constant is then many orders of magnitude larger than what else is to be found.
+
+Where constants are mapped to 0 the coarsest level sets its last unknown to 0. What comes out differs from the solution
+of mean 0 by a constant.
 """
 
 import numpy as np
@@ -80,7 +92,7 @@ _PART = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # An array is seven arguments, and these take up to a dozen arrays: a call would cost more than a short row.
 _LOOP = _PART | {"pipeline_class": _Disjoint, "forceinline": True}
 
-_U0, _U1, _U2, _U16 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(16)
+_U0, _U1, _U2, _U8, _U16 = (np.uint64(k) for k in (0, 1, 2, 8, 16))
 # Before the first entry of rows and weights, for those who look one point back. Half rows have a row before the first.
 _PAD = np.uint64(16)
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
@@ -103,12 +115,16 @@ _UPDATE = 1e-4
 
 @njit(**_LOOP)
 def _scale_row(
-    first: Index, n: Index, stride: Index, num_y: Index, cx: Array, cy: Array, root: Array, scale: Array
-) -> None:
+    first: Index, n: Index, stride: Index, num_y: Index, cx: Array, cy: Array, reacts: bool, reaction: Array,
+    root: Array, scale: Array,
+) -> None:  # fmt: skip
     """Root of the diagonal, and its inverse."""
     for j in range(n):
         k = first + j
-        d = np.sqrt(cx[k] + cx[k - stride] + cy[k] + cy[k - _U1])
+        d = cx[k] + cx[k - stride] + cy[k] + cy[k - _U1]
+        if reacts:
+            d += reaction[k]
+        d = np.sqrt(d)
         root[k] = d
         scale[k] = _ONE / d
     root[first] = scale[first] = _ZERO
@@ -219,17 +235,22 @@ def _in_series(k: Index, half: Index, total: Array, coarse: Array) -> None:
 
 @njit(**_PART)
 def _set_up(
-    levels: Levels, level: int, cx: Array, cy: Array, root: Array, scale: Array, ax: Array, ay: Array,
+    levels: Levels, level: int, cx: Array, cy: Array, reaction: Array, root: Array, scale: Array, ax: Array, ay: Array,
     weights: Arrays, links: Arrays, rows: Arrays,
 ) -> None:  # fmt: skip
     """Scaling, links and weights of a level, and the conductances of the next one."""
     num_x, num_y, first, stride = levels[level, 0], levels[level, 1], levels[level, 2], levels[level, 3]
     for i in range(_U1, num_x):
-        _scale_row(first + i * stride, stride, stride, num_y, cx, cy, root, scale)
+        row = first + i * stride
+        if len(reaction) > 0:
+            _scale_row(row, stride, stride, num_y, cx, cy, True, reaction, root, scale)
+        else:
+            _scale_row(row, stride, stride, num_y, cx, cy, False, cx, root, scale)
     end = first + num_x * stride
-    _link(first, end, stride, cx, cy, scale, ax, ay)
     if level + 1 == len(levels):
+        # Nobody needs the links of the coarsest level.
         return
+    _link(first, end, stride, cx, cy, scale, ax, ay)
     to = (levels[0, 3] + first) >> _U1
     # Where links along x of even points go, nobody reads.
     _halve(first, end, to, ax, links[3], links[0])
@@ -280,6 +301,79 @@ def _set_up(
         if is_odd or is_last:
             cx[coarse_row] = cx[coarse_row + coarse_y] = _ONE
         before, after = after, before
+
+
+@njit(**_PART)
+def _factor_coarsest(
+    levels: Levels, cx: Array, cy: Array, reaction: Array, root: Array, scale: Array, rows: Arrays
+) -> None:
+    """Elimination along the axis that has more than one unknown, without a difference.
+
+    `left` is what is left of a row's sum when all unknowns before it are eliminated: its own conductances to the
+    boundary, its reaction, and in series with the link before it what was left there. A pivot is that and the link
+    after it. All terms are positive, so a small reaction between closed ends is not lost in rounding; without one what
+    is left at the end is exactly 0, and the last unknown is 0.
+    """
+    last = len(levels) - 1
+    num_x, num_y, first, stride = levels[last, 0], levels[last, 1], levels[last, 2], levels[last, 3]
+    lies_along_x = num_y == _U2
+    n = num_x - _U1 if lies_along_x else num_y - _U1
+    own, before, after = rows[0], rows[1], rows[2]
+    k = first + stride + _U1
+    link, left, inverse, root_before = _ZERO, _ZERO, _ZERO, _ONE
+    for i in range(n):
+        # Only the links along the line differ from conductances to the boundary.
+        if lies_along_x:
+            to_boundary = cy[k - _U1] + cy[k] + (cx[k - stride] if i == _U0 else _ZERO)
+            next_link, step = cx[k], stride
+        else:
+            to_boundary = cx[k - stride] + cx[k] + (cy[k - _U1] if i == _U0 else _ZERO)
+            next_link, step = cy[k], _U1
+        if len(reaction) > 0:
+            to_boundary += reaction[k]
+        left = to_boundary + link * (left * inverse)
+        if i + _U1 == n:
+            left += next_link
+            next_link = _ZERO
+        pivot = left + next_link
+        inverse = _ONE / pivot if pivot != _ZERO else _ZERO
+        if root[k] == _ZERO:
+            # The only point of a singular operator.
+            scale[k] = _ZERO
+        own[i] = root[k] * inverse * root[k]
+        before[i] = root[k] * (link * inverse) / root_before
+        after[i] = (next_link * inverse) * root[k]
+        if i > _U0:
+            after[i - _U1] /= root[k]
+        link, root_before = next_link, root[k]
+        k += step
+
+
+@njit(**_PART)
+def _restrict_reaction(
+    levels: Levels, level: int, scale: Array, reaction: Array, v: Array,
+    weights: Arrays, links: Arrays, halves: Arrays, edges: Arrays,
+) -> None:  # fmt: skip
+    """The reaction of the next level: coarse s = Pᵀ s."""
+    num_x, first, stride = levels[level, 0], levels[level, 2], levels[level, 3]
+    coarse_x, coarse, coarse_stride = levels[level + 1, 0], levels[level + 1, 2], levels[level + 1, 3]
+    shift = _PAD + coarse - levels[1, 2]
+    half, to = stride >> _U1, (levels[0, 3] + first) >> _U1
+    even, odd, north_edge, edge = halves[0], halves[1], edges[0], edges[1]
+    _unscale(first + stride, first + num_x * stride, scale, reaction, v)
+    _halve(first + stride, first + num_x * stride, to + half, v, even, odd)
+    for i in range(coarse_x):
+        _gather_row(
+            shift + i * coarse_stride, to + i * stride, half, even, odd, links[0], links[1], links[2], north_edge, edge
+        )
+    # The scale of the next level comes from what is found here.
+    for k in range(coarse + coarse_stride, coarse + coarse_x * coarse_stride):
+        scale[k] = _ONE
+    for i in range(_U1, coarse_x):
+        _restrict_row(
+            shift + i * coarse_stride, coarse + i * coarse_stride, to + i * stride, half, coarse_stride,
+            even, north_edge, edge, weights[0], weights[1], weights[2], weights[3], weights[4], scale, reaction,
+        )  # fmt: skip
 
 
 # The cycle ------------------------------------------------------------------------------------------------------------
@@ -464,26 +558,22 @@ def _up(
 
 
 @njit(**_PART)
-def _solve_coarsest(levels: Levels, ax: Array, ay: Array, r: Array, x: Array, factors: Array) -> None:
-    """Elimination along the axis that has more than one unknown (Thomas algorithm)."""
+def _solve_coarsest(levels: Levels, r: Array, x: Array, rows: Arrays) -> None:
+    """Forth and back along the axis that has more than one unknown."""
     last = len(levels) - 1
     num_x, num_y, first, stride = levels[last, 0], levels[last, 1], levels[last, 2], levels[last, 3]
-    lies_along_x = num_y == _U2
-    n, step = (num_x - _U1, stride) if lies_along_x else (num_y - _U1, _U1)
+    n, step = (num_x - _U1, stride) if num_y == _U2 else (num_y - _U1, _U1)
+    own, before, after = rows[0], rows[1], rows[2]
     k = first + stride + _U1
-    factor, value = _ZERO, _ZERO
+    value = _ZERO
     for i in range(n):
-        before, after = (ax[k - stride], ax[k]) if lies_along_x else (ay[k - _U1], ay[k])
-        pivot = _ONE / (_ONE - before * factor)
-        value = (r[k] + before * value) * pivot
-        factor = after * pivot
+        value = own[i] * r[k] + before[i] * value
         x[k] = value
-        factors[i] = factor
         k += step
     k -= step
     for i in range(n - _U1):
         k -= step
-        x[k] += factors[n - _U2 - i] * x[k + step]
+        x[k] += after[n - _U2 - i] * x[k + step]
 
 
 @njit(**_PART)
@@ -495,7 +585,7 @@ def _cycle(
     last = len(levels) - 1
     for level in range(last):
         _down(levels, level, ax, ay, scale, r, x, v, weights, links, halves, edges)
-    _solve_coarsest(levels, ax, ay, r, x, rows[0])
+    _solve_coarsest(levels, r, x, rows)
     rx = _ZERO
     for level in range(last - 1, -1, -1):
         rx = _up(levels, level, ax, ay, scale, r, x, v, weights, links, edges)
@@ -518,13 +608,18 @@ def _direction(begin: Index, end: Index, beta: Number, scale: Array, z: Array, p
 
 
 @njit(**_LOOP)
-def _apply(begin: Index, end: Index, stride: Index, cx: Array, cy: Array, scale: Array, p: Array, q: Array) -> Number:
+def _apply(
+    begin: Index, end: Index, stride: Index, cx: Array, cy: Array, reacts: bool, reaction: Array, scale: Array,
+    p: Array, q: Array,
+) -> Number:  # fmt: skip
     """The image q = D^-1/2 A p and the product (p, A p)."""
     total = _ZERO
     for k in range(begin, end):
         c = p[k]
         along_x = cx[k] * (c - p[k + stride]) + cx[k - stride] * (c - p[k - stride])
         t = along_x + (cy[k] * (c - p[k + _U1]) + cy[k - _U1] * (c - p[k - _U1]))
+        if reacts:
+            t += reaction[k] * c
         total += c * t
         q[k] = scale[k] * t
     return total
@@ -532,8 +627,8 @@ def _apply(begin: Index, end: Index, stride: Index, cx: Array, cy: Array, scale:
 
 @njit(**_PART)
 def _search(
-    num_x: Index, stride: Index, keep: float, step: float, beta: Number, cx: Array, cy: Array, scale: Array,
-    z: Array, p: Array, q: Array, x: Array,
+    num_x: Index, stride: Index, keep: float, step: float, beta: Number, cx: Array, cy: Array, reaction: Array,
+    scale: Array, z: Array, p: Array, q: Array, x: Array,
 ) -> Number:  # fmt: skip
     """Take the last step, x += step p, and find the next direction, p = D^-1/2 z + beta p, q = D^-1/2 A p; (p, A p)."""
     rows = max(_U2, _BLOCK // stride)
@@ -541,11 +636,15 @@ def _search(
     turn, apply = _U1, _U1
     while apply < num_x:
         until = min(turn + rows, num_x)
-        _accumulate(turn * stride, until * stride, keep, step, p, x)
+        if step != 0.0:
+            _accumulate(turn * stride, until * stride, keep, step, p, x)
         _direction(turn * stride, until * stride, beta, scale, z, p)
         turn = until
         until = turn if turn == num_x else turn - _U1
-        pq += _apply(apply * stride, until * stride, stride, cx, cy, scale, p, q)
+        if len(reaction) > 0:
+            pq += _apply(apply * stride, until * stride, stride, cx, cy, True, reaction, scale, p, q)
+        else:
+            pq += _apply(apply * stride, until * stride, stride, cx, cy, False, cx, scale, p, q)
         apply = until
     return pq
 
@@ -564,8 +663,8 @@ def _reduce(begin: Index, end: Index, step: Number, root: Array, q: Array, r: Ar
 
 @njit(**_LOOP)
 def _true_row(
-    m: Index, k: Index, f: Index, ny: Index, stride: Index, cx: Array, cy: Array, rhs: Array, x: Array,
-    of_cx: float, of_rhs: float, scale: Array, r: Array,
+    m: Index, k: Index, f: Index, ny: Index, stride: Index, cx: Array, cy: Array, reacts: bool, reaction: Array,
+    rhs: Array, x: Array, of_cx: float, of_rhs: float, scale: Array, r: Array,
 ) -> float:  # fmt: skip
     """The residual of a row of unknowns that begins at m, k where there is a boundary."""
     total = 0.0
@@ -573,6 +672,8 @@ def _true_row(
         c = x[k + j]
         t = cx[m + j] * (c - x[k + j - stride]) + cx[m + ny + j] * (c - x[k + j + stride])
         t += cy[f + j] * (c - x[k + j - _U1]) + cy[f + j + _U1] * (c - x[k + j + _U1])
+        if reacts:
+            t += reaction[m + j] * c
         t = rhs[m + j] * of_rhs - t * of_cx
         total += t * t
         r[k + j] = scale[k + j] * t
@@ -581,14 +682,17 @@ def _true_row(
 
 @njit(**_PART)
 def _true_residual(
-    nx: Index, ny: Index, stride: Index, cx: Array, cy: Array, rhs: Array, x: Array, of_cx: float, of_rhs: float,
-    scale: Array, r: Array,
+    nx: Index, ny: Index, stride: Index, cx: Array, cy: Array, reaction: Array, rhs: Array, x: Array,
+    of_cx: float, of_rhs: float, scale: Array, r: Array,
 ) -> float:  # fmt: skip
     """Compute the residual in double precision from what was given."""
     total = 0.0
     for i in range(nx):
         m, k = i * ny, (i + _U1) * stride + _U1
-        total += _true_row(m, k, m + i, ny, stride, cx, cy, rhs, x, of_cx, of_rhs, scale, r)
+        if len(reaction) > 0:
+            total += _true_row(m, k, m + i, ny, stride, cx, cy, True, reaction, rhs, x, of_cx, of_rhs, scale, r)
+        else:
+            total += _true_row(m, k, m + i, ny, stride, cx, cy, False, cx, rhs, x, of_cx, of_rhs, scale, r)
     return np.sqrt(total)
 
 
@@ -623,12 +727,14 @@ def _typical(begin: Index, row: Index, step: Index, end: Index, faces: Array) ->
 
 @njit(**_OPTIONS, cache=True)
 def conjugate_gradients(
-    conductance_x: Float64[np.ndarray, " faces_x"],
-    conductance_y: Float64[np.ndarray, " faces_y"],
+    conductance_x: Float64[np.ndarray, "faces_x points_y"],
+    conductance_y: Float64[np.ndarray, "points_x faces_y"],
+    reaction: Float64[np.ndarray, "points_x points_y"],
     rhs: Float64[np.ndarray, " unknowns"],
     solution: Float64[np.ndarray, " unknowns"],
     levels: Levels,
     levelled: Float32[np.ndarray, "9 points"],
+    levelled_reaction: Float32[np.ndarray, " points"],
     finest: Float32[np.ndarray, "2 finest"],
     double: Float64[np.ndarray, " finest"],
     weights: Float32[np.ndarray, "5 coarse"],
@@ -641,14 +747,19 @@ def conjugate_gradients(
 ) -> tuple[int, float]:
     """Solve a five-point system into `solution`.
 
+    Without a reaction `reaction` and `levelled_reaction` are empty. If constants are mapped to 0, the right-hand side
+    must sum to 0, and a constant may be left to subtract from the solution.
+
     Returns:
         The number of iterations and the relative residual, recomputed from the solution. It exceeds `rtol` when the
         iterations ran out, or when they broke down because of values that are not finite or not positive.
     """
+    given_x, given_y, given_s = conductance_x.ravel(), conductance_y.ravel(), reaction.ravel()
+    reacts = len(given_s) > 0
     num_x, num_y, stride = levels[0, 0], levels[0, 1], levels[0, 3]
     nx, ny = num_x - _U1, num_y - _U1
     begin, end = stride, num_x * stride
-    cx, cy, scale, root = levelled[0], levelled[1], levelled[2], levelled[3]
+    cx, cy, s, scale, root = levelled[0], levelled[1], levelled_reaction, levelled[2], levelled[3]
     ax, ay, r, z, v = levelled[4], levelled[5], levelled[6], levelled[7], levelled[8]
     p, q, x = finest[0], finest[1], double
 
@@ -660,17 +771,26 @@ def conjugate_gradients(
         solution[:] = 0.0
         return 0, 0.0
     # Single precision ends at 1e-38: conductances are scaled to a mean of about 1 and the right-hand side to norm 1.
-    typical = _typical(_U0, ny, _U16 * ny, num_x * ny, conductance_x)
-    typical += _typical(_U0, num_y, _U16 * num_y, nx * num_y, conductance_y)
+    # The first row of faces may be closed, the second of so few that there is no other.
+    typical = _typical(min(_U8, num_x >> _U1) * ny, ny, _U16 * ny, num_x * ny, given_x)
+    typical += _typical(min(_U8, nx >> _U1) * num_y, num_y, _U16 * num_y, nx * num_y, given_y)
+    if reacts:
+        typical += _typical(min(_U8, nx >> _U1) * ny, ny, _U16 * ny, nx * ny, given_s)
     if not (norm < np.inf and 0.0 < typical < np.inf):
         solution[:] = 0.0
         return 0, np.nan
     for i in range(num_x):
-        _convert(i * ny, i * stride + _U1, ny, 1.0 / typical, conductance_x, cx)
+        _convert(i * ny, i * stride + _U1, ny, 1.0 / typical, given_x, cx)
     for i in range(nx):
-        _convert(i * num_y, (i + _U1) * stride, num_y, 1.0 / typical, conductance_y, cy)
+        _convert(i * num_y, (i + _U1) * stride, num_y, 1.0 / typical, given_y, cy)
+    if reacts:
+        for i in range(nx):
+            _convert(i * ny, (i + _U1) * stride + _U1, ny, 1.0 / typical, given_s, s)
     for level in range(len(levels)):
-        _set_up(levels, level, cx, cy, root, scale, ax, ay, weights, links, rows)
+        _set_up(levels, level, cx, cy, s, root, scale, ax, ay, weights, links, rows)
+        if reacts and level + 1 < len(levels):
+            _restrict_reaction(levels, level, scale, s, v, weights, links, halves, edges)
+    _factor_coarsest(levels, cx, cy, s, root, scale, rows)
     for i in range(nx):
         _start_row(i * ny, (i + _U1) * stride + _U1, ny, rhs, 1.0 / norm, scale, r)
 
@@ -680,8 +800,9 @@ def conjugate_gradients(
     keep = step = 0.0
     while num_iterations < max_iterations:
         rz = _cycle(levels, ax, ay, scale, r, z, v, weights, links, halves, edges, rows)
-        pq = _search(num_x, stride, keep, step, rz / rz_before, cx, cy, scale, z, p, q, x)
-        keep = 1.0
+        pq = _search(num_x, stride, keep, step, rz / rz_before, cx, cy, s, scale, z, p, q, x)
+        if step != 0.0:
+            keep = 1.0
         rz_before = rz
         num_iterations += 1
         broken = not pq > _ZERO
@@ -691,10 +812,12 @@ def conjugate_gradients(
             if np.sqrt(np.float64(rr)) > max(_UPDATE * residual, 0.9 * rtol) and num_iterations < max_iterations:
                 continue
             _accumulate(begin, end, keep, step, p, x)
-            step = 0.0
+            keep, step = 1.0, 0.0
+        elif keep == 0.0:
+            x[:] = 0.0
         before = residual
         residual = _true_residual(
-            nx, ny, stride, conductance_x, conductance_y, rhs, x, 1.0 / typical, 1.0 / norm, scale, r
+            nx, ny, stride, given_x, given_y, given_s, rhs, x, 1.0 / typical, 1.0 / norm, scale, r
         )
         if broken or residual <= rtol or not residual < 0.75 * before:
             break
