@@ -209,6 +209,23 @@ def status(run_dir: Path, follow: bool, as_json: bool) -> None:
 
 @main.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8100, show_default=True, help="0 takes any that is free.")
+def dashboard(run_dir: Path, host: str, port: int) -> None:
+    """Serve a page that shows how a run goes; Ctrl-C ends it."""
+    from headrace.pipelines.dashboard import serve
+    from headrace.pipelines.run_dir import RunDir
+
+    server = serve(RunDir.open(run_dir), host, port)
+    console.print(f"http://{host}:{server.server_address[1]}  (Ctrl-C ends it)", highlight=False)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
+@main.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), help="Other held-out data; default: the run's own test set.")
 @as_json
 def evaluate(run_dir: Path, data: Path | None, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """`headrace status`: how far a run is, from its folder alone; it may be read while another process works on it."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -117,5 +118,6 @@ def _newest_metrics(run: RunDir) -> tuple[dict[str, float], int, float]:
                 continue  # the line is being written
             seconds = max(seconds, float(values.pop("seconds", 0.0)))
             step = max(step, int(values.pop("step", None) or 0))
-            newest.update(values)
+            # What is not finite is no JSON for a browser.
+            newest.update({name: value for name, value in values.items() if math.isfinite(value)})
     return newest, step, seconds
