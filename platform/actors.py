@@ -239,11 +239,12 @@ class SolverActor:
         self._name = solver_name(number)
         self._plan = plan
         self._coordinator = coordinator
-        self._delivery: Delivery = (
-            ToShards(shards, plan.credits)
-            if shards
-            else ToDisk(plan.sample_log(f"shard-{number}"), coordinator, plan.credits)
-        )
+        self._alive_seconds = plan.lease_seconds / 10
+        self._delivery: Delivery
+        if shards:
+            self._delivery = ToShards(shards, plan.credits, alive=self._renew, alive_seconds=self._alive_seconds)
+        else:
+            self._delivery = ToDisk(plan.sample_log(f"shard-{number}"), coordinator, plan.credits)
 
     def run(self) -> int:
         """Lease and solve until nothing is left; return the number of samples sent."""
@@ -267,10 +268,10 @@ class SolverActor:
                     self._delivery.send(lease, ready)
                     num_sent += len(ready)
                     ready = []
-                if now - alive_at > self._plan.lease_seconds / 10:
+                if now - alive_at > self._alive_seconds:
                     alive_at = now
-                    self._coordinator.renew.remote(self._name)
-                pace = (now - began) / number
+                    self._renew()
+                pace = max(now - began, 1e-6) / number
                 if asked is None and (len(lease.indices) - number) * pace < ASK_AHEAD_SECONDS:
                     sequences = math.ceil(LEASE_SECONDS / (pace * self._plan.sequence_length))
                     asked = self._coordinator.lease.remote(self._name, sequences)
@@ -287,6 +288,9 @@ class SolverActor:
         self._tell(sources)
         self._delivery.finish()
         return num_sent
+
+    def _renew(self) -> None:
+        self._coordinator.renew.remote(self._name)
 
     def _tell(self, sources: Mapping[str, SampleSource]) -> None:
         # Calls of one actor to another arrive in order: the last report is there before the end is.

@@ -7,7 +7,7 @@ Samples that nobody trains on need no second process: the solver's own thread co
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -34,9 +34,20 @@ class Delivery(Protocol):
 class ToShards:
     """Sends messages to the shards of the training ranks; a shard gives a credit back by acknowledging."""
 
-    def __init__(self, shards: Sequence[ActorHandle], credits: int) -> None:
+    def __init__(
+        self, shards: Sequence[ActorHandle], credits: int, *, alive: Callable[[], None], alive_seconds: float
+    ) -> None:
+        """Send nothing yet.
+
+        Args:
+            shards: one a rank.
+            credits: messages that may be unacknowledged.
+            alive: says that the solver waits and does not hang, however long the trainer takes.
+            alive_seconds: how often, while it waits [s].
+        """
         self._shards = list(shards)
         self._credits = credits
+        self._alive, self._alive_seconds = alive, alive_seconds
         self._unacknowledged: dict[ray.ObjectRef, int] = {}
 
     def send(self, lease: Lease, samples: list[Sample]) -> None:
@@ -58,7 +69,9 @@ class ToShards:
 
     def _await_acknowledgements(self, most_left: int) -> None:
         while len(self._unacknowledged) > most_left:
-            done, _ = ray.wait(list(self._unacknowledged), num_returns=1)
+            done, _ = ray.wait(list(self._unacknowledged), num_returns=1, timeout=self._alive_seconds)
+            if not done:
+                self._alive()
             ray.get(done)
             for ref in done:
                 del self._unacknowledged[ref]

@@ -228,7 +228,7 @@ class Stream:
             log.warning("a part of the stream did not answer while it was stopped: %s", error)
         if self._running:
             # A solver between two samples ends by itself; one in a long solve is ended.
-            ray.wait(list(self._running), num_returns=len(self._running), timeout=1.0)
+            ray.wait(list(self._running), num_returns=len(self._running), timeout=2.0)
         for _, actor in self._running.values():
             ray.kill(actor)
         self._running.clear()

@@ -318,6 +318,22 @@ def test_a_full_reservoir_holds_the_solvers_back(tmp_path: Path, streams: list[S
     assert settled(stream, at_least=stored + 1) > stored
 
 
+def test_a_solver_that_waits_for_the_trainer_does_not_hang(
+    tmp_path: Path, streams: list[Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.platform.stream.SECONDS_BETWEEN_LOOKS", 0.2)
+    reservoir = ReservoirSpec(kind="reservoir", capacity=16, watermark=8)
+    stream_plan, ledger = plan(tmp_path, Toy(), reservoir, train=400)
+    stream = Stream(dataclasses.replace(stream_plan, lease_seconds=1.0), ledger, resources())
+    streams.append(stream)
+    stored = settled(stream, at_least=16)
+    for _ in range(15):
+        stream.poll(0.2)
+    with Ledger.open(ledger, read_only=True) as opened:
+        assert {lease.worker for lease in opened.leases()} == {"solver-0", "solver-1"}
+    assert stream.snapshot().counts["train"].stored == stored
+
+
 def test_two_ranks_read_disjoint_samples(tmp_path: Path, streams: list[Stream]) -> None:
     reservoir = ReservoirSpec(kind="reservoir", capacity=200, watermark=8)
     stream = Stream(*plan(tmp_path, Toy(), reservoir), resources(ranks=2))
