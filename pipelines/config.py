@@ -341,13 +341,14 @@ def _check_supply(
         )
     wanted = training.steps * training.batch_size * ranks
     uses = stream.reservoir.max_uses if stream.reservoir.kind == "reservoir" else 1
-    if uses is not None and wanted > uses * data.samples:
+    if uses is not None and stream.reservoir.when_used_up == "wait" and wanted > uses * data.samples:
         yield Fault(
             where="training.steps",
             value=str(training.steps),
             expected=f"at most {uses * data.samples // (training.batch_size * ranks)}: {data.samples} samples "
             f"of at most {uses} use(s) each feed no more steps of {training.batch_size * ranks}",
-            advice="Raise data.samples or stream.reservoir.max_uses, or lower the steps.",
+            advice="Raise data.samples or stream.reservoir.max_uses, lower the steps, or set "
+            "stream.reservoir.when_used_up=go_on.",
         )
 
 

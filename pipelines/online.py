@@ -106,8 +106,10 @@ class StreamWatch:
         self._last = (time.monotonic(), stored)
         self._progress.update(samples_per_second=rate)
         metrics = {"stream/samples_per_second": rate, "stream/stored": stored, "stream/failed": train.failed}
-        names = {"fill": "fill", "mean_uses": "reuse", "mean_age_seconds": "age_seconds"}
+        names = {"fill": "fill", "mean_uses": "reuse", "mean_age_seconds": "age_seconds", "spent": "spent_share"}
         metrics |= {f"stream/{name}": mean[key] for key, name in names.items() if key in mean}
+        if shards:
+            metrics["stream/distinct"] = sum(shard["distinct"] for shard in shards)
         self._session.record(metrics)
 
     def settle(self, *, seal: bool = True) -> None:

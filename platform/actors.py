@@ -465,7 +465,7 @@ class ReservoirShard:
             await asyncio.to_thread(self._log.close)
 
     async def stats(self) -> dict[str, float]:
-        """Fill, reuse and age of the reservoir, and how long the rank has waited for batches [s]."""
+        """Fill, reuse and age of the reservoir, what was served, and how long the rank waited for batches [s]."""
         if self._reservoir is None:
             return {}
         kept = self._reservoir.stats()
@@ -473,5 +473,7 @@ class ReservoirShard:
             "fill": kept["fill"],
             "mean_uses": kept["mean_uses"],
             "mean_age_seconds": kept["mean_age_seconds"],
+            "distinct": float(kept["distinct"]),
+            "spent": kept["spent"] / max(1, kept["size"]),
             "wait_seconds": self._wait_seconds,
         }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict
 
 import numpy as np
+from jaxtyping import Bool, Int64
 from pydantic import PositiveInt, ValidationInfo, field_validator, model_validator
 
 from headrace.platform.fields import SampleSchema
@@ -13,6 +14,7 @@ from headrace.platform.seeding import generator
 from headrace.platform.spec import Spec
 
 Policy = Literal["fifo", "firo", "reservoir"]
+WhenUsedUp = Literal["wait", "go_on"]
 
 _DEFAULT_WATERMARK = 256
 
@@ -27,12 +29,15 @@ class ReservoirSpec(Spec):
         watermark: samples that must be there before a batch is served, so that a batch mixes enough of them (`fifo`:
             before the first batch); 256 when left out, or the capacity when that is smaller.
         max_uses: how often one sample is served at most (`reservoir` only); no limit when left out.
+        when_used_up: what the trainer does when too few samples have uses left: `wait` for new ones, and end when none
+            come any more; or `go_on` with samples that were used up, which give way to new ones first.
     """
 
     kind: Policy = "reservoir"
     capacity: PositiveInt = 2000
     watermark: PositiveInt = _DEFAULT_WATERMARK
     max_uses: PositiveInt | None = None
+    when_used_up: WhenUsedUp = "wait"
 
     @model_validator(mode="before")
     @classmethod
@@ -60,9 +65,25 @@ class ReservoirSpec(Spec):
             raise ValueError(f"must be left out: {kind} serves each sample once; only reservoir serves it again")
         return max_uses
 
+    @field_validator("when_used_up")
+    @classmethod
+    def _bounded(cls, when_used_up: WhenUsedUp, info: ValidationInfo) -> WhenUsedUp:
+        if when_used_up == "go_on" and "max_uses" in info.data and info.data["max_uses"] is None:
+            raise ValueError("go_on needs max_uses: without it no sample is ever used up")
+        return when_used_up
+
     def build(self, schema: SampleSchema, seed: int, clock: Callable[[], float] = time.monotonic) -> "Reservoir":
         """Make an empty reservoir for samples of this schema."""
-        return Reservoir(schema, self.capacity, self.kind, self.watermark, self.max_uses, seed, clock=clock)
+        return Reservoir(
+            schema,
+            self.capacity,
+            self.kind,
+            self.watermark,
+            self.max_uses,
+            seed,
+            goes_on=self.when_used_up == "go_on",
+            clock=clock,
+        )
 
 
 class ReservoirStats(TypedDict):
@@ -74,6 +95,7 @@ class ReservoirStats(TypedDict):
         fill: size / capacity.
         seen: samples in it that were served at least once.
         unseen: samples in it that were not served yet.
+        spent: samples in it that were served as often as allowed, or more often.
         total_in: samples that came in since the start.
         total_out: rows that were served since the start.
         distinct: samples that were served at least once since the start.
@@ -86,6 +108,7 @@ class ReservoirStats(TypedDict):
     fill: float
     seen: int
     unseen: int
+    spent: int
     total_in: int
     total_out: int
     distinct: int
@@ -99,9 +122,10 @@ class Reservoir:
     - `fifo` removes what it serves, oldest first; `firo` removes what it serves, at random.
     - `reservoir` serves uniformly over all that it holds. When full, a new sample takes the place of a random one
       that was served before; when none was, the producer must wait: nothing is dropped unused. Here we differ from
-      the paper: `max_uses` bounds the reuse (a sample leaves with its last use), and after the end of the stream
-      samples go on being served until their uses are spent, or without end when there is no bound. (The paper
-      removes a sample with its first read after the end.)
+      the paper: `max_uses` bounds the reuse (a sample leaves with its last use; if the trainer `goes_on`, it stays, is
+      served only when too few others are there, and gives way first), and after the end of the stream samples go on
+      being served until their uses are spent, or without end when there is no bound. (The paper removes a sample with
+      its first read after the end.)
 
     Nothing blocks here; who waits for whom:
     - the producer waits while `try_put` accepts less than it was given; each `take` may wake it;
@@ -118,6 +142,7 @@ class Reservoir:
         watermark: samples that must be there for each batch (`fifo`: for the first), until the stream ends.
         max_uses: how often one sample is served at most; None for no limit. `reservoir` only.
         seed: seeds the draws.
+        goes_on: whether samples that were served `max_uses` times are served again rather than let the trainer wait.
         clock: seconds now, for the age of samples.
 
     Raises:
@@ -133,6 +158,7 @@ class Reservoir:
         max_uses: int | None = None,
         seed: int = 0,
         *,
+        goes_on: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 1 <= watermark <= capacity:
@@ -144,6 +170,7 @@ class Reservoir:
         self.policy = policy
         self.watermark = watermark
         self._max_uses = (max_uses or np.iinfo(np.int64).max) if policy == "reservoir" else 1
+        self._goes_on = goes_on
         self._clock = clock
         self._random = generator(seed, "reservoir")
         grid = schema.domain.shape
@@ -236,6 +263,8 @@ class Reservoir:
             held = self._order[self._rows[: self._size]]
             positions = np.argpartition(held, count - 1)[:count]
             positions = positions[np.argsort(held[positions])]
+        elif self._goes_on:
+            positions = self._choose(self._uses[self._rows[: self._size]] < self._max_uses, count)
         else:
             positions = self._random.choice(self._size, count, replace=False)
         rows = self._rows[positions]
@@ -249,7 +278,8 @@ class Reservoir:
         self._uses[rows] += 1
         self._total_out += count
         self._mean_age = float(self._clock() - self._arrived[rows].mean())
-        self._remove(positions[self._uses[rows] >= self._max_uses])
+        if not self._goes_on:
+            self._remove(positions[self._uses[rows] >= self._max_uses])
         return batch
 
     def end(self) -> None:
@@ -258,13 +288,15 @@ class Reservoir:
 
     def stats(self) -> ReservoirStats:
         """What it holds and has done."""
-        seen = int(np.count_nonzero(self._uses[self._rows[: self._size]]))
+        uses = self._uses[self._rows[: self._size]]
+        seen = int(np.count_nonzero(uses))
         return ReservoirStats(
             size=self._size,
             capacity=self.capacity,
             fill=self._size / self.capacity,
             seen=seen,
             unseen=self._size - seen,
+            spent=int(np.count_nonzero(uses >= self._max_uses)),
             total_in=self._total_in,
             total_out=self._total_out,
             distinct=self._distinct,
@@ -338,9 +370,17 @@ class Reservoir:
 
     def _evict(self, wanted: int) -> None:
         """Make room for `wanted` samples at the cost of random ones that were served before, as far as there are."""
-        seen = np.flatnonzero(self._uses[self._rows[: self._size]])
+        uses = self._uses[self._rows[: self._size]]
+        seen = np.flatnonzero(uses)
         if len(seen):
-            self._remove(self._random.choice(seen, min(wanted, len(seen)), replace=False))
+            self._remove(seen[self._choose(uses[seen] >= self._max_uses, min(wanted, len(seen)))])
+
+    def _choose(self, preferred: Bool[np.ndarray, " positions"], count: int) -> Int64[np.ndarray, " count"]:
+        """Distinct positions at random: of those that are preferred, and of others only as far as they do not do."""
+        first, rest = np.flatnonzero(preferred), np.flatnonzero(~preferred)
+        if len(first) >= count:
+            return self._random.choice(first, count, replace=False)
+        return np.concatenate([first, self._random.choice(rest, count - len(first), replace=False)])
 
     def _remove(self, positions: np.ndarray) -> None:
         """Free the rows at these positions, keeping the order of the others."""

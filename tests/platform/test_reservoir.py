@@ -186,6 +186,41 @@ def test_after_the_end_a_reservoir_serves_on_without_bound():
     assert not reservoir.exhausted
 
 
+def test_going_on_serves_what_is_used_up_only_for_want_of_others():
+    reservoir = make(capacity=8, watermark=4, max_uses=2, goes_on=True, seed=4)
+    reservoir.try_put(samples(*range(4)))
+    uses: Counter[int] = Counter()
+    for _ in range(6):
+        uses.update(reservoir.take(2).indices.tolist())
+    assert min(uses.values()) >= 2 and uses.total() == 12, "no sample was used a third time before all were used twice"
+    reservoir.try_put(samples(*range(4, 8)))
+    fresh = [i for _ in range(4) for i in reservoir.take(2).indices.tolist()]
+    assert Counter(fresh) == {4: 2, 5: 2, 6: 2, 7: 2}
+    assert reservoir.stats()["spent"] == 8
+    # New samples take the place of what is used up, although others were seen, too.
+    other = make(capacity=4, max_uses=2, goes_on=True, seed=4)
+    other.try_put(samples(0, 1, 2, 3))
+    for _ in range(2):
+        other.take(4)
+    other.try_put(samples(4, 5))
+    other.take(2)
+    other.try_put(samples(6, 7))
+    assert set(other.state()["indices"].tolist()) == {4, 5, 6, 7}
+    other.end()
+    assert len(other.take(4)) == 4 and len(other.take(4)) == 4 and not other.exhausted
+
+
+def test_going_on_may_be_resumed():
+    first = make(capacity=8, watermark=4, max_uses=1, goes_on=True, seed=4)
+    first.try_put(samples(*range(8)))
+    for _ in range(3):
+        first.take(4)
+    second = make(capacity=8, watermark=4, max_uses=1, goes_on=True, seed=4)
+    second.restore(first.state())
+    for _ in range(5):
+        assert first.take(4).indices.tolist() == second.take(4).indices.tolist()
+
+
 @pytest.mark.parametrize("max_uses", [1, 3])
 def test_no_sample_is_used_more_often_than_allowed(max_uses: int):
     reservoir, uses, offered = make(capacity=12, watermark=4, max_uses=max_uses, seed=2), Counter(), 0
@@ -247,6 +282,7 @@ def test_stats_tell_reuse_and_age():
         "fill": 1.0,
         "seen": 4,
         "unseen": 0,
+        "spent": 0,
         "total_in": 4,
         "total_out": 4,
         "distinct": 4,
@@ -358,6 +394,7 @@ def test_the_default_watermark_fits_the_capacity():
         ({"capacity": 0}, ("capacity",), "greater than 0"),
         ({"kind": "lifo"}, ("kind",), "'fifo', 'firo' or 'reservoir'"),
         ({"max_uses": 0}, ("max_uses",), "greater than 0"),
+        ({"when_used_up": "go_on"}, ("when_used_up",), "without it no sample is ever used up"),
     ],
 )
 def test_errors_of_the_spec_name_the_field(given, where, words):
