@@ -259,19 +259,20 @@ class SolverActor:
             began = oldest = time.monotonic()
             for number, result in enumerate(sources[lease.split].solve(lease.indices), start=1):
                 now = time.monotonic()
+                pace = max(now - began, 1e-6) / number
                 if isinstance(result, Failure):
                     ray.get(self._coordinator.fail.remote(lease.split, result))
                 else:
                     oldest = oldest if ready else now
                     ready.append(result)
-                if len(ready) == rows or (ready and now - oldest >= self._plan.message_seconds):
+                # The next sample may take longer than the oldest one can wait.
+                if len(ready) == rows or (ready and now + pace - oldest > self._plan.message_seconds):
                     self._delivery.send(lease, ready)
                     num_sent += len(ready)
                     ready = []
                 if now - alive_at > self._alive_seconds:
                     alive_at = now
                     self._renew()
-                pace = max(now - began, 1e-6) / number
                 if asked is None and (len(lease.indices) - number) * pace < ASK_AHEAD_SECONDS:
                     sequences = math.ceil(LEASE_SECONDS / (pace * self._plan.sequence_length))
                     asked = self._coordinator.lease.remote(self._name, sequences)

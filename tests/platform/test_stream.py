@@ -165,6 +165,17 @@ def test_every_planned_sample_is_stored_once_and_is_itself(tmp_path: Path, strea
     assert np.array_equal(stored.outputs[:, 0, 0, 3, 3], 2 * np.arange(100))
 
 
+def test_a_sample_does_not_wait_for_a_slow_one_after_it(tmp_path: Path, streams: list[Stream]) -> None:
+    stream_plan, ledger = plan(tmp_path, Toy(seconds=3.0), None, train=4)
+    stream = Stream(dataclasses.replace(stream_plan, message_seconds=1.0), ledger, resources(solvers=1))
+    streams.append(stream)
+    deadline = time.monotonic() + 60
+    while not (counts := stream.snapshot().counts["train"]).stored:
+        assert time.monotonic() < deadline
+        stream.poll(0.2)
+    assert counts.stored == 1
+
+
 def test_failures_are_recorded_and_never_become_samples(tmp_path: Path, streams: list[Stream]) -> None:
     stream = Stream(*plan(tmp_path, Toy(failing=frozenset({3, 50})), None), resources(solvers=1))
     streams.append(stream)
