@@ -78,7 +78,9 @@ class StreamSpec(Spec):
         default=2.0, description="A message with a sample of this age is sent, full or not [s]."
     )
     credits: PositiveInt = Field(default=4, description="Messages of a solver that may be unacknowledged.")
-    lease_seconds: PositiveFloat = Field(default=600.0, description="How long a lease stays valid [s].")
+    lease_seconds: PositiveFloat = Field(
+        default=3600.0, description="A solver that takes longer for one sample is taken to hang, and replaced [s]."
+    )
 
 
 class RunConfig(Spec):

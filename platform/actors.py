@@ -119,16 +119,22 @@ class Coordinator:
             self._claims[rank] = next((shard for shard in free if shard_nodes[shard] == node), free[0])
         return self._claims[rank]
 
-    async def lease(self, worker: str, sequences: int) -> Lease | None:
+    async def lease(self, worker: str, sequences: int, last: int) -> Lease | None:
         """The next work for a solver: held-out splits first, then training; None when there is nothing left.
 
         Args:
             worker: name of the solver.
             sequences: how many sequences it would like; it gets fewer where all would not have enough.
+            last: id of the last lease that it received, 0 for none.
         """
         if self._stopped:
             return None
-        self._workers.add(worker)
+        if worker not in self._workers:
+            self._workers.add(worker)
+            # One that died may have granted a lease and not have said so: nobody else would ever solve it.
+            for granted in self._ledger.leases():
+                if granted.worker == worker and granted.id > last:
+                    return granted
         self._expire()
         for split in (*HELD_OUT, "train"):
             if split in self._plan.sources:
@@ -250,7 +256,7 @@ class SolverActor:
         """Lease and solve until nothing is left; return the number of samples sent."""
         sources = {split: spec.build() for split, spec in self._plan.sources.items()}
         num_sent, told, alive_at = 0, 0.0, time.monotonic()
-        asked = self._coordinator.lease.remote(self._name, 1)
+        asked = self._coordinator.lease.remote(self._name, 1, 0)
         while (lease := ray.get(asked)) is not None:
             log.debug("%s solves %d samples of %s", self._name, len(lease.indices), lease.split)
             asked = None
@@ -275,7 +281,7 @@ class SolverActor:
                     self._renew()
                 if asked is None and (len(lease.indices) - number) * pace < ASK_AHEAD_SECONDS:
                     sequences = math.ceil(LEASE_SECONDS / (pace * self._plan.sequence_length))
-                    asked = self._coordinator.lease.remote(self._name, sequences)
+                    asked = self._coordinator.lease.remote(self._name, sequences, lease.id)
             if ready:
                 self._delivery.send(lease, ready)
                 num_sent += len(ready)
@@ -324,6 +330,7 @@ class ReservoirShard:
         self._taken_up: set[int] = set()
         self._backlog: list[int] = []
         self._replay: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
         # Batches to be served again; how many the rank was served, and the indices of the latest.
         self._again: deque[SampleBatch] = deque()
         self._num_served = 0
@@ -357,19 +364,21 @@ class ReservoirShard:
             self._replay = asyncio.create_task(self._offer_backlog())
 
     async def _offer_backlog(self) -> None:
-        stored = await asyncio.to_thread(StoredSamples.open, self._plan.data_dir("train"))
-        rows = self._plan.message_rows("train")
-        for start in range(0, len(self._backlog), rows):
-            positions = stored.positions(self._backlog[start : start + rows])
-            await self._take_up(await asyncio.to_thread(stored.batch, positions))
+        try:
+            stored = await asyncio.to_thread(StoredSamples.open, self._plan.data_dir("train"))
+            rows = self._plan.message_rows("train")
+            for start in range(0, len(self._backlog), rows):
+                positions = stored.positions(self._backlog[start : start + rows])
+                await self._take_up(await asyncio.to_thread(stored.batch, positions))
+        except Exception as error:
+            # Nobody waits for this task: the rank, which waits for the samples, is told.
+            self._failure = error
+            async with self._changed:
+                self._changed.notify_all()
+            return
         self._backlog = []
         if self._ending:
             await self.end()
-
-    async def start_serving(self) -> None:
-        """A rank begins to read."""
-        self._num_served = 0
-        self._served.clear()
 
     async def save(self, folder: Path, step: int, num_taken: int) -> None:
         """Write, beside the model's checkpoint of a step, what the reservoir holds and what is to be served again.
@@ -377,10 +386,11 @@ class ReservoirShard:
         Args:
             folder: of the checkpoints.
             step: of the model.
-            num_taken: batches that training has taken since `start_serving`; what was served beyond is served again.
+            num_taken: batches that training has taken from its reader; what was served beyond is served again.
         """
         assert self._reservoir is not None
-        ahead = self._num_served - num_taken
+        # A shard that has just started anew has served nothing that it could serve again.
+        ahead = min(self._num_served - num_taken, len(self._served))
         again = [*list(self._served)[len(self._served) - ahead :], *(batch.indices for batch in self._again)]
         state = self._reservoir.state(samples=False) | {
             "taken_up": np.array(sorted(self._taken_up), dtype=np.int64),
@@ -414,25 +424,34 @@ class ReservoirShard:
                 else:
                     await self._changed.wait()
 
-    async def next_batch(self, size: int) -> SampleBatch | None:
-        """The rank's next batch; None once the stream has ended and the reservoir has no use left to give."""
+    async def next_batch(self, size: int, number: int) -> SampleBatch | None:
+        """The rank's next batch; None once the stream has ended and the reservoir has no use left to give.
+
+        Args:
+            size: samples in it.
+            number: batches that its reader has had before.
+        """
         assert self._reservoir is not None, "this stream stores only"
         reservoir = self._reservoir
         self._start_replay()
         started = time.monotonic()
         async with self._changed:
             if self._again and not self._stopped:
-                return self._note_served(self._again.popleft())
-            await self._changed.wait_for(lambda: self._stopped or reservoir.exhausted or reservoir.ready(size))
+                return self._note_served(self._again.popleft(), number)
+            await self._changed.wait_for(
+                lambda: self._stopped or self._failure or reservoir.exhausted or reservoir.ready(size)
+            )
             self._wait_seconds += time.monotonic() - started
+            if self._failure is not None:
+                raise self._failure
             if self._stopped or not reservoir.ready(size):
                 return None
             batch = reservoir.take(size)
             self._changed.notify_all()
-            return self._note_served(batch)
+            return self._note_served(batch, number)
 
-    def _note_served(self, batch: SampleBatch) -> SampleBatch:
-        self._num_served += 1
+    def _note_served(self, batch: SampleBatch, number: int) -> SampleBatch:
+        self._num_served = number + 1
         self._served.append(batch.indices)
         return batch
 

@@ -334,7 +334,7 @@ class Ledger:
         return self._take_back("expires <= ?", self._clock() if now is None else now, lost=True)
 
     def leases(self) -> tuple[Lease, ...]:
-        """What is out now, with the indices that are still outstanding, ascending."""
+        """What is out now, oldest first, with the indices that are still outstanding, ascending."""
         query = (
             "SELECT id, epoch, worker, leases.split, group_concat(number) FROM leases JOIN samples "
             "ON samples.lease = leases.id AND samples.state = 1 GROUP BY id ORDER BY id"

@@ -32,7 +32,7 @@ from headrace.platform.stored import Manifest, StoredSamples, read_manifest, wri
 
 __all__ = ["Manifest", "SampleStore", "StoredSamples", "read_manifest", "write_dataset", "write_manifest"]
 
-CHUNK_NBYTES = 512 * 1024  # a message of the stream is 0.25-1 MB
+CHUNK_NBYTES = 512 * 1024  # where nobody says how many samples come at a time; the stream says
 MAX_CHUNK_ROWS = 64  # a short message pads the rest of its chunk: do not let tiny samples ask for very long ones
 GROW_CHUNKS = 256  # chunks by which the arrays grow at a time
 # Shuffled LZ4 saves a seventh of Darcy fields, and nearly all of the padding, for about a millisecond of CPU time a

@@ -40,7 +40,6 @@ class StreamFeed:
     def claim(self, rank: int, node: str) -> "ShardReader":
         """The shard that a rank on a node reads from; the same one whenever it asks."""
         shard = ray.get(self.coordinator.claim_shard.remote(rank, node, self.shard_nodes))
-        ray.get(self.shards[shard].start_serving.remote())
         return ShardReader(self.shards[shard])
 
     def held_out(self, split: str) -> SampleBatch:
@@ -54,10 +53,12 @@ class ShardReader:
 
     def __init__(self, shard: ActorHandle) -> None:
         self._shard = shard
+        self._num_pulled = 0
 
     def pull(self, size: int) -> SampleBatch | None:
         """The next batch, its arrays read-only views; None at the end of the stream. Waits for the watermark."""
-        batch: SampleBatch | None = ray.get(self._shard.next_batch.remote(size))
+        batch: SampleBatch | None = ray.get(self._shard.next_batch.remote(size, self._num_pulled))
+        self._num_pulled += 1
         return batch
 
     def save(self, folder: Path, step: int, num_taken: int) -> None:
@@ -163,7 +164,11 @@ class Stream:
         [silent] = self._ask([self.coordinator.silent.remote()])
         for name, actor in self._running.values():
             if name in silent:
-                log.warning("%s was silent for %g s and is ended", name, self._plan.lease_seconds)
+                log.warning(
+                    "%s took more than stream.lease_seconds = %g for a sample and is ended; raise it if samples do",
+                    name,
+                    self._plan.lease_seconds,
+                )
                 ray.kill(actor)
 
     def _is_work_left(self) -> bool:

@@ -46,15 +46,6 @@ class Nothing:
     def schema(self) -> SampleSchema:
         return self._schema
 
-    def build(self) -> "Nothing":
-        return self
-
-    def solve(self, indices: object) -> object:
-        raise NotImplementedError
-
-    def report(self) -> dict[str, object]:
-        return {}
-
 
 class Sink:
     """Takes a message and drops it."""
@@ -67,9 +58,10 @@ class Client:
     """Asks for leases and commits them, as a solver and a shard would."""
 
     def work(self, coordinator: object, name: str, seconds: float) -> int:
-        done, end = 0, time.perf_counter() + seconds
+        done, last, end = 0, 0, time.perf_counter() + seconds
         while time.perf_counter() < end:
-            lease = ray.get(coordinator.lease.remote(name, 1))  # type: ignore[attr-defined]
+            lease = ray.get(coordinator.lease.remote(name, 1, last))  # type: ignore[attr-defined]
+            last = lease.id
             ray.get(coordinator.commit.remote("train", "shard-0", lease.id, list(lease.indices)))  # type: ignore[attr-defined]
             done += 1
         return done

@@ -1,11 +1,13 @@
 """What a ledger learns from the shards after a crash."""
 
+import asyncio
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from headrace.platform.actors import Coordinator, StreamPlan
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger import Ledger
@@ -101,3 +103,33 @@ def test_a_log_that_is_come_back_to_knows_what_it_holds(tmp_path: Path) -> None:
     assert second.append("train", batch(2, 3)) == [1]
     second.close()
     assert log(tmp_path, "shard-0").held("train") == {1, 2, 3}
+
+
+def test_a_lease_that_a_coordinator_granted_and_did_not_say_is_granted_again(tmp_path: Path) -> None:
+    class Source:
+        def schema(self) -> SampleSchema:
+            return SCHEMA
+
+    plan = StreamPlan(
+        run_dir=tmp_path,
+        checkpoint_dir=tmp_path,
+        sources={"train": Source()},  # type: ignore[dict-item]
+        sequence_length=4,
+        message_bytes=1024,
+        message_seconds=1.0,
+        credits=1,
+        lease_seconds=60.0,
+        reservoir=None,
+        seed=0,
+    )
+    path = tmp_path / "ledger.sqlite"
+    with Ledger.create(path, {"train": 20}) as ledger:
+        received = ledger.lease("solver-0", "train", 4, 60.0)
+        lost = ledger.lease("solver-0", "train", 4, 60.0)
+        others = ledger.lease("solver-1", "train", 4, 60.0)
+    assert received is not None and lost is not None and others is not None
+    restarted = Coordinator(path, plan)
+    assert asyncio.run(restarted.lease("solver-0", 1, received.id)) == lost
+    # From then on it gets new work.
+    new = asyncio.run(restarted.lease("solver-0", 1, lost.id))
+    assert new is not None and new.indices == (12, 13, 14, 15)

@@ -368,7 +368,7 @@ def test_stopping_wakes_a_waiting_rank_and_leaves_readable_data(tmp_path: Path, 
     reservoir = ReservoirSpec(kind="reservoir", capacity=1000, watermark=1000)
     stream = Stream(*plan(tmp_path, Toy(seconds=0.02), reservoir, train=100_000), resources())
     streams.append(stream)
-    waiting = stream.shards[0].next_batch.remote(4)
+    waiting = stream.shards[0].next_batch.remote(4, 0)
     while stream.snapshot().counts["train"].stored < 20:
         stream.poll(0.1)
     started = time.monotonic()
