@@ -1,6 +1,16 @@
 """Stream: the driver's hold on the stream's actors, and the feed that training ranks read from.
 
-The actors themselves, and who waits for whom, stand in `actors.py`.
+    Coordinator  <- lease / fail ---   SolverActor x N
+         ^                                  |
+         | commit                           | messages of a few MB, at most `credits` unacknowledged
+         |                                  v
+         +---------------------------  ReservoirShard x ranks  --- batches --->  training rank
+
+A message is acknowledged after its samples are in the shard's log, synced, committed in the ledger, and taken up by
+the reservoir. So a full reservoir holds back the acknowledgement, the missing acknowledgement holds back the solver,
+and nothing grows without bound. When nobody trains there are no shards: each solver stores its samples by itself, in a
+thread beside the solving (`delivery.py`). Specs and seeds travel to the solvers; matrices and factors are born and
+stay there.
 """
 
 import itertools
@@ -16,12 +26,15 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from headrace.platform.actors import Coordinator, ReservoirShard, SolverActor, StreamPlan, solver_name
 from headrace.platform.cluster import MAX_RESTARTS, ResourcePlan
+from headrace.platform.coordinator import Coordinator
 from headrace.platform.errors import RunFailed
 from headrace.platform.ledger import MAX_LOSSES, Counts
 from headrace.platform.sample import Failure, SampleBatch
+from headrace.platform.shard import ReservoirShard
+from headrace.platform.solver_actor import SolverActor
 from headrace.platform.stored import shard_paths
+from headrace.platform.stream_plan import StreamPlan, solver_name
 
 log = logging.getLogger(__name__)
 

@@ -22,12 +22,14 @@ import psutil
 import ray
 from _machine import ran_on
 
-from headrace.platform.actors import Coordinator, ReservoirShard, StreamPlan
 from headrace.platform.cluster import start_embedded
+from headrace.platform.coordinator import Coordinator
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger import Ledger
 from headrace.platform.reservoir import ReservoirSpec
 from headrace.platform.sample import Provenance, SampleBatch
+from headrace.platform.shard import ReservoirShard
+from headrace.platform.stream_plan import StreamPlan
 
 PLANNED = 1_000_000
 ROWS = 32

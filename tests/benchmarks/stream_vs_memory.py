@@ -19,7 +19,6 @@ from pathlib import Path
 import ray
 import torch
 
-from headrace.platform.actors import StreamPlan
 from headrace.platform.cluster import Capacity, ResourcesSpec, fit_resources, start_embedded
 from headrace.platform.fields import SampleSchema
 from headrace.platform.ledger import Ledger
@@ -28,6 +27,7 @@ from headrace.platform.reservoir import ReservoirSpec
 from headrace.platform.sample import SampleBatch
 from headrace.platform.stored import StoredSamples
 from headrace.platform.stream import Stream
+from headrace.platform.stream_plan import StreamPlan
 from headrace.solvers.source import SolverSource
 from headrace.surrogates import FNO
 from headrace.surrogates.datamodule import StreamDataModule

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.platform.actors import Coordinator, StreamPlan
+from headrace.platform.coordinator import Coordinator
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger import Ledger
 from headrace.platform.recovery import Recovered, recover
 from headrace.platform.sample import SampleBatch
 from headrace.platform.sample_log import SampleLog
+from headrace.platform.stream_plan import StreamPlan
 
 SCHEMA = SampleSchema(
     inputs=(FieldSpec(name="a"),),

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import ray
 
-from headrace.platform.actors import StreamPlan
 from headrace.platform.cluster import ResourcePlan
 from headrace.platform.errors import RunFailed
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
@@ -22,6 +21,7 @@ from headrace.platform.reservoir import ReservoirSpec
 from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.stored import StoredSamples
 from headrace.platform.stream import ShardReader, Stream
+from headrace.platform.stream_plan import StreamPlan
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

@@ -1,0 +1,145 @@
+"""Coordinator: the actor that leases sequences of samples and keeps the ledger."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from headrace.platform.ledger import Counts, Lease, Ledger
+from headrace.platform.sample import Failure
+from headrace.platform.stream_plan import HELD_OUT, StreamPlan
+
+log = logging.getLogger(__name__)
+
+SHARES = 4  # a lease is at most this part of what a solver may expect to be left for it
+
+
+class Coordinator:
+    """Keeps the ledger: leases sequences of indices, commits stored samples, records failures.
+
+    Waits for nobody. Solvers ask it for leases, shards for commits, the driver for snapshots; the only call that
+    blocks is `wait_held_out`, woken by the commit or the failure that completes the held-out splits.
+    """
+
+    def __init__(self, ledger_path: Path, plan: StreamPlan) -> None:
+        self._ledger = Ledger.open(ledger_path)
+        self._plan = plan
+        self._stopped = False
+        self._workers: set[str] = set()
+        self._silent: set[str] = set()
+        self._changed = asyncio.Condition()
+        self._claims: dict[int, int] = {}
+        self._reports: dict[tuple[str, str], Mapping[str, object]] = {}
+
+    async def claim_shard(self, rank: int, node: str, shard_nodes: Sequence[str]) -> int:
+        """The shard that a training rank reads from: one on its own node if one is free, else any free one."""
+        if rank not in self._claims:
+            free = [shard for shard in range(len(shard_nodes)) if shard not in self._claims.values()]
+            self._claims[rank] = next((shard for shard in free if shard_nodes[shard] == node), free[0])
+        return self._claims[rank]
+
+    async def lease(self, worker: str, sequences: int, last: int) -> Lease | None:
+        """The next work for a solver: held-out splits first, then training; None when there is nothing left.
+
+        Args:
+            worker: name of the solver.
+            sequences: how many sequences it would like; it gets fewer where all would not have enough.
+            last: id of the last lease that it received, 0 for none.
+        """
+        if self._stopped:
+            return None
+        if worker not in self._workers:
+            self._workers.add(worker)
+            # One that died may have granted a lease and not have said so: nobody else would ever solve it.
+            for granted in self._ledger.leases():
+                if granted.worker == worker and granted.id > last:
+                    return granted
+        self._expire()
+        for split in (*HELD_OUT, "train"):
+            if split in self._plan.sources:
+                length = self._plan.sequence_length
+                share = self._ledger.counts(split).waiting // (SHARES * len(self._workers) * length)
+                count = length * max(1, min(sequences, share))
+                lease = self._ledger.lease(worker, split, count, self._plan.lease_seconds)
+                if lease is not None:
+                    return lease
+        return None
+
+    async def renew(self, worker: str) -> None:
+        """A solver is at work, though it has nothing to deliver yet."""
+        self._ledger.renew(worker)
+
+    async def silent(self) -> list[str]:
+        """Solvers that have been silent for too long since the last call; others get what they had leased."""
+        self._expire()
+        silent, self._silent = sorted(self._silent), set()
+        return silent
+
+    def _expire(self) -> None:
+        self._silent.update(lease.worker for lease in self._ledger.expire())
+
+    async def commit(self, split: str, shard: str, lease_id: int, indices: Sequence[int]) -> list[bool]:
+        """Commit samples that are safe on disk; False marks those that were committed before."""
+        fresh = self._ledger.commit(split, shard, lease_id, indices)
+        await self._wake()
+        return fresh
+
+    async def fail(self, split: str, failure: Failure) -> None:
+        """Record a sample that could not be solved."""
+        log.warning("sample %d of %s failed: %s", failure.index, split, failure.reason)
+        self._ledger.fail(
+            split,
+            failure.index,
+            failure.level,
+            failure.reason,
+            failure.wall_seconds,
+            failure.cpu_seconds,
+        )
+        await self._wake()
+
+    async def report(self, worker: str, split: str, report: Mapping[str, object]) -> None:
+        """Keep what a solver has to tell about a split, in place of what it told before."""
+        self._reports[worker, split] = report
+
+    async def reports(self) -> dict[str, list[Mapping[str, object]]]:
+        """What the solvers told last, by split; also those that have died since."""
+        return {
+            split: [report for (_, about), report in self._reports.items() if about == split]
+            for split in self._plan.sources
+        }
+
+    async def release(self, worker: str) -> int:
+        """Take back what a dead solver had leased; how many samples are stored."""
+        self._workers.discard(worker)
+        self._ledger.release(worker)
+        return sum(self._ledger.counts(split).stored for split in self._plan.sources)
+
+    async def take_back(self) -> dict[str, Counts]:
+        """Take back what is still leased though no solver is left; how far each split is then."""
+        self._ledger.release_all()
+        return await self.counts()
+
+    async def wait_held_out(self) -> None:
+        """Return once every held-out sample is stored or recorded as failed, or the stream is stopped."""
+        splits = [split for split in HELD_OUT if split in self._plan.sources]
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: self._stopped or all(self._ledger.is_complete(split) for split in splits)
+            )
+
+    async def counts(self) -> dict[str, Counts]:
+        """How far each split is."""
+        return {split: self._ledger.counts(split) for split in self._plan.sources}
+
+    async def failures(self) -> dict[str, tuple[Failure, ...]]:
+        """The samples of each split that could not be solved."""
+        return {split: self._ledger.failures(split) for split in self._plan.sources}
+
+    async def stop(self) -> None:
+        """Grant no more leases."""
+        self._stopped = True
+        await self._wake()
+
+    async def _wake(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,211 @@
+"""ReservoirShard: the actor beside a training rank that stores samples, and serves batches of them."""
+
+import asyncio
+import time
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import ray
+
+from headrace.platform.manifest import newest, reservoir_name, write_arrays
+from headrace.platform.reservoir import Reservoir
+from headrace.platform.sample import SampleBatch
+from headrace.platform.stored import StoredSamples
+from headrace.platform.stream_plan import StreamPlan
+
+MAX_PREFETCH = 64  # batches that a rank may have been served and not have taken
+
+
+class ReservoirShard:
+    """The store and the reservoir of one training rank.
+
+    `ingest` waits, unacknowledged, while the reservoir is full of samples that nobody has seen; `next_batch` waits
+    until the watermark is reached. Each wakes the other, and `end` wakes both.
+
+    One that starts where another one died goes on with its log. The reservoir becomes what it was at the newest joint
+    checkpoint, with the batches served again that training had not taken by then; samples that came later are offered
+    to it from the log.
+    """
+
+    def __init__(self, number: int, plan: StreamPlan, coordinator: str) -> None:
+        self._number = number
+        self._plan = plan
+        self._coordinator = ray.get_actor(coordinator)
+        self._log = plan.sample_log(f"shard-{number}")
+        self._log_lock = asyncio.Lock()
+        self._changed = asyncio.Condition()
+        self._stopped = self._ending = False
+        self._wait_seconds = 0.0
+        self._reservoir: Reservoir | None = None
+        # Indices that the reservoir has taken up, and those in the log that it has not, oldest first.
+        self._taken_up: set[int] = set()
+        self._backlog: list[int] = []
+        self._replay: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+        # Batches to be served again; how many the rank was served, and the indices of the latest.
+        self._again: deque[SampleBatch] = deque()
+        self._num_served = 0
+        self._served: deque[np.ndarray] = deque(maxlen=MAX_PREFETCH)
+        if plan.reservoir is not None:
+            self._reservoir = plan.reservoir.build(plan.sources["train"].schema(), seed=plan.seed + number)
+            self._come_back(self._reservoir)
+
+    def _come_back(self, reservoir: Reservoir) -> None:
+        """Take on what the log and the newest checkpoint say."""
+        held = self._log.held("train")
+        if not held:
+            return
+        checkpoint = newest(self._plan.checkpoint_dir)
+        path = checkpoint.reservoir(self._number) if checkpoint else None
+        if path is not None:
+            stored = StoredSamples.open(self._plan.data_dir("train"))
+            with np.load(path, allow_pickle=False) as file:
+                state = dict(file)
+            state["totals"][0] = False  # whether the stream had ended: the driver will say so again
+            reservoir.restore(state, stored.batch(stored.positions(state["indices"])))
+            self._taken_up.update(state["taken_up"].tolist())
+            for indices in np.split(state["again"], np.cumsum(state["again_sizes"])[:-1]):
+                if len(indices):
+                    self._again.append(stored.batch(stored.positions(indices)))
+        self._backlog = sorted(held - self._taken_up)
+
+    def _start_replay(self) -> None:
+        """Offer the backlog to the reservoir, in the background. An actor has no event loop before its first call."""
+        if self._backlog and self._replay is None:
+            self._replay = asyncio.create_task(self._offer_backlog())
+
+    async def _offer_backlog(self) -> None:
+        try:
+            stored = await asyncio.to_thread(StoredSamples.open, self._plan.data_dir("train"))
+            rows = self._plan.message_rows("train")
+            for start in range(0, len(self._backlog), rows):
+                positions = stored.positions(self._backlog[start : start + rows])
+                await self._take_up(await asyncio.to_thread(stored.batch, positions))
+        except Exception as error:
+            # Nobody waits for this task: the rank, which waits for the samples, is told.
+            self._failure = error
+            async with self._changed:
+                self._changed.notify_all()
+            return
+        self._backlog = []
+        if self._ending:
+            await self.end()
+
+    async def save(self, folder: Path, step: int, num_taken: int) -> None:
+        """Write, beside the model's checkpoint of a step, what the reservoir holds and what is to be served again.
+
+        Args:
+            folder: of the checkpoints.
+            step: of the model.
+            num_taken: batches that training has taken from its reader; what was served beyond is served again.
+        """
+        assert self._reservoir is not None
+        # A shard that has just started anew has served nothing that it could serve again.
+        ahead = min(self._num_served - num_taken, len(self._served))
+        again = [*list(self._served)[len(self._served) - ahead :], *(batch.indices for batch in self._again)]
+        state = self._reservoir.state(samples=False) | {
+            "taken_up": np.array(sorted(self._taken_up), dtype=np.int64),
+            "again": np.concatenate([np.zeros(0, np.int64), *again]),
+            "again_sizes": np.array([len(indices) for indices in again], dtype=np.int64),
+        }
+        await asyncio.to_thread(write_arrays, folder / reservoir_name(step, self._number), state)
+
+    async def ingest(self, split: str, lease_id: int, message: SampleBatch) -> None:
+        """Store, commit and take up a message; returning is the acknowledgement."""
+        self._start_replay()
+        async with self._log_lock:
+            rows = await asyncio.to_thread(self._log.append, split, message)
+            accepted = await self._coordinator.commit.remote(split, self._log.name, lease_id, message.indices.tolist())
+        if split == "train" and self._reservoir is not None:
+            await self._take_up(message.take([row for row in rows if accepted[row]]))
+
+    async def _take_up(self, batch: SampleBatch) -> None:
+        assert self._reservoir is not None
+        reservoir = self._reservoir
+        taken = 0
+        while taken < len(batch):
+            async with self._changed:
+                accepted = reservoir.try_put(batch, start=taken)
+                self._taken_up.update(batch.indices[taken : taken + accepted].tolist())
+                taken += accepted
+                if accepted:
+                    self._changed.notify_all()
+                elif self._stopped:
+                    return
+                else:
+                    await self._changed.wait()
+
+    async def next_batch(self, size: int, number: int) -> SampleBatch | None:
+        """The rank's next batch; None once the stream has ended and the reservoir has no use left to give.
+
+        Args:
+            size: samples in it.
+            number: batches that its reader has had before.
+        """
+        assert self._reservoir is not None, "this stream stores only"
+        reservoir = self._reservoir
+        self._start_replay()
+        started = time.monotonic()
+        async with self._changed:
+            if self._again and not self._stopped:
+                return self._note_served(self._again.popleft(), number)
+            await self._changed.wait_for(
+                lambda: self._stopped or self._failure or reservoir.exhausted or reservoir.ready(size)
+            )
+            self._wait_seconds += time.monotonic() - started
+            if self._failure is not None:
+                raise self._failure
+            if self._stopped or not reservoir.ready(size):
+                return None
+            batch = reservoir.take(size)
+            self._changed.notify_all()
+            return self._note_served(batch, number)
+
+    def _note_served(self, batch: SampleBatch, number: int) -> SampleBatch:
+        self._num_served = number + 1
+        self._served.append(batch.indices)
+        return batch
+
+    async def node(self) -> str:
+        """The id of the node that this shard runs on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    async def held_out(self, split: str) -> SampleBatch:
+        """All samples of a held-out split, once they are complete."""
+        await self._coordinator.wait_held_out.remote()
+        stored = await asyncio.to_thread(StoredSamples.open, self._plan.data_dir(split))
+        return await asyncio.to_thread(stored.read_all)
+
+    async def end(self) -> None:
+        """No more samples will come: serve what there is, the log's backlog included."""
+        self._ending = True
+        if self._backlog:
+            self._start_replay()
+            return
+        async with self._changed:
+            if self._reservoir is not None:
+                self._reservoir.end()
+            self._changed.notify_all()
+
+    async def stop(self) -> None:
+        """Serve nothing more, wake everyone who waits, and close the logs."""
+        self._stopped = True
+        async with self._changed:
+            self._changed.notify_all()
+        async with self._log_lock:
+            await asyncio.to_thread(self._log.close)
+
+    async def stats(self) -> dict[str, float]:
+        """Fill, reuse and age of the reservoir, what was served, and how long the rank waited for batches [s]."""
+        if self._reservoir is None:
+            return {}
+        kept = self._reservoir.stats()
+        return {
+            "fill": kept["fill"],
+            "mean_uses": kept["mean_uses"],
+            "mean_age_seconds": kept["mean_age_seconds"],
+            "distinct": float(kept["distinct"]),
+            "spent": kept["spent"] / max(1, kept["size"]),
+            "wait_seconds": self._wait_seconds,
+        }

@@ -1,0 +1,61 @@
+"""StreamPlan: what is streamed, and how; all that the stream's actors share."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.sample import SourceSpec
+from headrace.platform.sample_log import SampleLog
+
+HELD_OUT = ("validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamPlan:
+    """What is streamed and how: everything that the actors need to know, and nothing that cannot be pickled.
+
+    Attributes:
+        run_dir: folder of the run; must be reachable from every node that holds a shard.
+        checkpoint_dir: where joint checkpoints go.
+        sources: the source of each split.
+        sequence_length: samples in a sequence, neighbours in the ledger's order; a lease is one sequence, or several
+            while they are solved in no time.
+        message_bytes: size of a message between solver and shard at most, as far as one sample is not larger [B].
+        message_seconds: age of its oldest sample at which a message is sent, full or not [s].
+        credits: messages that a solver may have sent and not yet seen acknowledged.
+        lease_seconds: how long a solver may be silent, that is: take for one sample, before others get its work [s].
+        reservoir: the policy of each shard; None stores without a trainer.
+        seed: seed of the reservoirs.
+    """
+
+    run_dir: Path
+    checkpoint_dir: Path
+    sources: dict[str, SourceSpec]
+    sequence_length: int
+    message_bytes: int
+    message_seconds: float
+    credits: int
+    lease_seconds: float
+    reservoir: ReservoirSpec | None
+    seed: int
+
+    def data_dir(self, split: str) -> Path:
+        """The data set directory of a split."""
+        return self.run_dir / "data" / split
+
+    def message_rows(self, split: str) -> int:
+        """Samples in a full message: the messages of a full lease are alike, none of them a small remainder."""
+        most = max(1, self.message_bytes // self.sources[split].schema().sample_nbytes)
+        num_messages = math.ceil(self.sequence_length / most)
+        return math.ceil(self.sequence_length / num_messages)
+
+    def sample_log(self, name: str) -> SampleLog:
+        """The log of a process that stores samples in shards of this name."""
+        rows = {split: self.message_rows(split) for split in self.sources}
+        return SampleLog(name, self.sources["train"].schema(), self.data_dir, rows)
+
+
+def solver_name(number: int) -> str:
+    """What a solver is called in leases and messages."""
+    return f"solver-{number}"
