@@ -9,10 +9,10 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 from headrace.pipelines.faults import faults_of, shown
-from headrace.platform.cluster import ResourcesSpec
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
 from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.resources import ResourcesSpec
 from headrace.platform.spec import Spec, kind_of
 from headrace.platform.tracking import TrackingSpec
 from headrace.platform.tracking_address import without_password

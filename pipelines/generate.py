@@ -8,7 +8,8 @@ from headrace.pipelines.config import RunConfig
 from headrace.pipelines.online import POLL_SECONDS, StreamWatch, start_stream
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.session import Earlier, Session, preflight
-from headrace.platform.cluster import connected, fit_resources
+from headrace.platform.cluster import connected
+from headrace.platform.resources import fit_resources
 
 
 def generate(config: RunConfig, out: Path | Earlier, console: Console) -> Session:

@@ -26,12 +26,14 @@ from headrace.pipelines.evaluate import conclude
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.session import Earlier, Session, preflight
 from headrace.pipelines.train import StreamedData, TrainingJob, follow, is_trained, train_on_rank
-from headrace.platform.cluster import ResourcePlan, TrainingRanks, connected, fit_resources
+from headrace.platform.cluster import connected
 from headrace.platform.errors import RunFailed
 from headrace.platform.ledger import Ledger
+from headrace.platform.resources import ResourcePlan, fit_resources
 from headrace.platform.seeding import generator
 from headrace.platform.stream import Stream
 from headrace.platform.stream_plan import StreamPlan
+from headrace.platform.training_ranks import TrainingRanks
 from headrace.solvers.sorting import in_shuffled_runs
 
 log = logging.getLogger(__name__)

@@ -13,12 +13,14 @@ from headrace.pipelines.evaluate import conclude
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.run_dir import RunDir, data_sets, write_json
 from headrace.pipelines.session import Earlier, Session, preflight
-from headrace.platform.cluster import RankContext, TrainingRanks, connected, fit_resources
+from headrace.platform.cluster import connected
 from headrace.platform.errors import InputError, RunFailed
 from headrace.platform.fields import SampleSchema
 from headrace.platform.manifest import newest
+from headrace.platform.resources import fit_resources
 from headrace.platform.stored import StoredSamples
 from headrace.platform.stream import StreamFeed
+from headrace.platform.training_ranks import RankContext, TrainingRanks
 from headrace.surrogates.datamodule import StoredDataModule, StreamDataModule
 from headrace.surrogates.fit import fit
 

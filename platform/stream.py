@@ -26,10 +26,11 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from headrace.platform.cluster import MAX_RESTARTS, ResourcePlan
+from headrace.platform.cluster import MAX_RESTARTS
 from headrace.platform.coordinator import Coordinator
 from headrace.platform.errors import RunFailed
 from headrace.platform.ledger import MAX_LOSSES, Counts
+from headrace.platform.resources import ResourcePlan
 from headrace.platform.sample import Failure, SampleBatch
 from headrace.platform.shard import ReservoirShard
 from headrace.platform.solver_actor import SolverActor

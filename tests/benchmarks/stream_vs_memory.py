@@ -19,11 +19,12 @@ from pathlib import Path
 import ray
 import torch
 
-from headrace.platform.cluster import Capacity, ResourcesSpec, fit_resources, start_embedded
+from headrace.platform.cluster import start_embedded
 from headrace.platform.fields import SampleSchema
 from headrace.platform.ledger import Ledger
 from headrace.platform.provenance import machine
 from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.resources import Capacity, ResourcesSpec, fit_resources
 from headrace.platform.sample import SampleBatch
 from headrace.platform.stored import StoredSamples
 from headrace.platform.stream import Stream

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import ray
 
-from headrace.platform.cluster import ResourcePlan
 from headrace.platform.errors import RunFailed
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger import Ledger
 from headrace.platform.manifest import newest, seal
 from headrace.platform.recovery import recover
 from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.resources import ResourcePlan
 from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.stored import StoredSamples
 from headrace.platform.stream import ShardReader, Stream

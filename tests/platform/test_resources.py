@@ -2,8 +2,8 @@
 
 import pytest
 
-from headrace.platform.cluster import Capacity, ResourcesSpec, fit_resources
 from headrace.platform.errors import InputError
+from headrace.platform.resources import Capacity, ResourcesSpec, fit_resources
 
 LAPTOP = Capacity(cpus=(2.0,), gpus=(0.0,))
 NODES = Capacity(cpus=(64.0, 64.0, 64.0, 64.0), gpus=(4.0, 4.0, 4.0, 4.0))
