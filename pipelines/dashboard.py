@@ -6,7 +6,6 @@ import math
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
-from typing import Any
 
 from headrace.pipelines.run_dir import RunDir
 from headrace.pipelines.status import status
@@ -82,16 +81,11 @@ def serve(run: RunDir, host: str, port: int) -> ThreadingHTTPServer:
 def history(run: RunDir) -> dict[str, list[tuple[float, float]]]:
     """The curves of a run: time since its start [s] and value, thinned out to what can be drawn."""
     curves: dict[str, list[tuple[float, float]]] = {}
-    if run.metrics.is_file():
-        for line in run.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                values: dict[str, Any] = json.loads(line)
-            except ValueError:
-                continue  # the line is being written
-            for name, value in values.items():
-                drawn = name in _DRAWN or name.startswith("validation/relative_l2")
-                if drawn and math.isfinite(value):
-                    curves.setdefault(name, []).append((float(values["seconds"]), float(value)))
+    for values in run.read_metrics():
+        for name, value in values.items():
+            drawn = name in _DRAWN or name.startswith("validation/relative_l2")
+            if drawn and math.isfinite(value):
+                curves.setdefault(name, []).append((values["seconds"], float(value)))
     return {name: _thinned(points) for name, points in curves.items()}
 
 

@@ -18,6 +18,7 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader, Undefined
 from matplotlib.figure import Figure
 
 from headrace.pipelines import pictures
+from headrace.pipelines.run_dir import read_metrics
 from headrace.platform.errors import InputError
 from headrace.platform.fields import Mesh, SampleSchema
 from headrace.platform.stored import StoredSamples
@@ -120,7 +121,7 @@ def read_run(directory: Path) -> RunRecord:
         run=run,
         recipe_text=recipe_text,
         recipe=part("recipe.yaml", lambda path: _mapping(yaml.safe_load(path.read_text(encoding="utf-8"))), {}),
-        metrics=part("metrics.jsonl", _read_lines, []),
+        metrics=part("metrics.jsonl", read_metrics, []),
         evaluation=part("evaluation.json", _read_mapping, {}) if evaluates else {},
         arrays=part("evaluation.npz", _read_arrays, {}) if evaluates else {},
         examples={} if evaluates else part("data/train", _read_examples, {}),
@@ -352,16 +353,6 @@ def _when(text: str | None) -> str:
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:
     return _mapping(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _read_lines(path: Path) -> list[Mapping[str, Any]]:
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(_mapping(json.loads(line)))
-        except ValueError:
-            continue  # the last line of a run that was killed
-    return rows
 
 
 def _read_examples(path: Path) -> dict[str, np.ndarray]:

@@ -48,7 +48,7 @@ def resume(path: Path, overrides: Sequence[str], console: Console) -> Session | 
     if summary.get("status") == "finished":
         return None
     config = load(str(run.recipe), overrides, command)
-    earlier = Earlier(run=run, summary=summary)
+    earlier = Earlier(run=run, summary=summary, lock=run.claim())
     if command == "train":
         folder = summary.get("data_folder")
         if folder is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.platform.errors import Fault, InputError
-from headrace.platform.files import write_synced
+from headrace.platform.files import is_locked, lock, write_synced
 
 RUNS = Path("runs")
 
@@ -39,9 +39,36 @@ class RunDir:
         return self.path / ".reserve"
 
     @property
+    def lock(self) -> Path:
+        """A file that the process which works on the run holds locked."""
+        return self.path / ".lock"
+
+    def claim(self) -> int:
+        """Become the process that works on the run, until the descriptor is closed or the process ends.
+
+        Raises:
+            InputError: another one does.
+        """
+        return lock(self.lock, "a run")
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether a living process works on the run."""
+        return is_locked(self.lock)
+
+    @property
     def metrics(self) -> Path:
         """Metrics over time, one JSON object a line."""
         return self.path / "metrics.jsonl"
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The metrics as of now; empty when there are none yet."""
+        return read_metrics(self.metrics) if self.metrics.is_file() else []
+
+    @property
+    def last_seconds(self) -> float:
+        """The time of the latest metrics [s]; 0 when there are none."""
+        return max((row["seconds"] for row in self.read_metrics()), default=0.0)
 
     @property
     def ledger(self) -> Path:
@@ -141,14 +168,20 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_synced(path, json.dumps(value, indent=2, default=str))
 
 
-def last_seconds(path: Path) -> float:
-    """The time of the last whole line of a `metrics.jsonl` [s]; 0 when there is none."""
-    seconds = 0.0
-    with contextlib.suppress(OSError):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                seconds = max(seconds, float(json.loads(line)["seconds"]))
-    return seconds
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, each with `seconds` since the start of the run.
+
+    A line that is no JSON object with a time is left out: a process writes it, or was killed while it did.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            rows.append({**row, "seconds": float(row["seconds"])})
+    return rows
 
 
 def _end_line(path: Path) -> None:

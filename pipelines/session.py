@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace.pipelines.config import RunConfig
 from headrace.pipelines.report import write_report
-from headrace.pipelines.run_dir import MetricsLog, RunDir, last_seconds, write_json
+from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
 from headrace.platform import provenance
 from headrace.platform.errors import InputError, RunFailed, is_disk_full
 from headrace.platform.files import write_synced
@@ -44,15 +44,16 @@ def preflight(config: RunConfig, out: "Path | Earlier | None") -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
-    """A run that was cut off and is gone on with: its folder, and its summary as it was left."""
+    """A run that was cut off and is gone on with: its folder, its summary as it was left, and the claim to it."""
 
     run: RunDir
+    lock: int
     summary: Mapping[str, Any]
 
     @property
     def seconds(self) -> float:
         """How long it had run, as far as it is known [s]."""
-        return max(float(self.summary.get("seconds", 0.0)), last_seconds(self.run.metrics))
+        return max(float(self.summary.get("seconds", 0.0)), self.run.last_seconds)
 
 
 class Session:
@@ -69,6 +70,7 @@ class Session:
         self.config = config
         earlier = out if isinstance(out, Earlier) else None
         self.run = earlier.run if earlier else RunDir.create(config.name, out if isinstance(out, Path) else None)
+        self._lock = earlier.lock if earlier else self.run.claim()
         # A run that was cut off is as old as it had become.
         self._started = time.time() - (earlier.seconds if earlier else 0.0)
         self._phases: dict[str, float] = dict(earlier.summary.get("phases", {})) if earlier else {}
@@ -239,6 +241,7 @@ class Session:
                     if file.is_file():
                         tracker.log_file(file)
                 tracker.finish(status, timeout=3.0 if status == "interrupted" else 30.0)
+            os.close(self._lock)
 
 
 def cost_per_level(run: RunDir, failures: Mapping[str, Sequence[Failure]]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,5 @@
 """`headrace status`: how far a run is, from its folder alone; it may be read while another process works on it."""
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -36,12 +35,15 @@ def status(run: RunDir) -> dict[str, Any]:
         InputError: the folder holds no run, or its summary or ledger is damaged.
     """
     summary = run.read_summary()
+    is_killed = summary.get("status") == "running" and not run.is_worked_on
     newest, step, seconds = _newest_metrics(run)
     found: dict[str, Any] = {
         "run": str(run.path),
         "command": summary.get("command"),
-        "status": summary.get("status"),
-        "reason": summary.get("reason"),
+        "status": "killed" if is_killed else summary.get("status"),
+        "reason": f"nobody works on it any more; go on with: headrace resume {run.path}"
+        if is_killed
+        else summary.get("reason"),
         "seconds": max(seconds, float(summary.get("seconds", 0.0))),
         "step": step,
         "metrics": {name: newest[name] for name in _SHOWN if name in newest},
@@ -96,7 +98,7 @@ def show(found: Mapping[str, Any]) -> RenderableType:
 
 
 def follow(run: RunDir, console: Console) -> dict[str, Any]:
-    """Show the status until the run has ended, or for ever if it was killed; Ctrl-C ends it."""
+    """Show the status until the run has ended, or was killed; Ctrl-C ends the watching."""
     found = status(run)
     with Live(show(found), console=console, auto_refresh=False) as live:
         while found["status"] == "running":
@@ -110,14 +112,9 @@ def _newest_metrics(run: RunDir) -> tuple[dict[str, float], int, float]:
     """The newest value of each metric, the last step, and the time of the last line [s]."""
     newest: dict[str, float] = {}
     step, seconds = 0, 0.0
-    if run.metrics.is_file():
-        for line in run.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                values = json.loads(line)
-            except ValueError:
-                continue  # the line is being written
-            seconds = max(seconds, float(values.pop("seconds", 0.0)))
-            step = max(step, int(values.pop("step", None) or 0))
-            # What is not finite is no JSON for a browser.
-            newest.update({name: value for name, value in values.items() if math.isfinite(value)})
+    for values in run.read_metrics():
+        seconds = max(seconds, values.pop("seconds"))
+        step = max(step, int(values.pop("step", None) or 0))
+        # What is not finite is no JSON for a browser.
+        newest.update({name: value for name, value in values.items() if math.isfinite(value)})
     return newest, step, seconds

@@ -1,16 +1,14 @@
 """The file behind the ledger: its tables, how it is opened, and the lock that keeps it to one writer."""
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from headrace.platform.errors import InputError
-from headrace.platform.files import sync
+from headrace.platform.files import lock, sync
 
 _APPLICATION_ID = 0x48445243  # "HDRC" in the header of the SQLite file
 _VERSION = 2
@@ -48,7 +46,10 @@ class LedgerFile:
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self._mutex = threading.RLock()
-        self._lock = None if read_only else _lock(path)
+        self._lock: int | None = None
+        if not read_only:
+            _require(path)
+            self._lock = lock(Path(f"{path}.lock"), "the ledger of a run", seconds=_LOCK_SECONDS)
         try:
             self._db = _connect(path, read_only=read_only)
         except BaseException:
@@ -150,33 +151,6 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         db.close()
         raise InputError.single(str(path), fault, f"a ledger of format {_VERSION}")
     return db
-
-
-def _lock(path: Path) -> int:
-    """Become the one process that writes; the lock ends with the process, however that ends.
-
-    Raises:
-        InputError: another one holds it, or the directory is missing.
-    """
-    _require(path)
-    # A file of its own: closing any descriptor of the database would drop SQLite's locks on it.
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                holder = os.pread(descriptor, 20, 0).decode() or "unknown"
-                os.close(descriptor)
-                raise InputError.single(
-                    str(path), f"being written by process {holder}", "a run that nobody works on", "Stop it first."
-                ) from error
-            time.sleep(0.1)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor
 
 
 def _require(path: Path) -> None:

@@ -1,6 +1,5 @@
 """SampleStore: the durable, append-only log of samples that is the data set, in Zarr v3; `StoredSamples` reads it."""
 
-import fcntl
 import math
 import os
 import shutil
@@ -16,7 +15,7 @@ from zarr.codecs import BloscCodec
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
-from headrace.platform.files import sync
+from headrace.platform.files import lock, sync
 from headrace.platform.sample import SampleBatch
 from headrace.platform.store_layout import (
     COLUMNS,
@@ -59,7 +58,7 @@ class SampleStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: int | None = _lock(path)
+        self._lock: int | None = lock(path, "a shard")
         try:
             self._group, self._header = open_shard(path, "r+")
             names = [
@@ -285,18 +284,3 @@ def write_dataset(
         for batch in batches:
             store.append(batch)
     return write_manifest(directory)
-
-
-def _lock(path: Path) -> int:
-    """Become the one process that appends; the lock ends with the process.
-
-    Raises:
-        InputError: another one holds it.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise InputError.single(str(path), "being written", "a shard that no other process appends to") from error
-    return descriptor

@@ -15,13 +15,6 @@ def headrace(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
-@pytest.fixture
-def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
-
-
 def test_check_says_that_a_recipe_is_right() -> None:
     done = headrace("check", "smoke")
     assert done.exit_code == 0 and "smoke is right" in done.stdout

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from headrace.pipelines.cli import main
 from headrace.pipelines.config import load
-from headrace.pipelines.run_dir import MetricsLog, last_seconds
+from headrace.pipelines.run_dir import MetricsLog, RunDir
 from headrace.pipelines.session import Session
 from headrace.platform.ledger import Ledger
 from headrace.platform.manifest import newest
@@ -26,13 +26,6 @@ RECIPE = ("smoke", "training.steps=600", "training.checkpoint_every=20", "data.s
 
 def headrace(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
-
-
-@pytest.fixture
-def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
 
 
 def wait_for(what: str, seconds: float, process: subprocess.Popen[str]) -> None:
@@ -85,6 +78,7 @@ def test_a_run_whose_driver_was_killed_goes_on_and_loses_nothing(in_folder: Path
 def begun(folder: Path, command: str = "generate") -> Path:
     """A run that was cut off before it did anything."""
     session = Session(load("smoke", ["tracking.enabled=false"], "generate"), command, folder / "run")
+    os.close(session._lock)
     return session.run.path
 
 
@@ -116,18 +110,27 @@ def test_a_run_that_another_process_works_on_is_left_alone(in_folder: Path, monk
     run = begun(in_folder)
     with Ledger.create(run / "ledger.sqlite", {"train": 1, "validation": 1, "test": 1}):
         done = headrace("resume", "run")
-    assert done.exit_code == 2 and "being written by process" in " ".join(done.stderr.split())
+    assert done.exit_code == 2 and f"in the hands of process {os.getpid()}" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("command", ["generate", "train"])
+def test_a_run_whose_driver_lives_is_left_alone(in_folder: Path, command: str) -> None:
+    lock = RunDir.open(begun(in_folder, command)).claim()
+    done = headrace("resume", "run")
+    assert done.exit_code == 2 and "expected a run that nobody works on" in " ".join(done.stderr.split())
+    os.close(lock)
 
 
 def test_metrics_go_on_behind_the_last_whole_line(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    assert last_seconds(path) == 0.0
+    run = RunDir(tmp_path)
+    path = run.metrics
+    assert run.last_seconds == 0.0
     log = MetricsLog(path, time.time() - 5.0)
     log.write({"a": 1.0})
     log.close()
     with path.open("a") as file:
         file.write('{"seconds": 99')
-    assert 5.0 <= last_seconds(path) < 60.0
+    assert 5.0 <= run.last_seconds < 60.0
     log = MetricsLog(path, time.time() - 7.0)
     log.write({"a": 2.0})
     log.close()

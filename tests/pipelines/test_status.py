@@ -1,6 +1,7 @@
 """`headrace status`: what a run's folder tells while another process works on it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ def test_status_for_a_person(run: Path) -> None:
     words = " ".join(headrace("status", run).stdout.split())
     for part in ("running", "solver-7 3", "step 30", "samples / s 12.5", "all 0.3000, hard 0.4000", "no convergence"):
         assert part in words, part
+
+
+def test_a_run_whose_process_is_gone_is_said_to_be_killed(tmp_path: Path) -> None:
+    session = Session(load("smoke", ["tracking.enabled=false"], "run"), "run", tmp_path / "run")
+    os.close(session._lock)
+    done = headrace("status", session.run.path, "--follow")
+    words = " ".join(done.stdout.split())
+    assert done.exit_code == 0 and "killed" in words and "headrace resume" in words
 
 
 def test_following_ends_with_the_run(run: Path) -> None:

@@ -287,7 +287,7 @@ def test_creating_over_a_ledger(ledger: Ledger):
 
 def test_a_second_writer_is_refused_and_told_who_writes(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ledger_file, "_LOCK_SECONDS", 0.0)
-    with pytest.raises(InputError, match=f"being written by process {os.getpid()}"):
+    with pytest.raises(InputError, match=f"in the hands of process {os.getpid()}"):
         Ledger.open(ledger.path)
     ledger.close()
     Ledger.open(ledger.path).close()

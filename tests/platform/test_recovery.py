@@ -90,7 +90,7 @@ def test_a_run_that_somebody_works_on_is_left_alone(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("headrace.platform.ledger_file._LOCK_SECONDS", 0.2)
     with (
         Ledger.create(tmp_path / "ledger.sqlite", {"train": 20, "test": 2}),
-        pytest.raises(InputError, match="being written by process"),
+        pytest.raises(InputError, match="in the hands of process"),
     ):
         recover(tmp_path / "ledger.sqlite", dirs(tmp_path))
 
