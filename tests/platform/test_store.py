@@ -383,7 +383,10 @@ def test_chunks_that_a_power_cut_tore_are_ignored_and_swept(tmp_path: Path, left
 
 
 def test_one_writer_at_a_time(tmp_path: Path):
-    with make(tmp_path) as store, pytest.raises(InputError, match="is in the hands of another process; expected a shard that nobody"):
+    with (
+        make(tmp_path) as store,
+        pytest.raises(InputError, match="is in the hands of another process; expected a shard that nobody"),
+    ):
         SampleStore.open_append(store.path)
     SampleStore.open_append(store.path).close()
 
