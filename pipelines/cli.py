@@ -120,10 +120,13 @@ def _show_run(summary: Mapping[str, Any], run: Path, json_wanted: bool) -> None:
 @as_json
 def run(recipe: str, overrides: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Stream, train and evaluate: the whole recipe."""
+    from headrace.pipelines import generate as generating
     from headrace.pipelines import online
     from headrace.pipelines.config import load
 
-    session = online.run(load(recipe, overrides, "run"), out, console)
+    config = load(recipe, overrides, "run")
+    carry_out = generating.generate if config.stream.mode == "generate" else online.run
+    session = carry_out(config, out, console)
     _show_run(session.summary, session.run.path, as_json)
 
 

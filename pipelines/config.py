@@ -14,6 +14,7 @@ from headrace.platform.fields import SampleSchema
 from headrace.platform.reservoir import ReservoirSpec
 from headrace.platform.resources import ResourcesSpec
 from headrace.platform.spec import Spec, kind_of
+from headrace.platform.stream_plan import ReplayOrder
 from headrace.platform.tracking import TrackingSpec
 from headrace.platform.tracking_address import without_password
 from headrace.solvers.frozen import Frozen, FrozenMap
@@ -70,6 +71,17 @@ class SolverSpec(Spec):
 class StreamSpec(Spec):
     """How samples get from the solvers to the trainer."""
 
+    mode: Literal["online", "replay", "generate"] = Field(
+        default="online",
+        description="online: train while the solvers work; replay: train on the recording alone; generate: only solve.",
+    )
+    recording: str | None = Field(
+        default=None,
+        description="An earlier run: its samples are taken over, and online the solvers make what it lacks.",
+    )
+    replay_order: ReplayOrder = Field(
+        default="recorded", description="The order in which the samples of the recording enter the reservoir."
+    )
     reservoir: ReservoirSpec = Field(default_factory=ReservoirSpec)
     message_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Size of a message at most [B]."
@@ -88,6 +100,10 @@ class RunConfig(Spec):
 
     name: str = Field(default="headrace", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     seed: int = Field(default=0, ge=0, lt=2**63)
+    deterministic: bool = Field(
+        default=False,
+        description="The batches depend on the step alone, not on who was fast: stopped or not, the same weights.",
+    )
     data: DataSpec | None = None
     solver: SolverSpec = Field(default_factory=SolverSpec)
     stream: StreamSpec = Field(default_factory=StreamSpec)
@@ -245,8 +261,12 @@ def validate(raw: Mapping[str, Any], command: Command = "run") -> RunConfig:
 
 
 def load(recipe: str, overrides: Sequence[str] = (), command: Command = "run") -> RunConfig:
-    """Read, complete and check a recipe; see `validate`."""
-    return validate(parse(read_recipe(recipe), recipe, overrides), command)
+    """Read, complete and check a recipe; see `validate`. A run that only generates needs what `generate` does."""
+    raw = parse(read_recipe(recipe), recipe, overrides)
+    stream = raw.get("stream")
+    if command == "run" and isinstance(stream, dict) and stream.get("mode") == "generate":
+        command = "generate"
+    return validate(raw, command)
 
 
 def ignored_sections(raw: Mapping[str, Any], command: Command) -> list[str]:
@@ -326,12 +346,20 @@ def _check_reservoir(stream: StreamSpec, training: TrainingSpec) -> Iterator[Fau
 def _check_supply(
     data: DataSpec, stream: StreamSpec, training: TrainingSpec, resources: ResourcesSpec
 ) -> Iterator[Fault]:
+    if stream.mode == "online":
+        yield from supply_faults(data.samples, stream, training, resources)
+
+
+def supply_faults(
+    samples: int, stream: StreamSpec, training: TrainingSpec, resources: ResourcesSpec
+) -> Iterator[Fault]:
+    """Why so many training samples do not feed a training."""
     ranks = resources.trainers.ranks
-    each = data.samples // ranks
+    each = samples // ranks
     if each < training.batch_size:
         yield Fault(
             where="data.samples",
-            value=str(data.samples),
+            value=str(samples),
             expected=f"at least {training.batch_size * ranks}: one batch of {training.batch_size} for {ranks} rank(s)",
         )
     elif each < stream.reservoir.watermark:
@@ -343,14 +371,40 @@ def _check_supply(
         )
     wanted = training.steps * training.batch_size * ranks
     uses = stream.reservoir.max_uses if stream.reservoir.kind == "reservoir" else 1
-    if uses is not None and stream.reservoir.when_used_up == "wait" and wanted > uses * data.samples:
+    if uses is not None and stream.reservoir.when_used_up == "wait" and wanted > uses * samples:
         yield Fault(
             where="training.steps",
             value=str(training.steps),
-            expected=f"at most {uses * data.samples // (training.batch_size * ranks)}: {data.samples} samples "
+            expected=f"at most {uses * samples // (training.batch_size * ranks)}: {samples} samples "
             f"of at most {uses} use(s) each feed no more steps of {training.batch_size * ranks}",
             advice="Raise data.samples or stream.reservoir.max_uses, lower the steps, or set "
             "stream.reservoir.when_used_up=go_on.",
+        )
+
+
+def _check_mode(stream: StreamSpec) -> Iterator[Fault]:
+    if stream.mode == "replay" and stream.recording is None:
+        yield Fault(where="stream.recording", value="missing", expected="an earlier run, for stream.mode = replay")
+    if stream.mode == "generate" and stream.recording is not None:
+        yield Fault(
+            where="stream.recording",
+            value=stream.recording,
+            expected="nothing with stream.mode = generate",
+            advice="An unfinished data set is gone on with by: headrace resume RUN",
+        )
+
+
+def _check_deterministic(
+    data: DataSpec, solver: SolverSpec, stream: StreamSpec, deterministic: bool
+) -> Iterator[Fault]:
+    if not deterministic or stream.mode == "replay" or list(_check_mix(data)):
+        return
+    if any(solver.method.learns(_at_level(data, level)) for level in data.mix):
+        yield Fault(
+            where="solver.method",
+            value=solver.method.kind,
+            expected="with deterministic = true, a method whose solutions do not depend on what it solved before",
+            advice="multigrid, direct and the Krylov methods without stale factors are such, where they fit.",
         )
 
 
@@ -361,6 +415,8 @@ CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
     _check_normalization,
     _check_reservoir,
     _check_supply,
+    _check_mode,
+    _check_deterministic,
 )
 
 

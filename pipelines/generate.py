@@ -9,10 +9,11 @@ from headrace.pipelines.online import POLL_SECONDS, StreamWatch, start_stream
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.session import Earlier, Session, preflight
 from headrace.platform.cluster import connected
+from headrace.platform.errors import InputError
 from headrace.platform.resources import fit_resources
 
 
-def generate(config: RunConfig, out: Path | Earlier, console: Console) -> Session:
+def generate(config: RunConfig, out: Path | Earlier | None, console: Console) -> Session:
     """Solve every planned sample of every split and store it below `out/data`.
 
     Raises:
@@ -20,6 +21,8 @@ def generate(config: RunConfig, out: Path | Earlier, console: Console) -> Sessio
         RunFailed: a solver failed; what was stored is safe and readable.
     """
     assert config.data is not None
+    if config.stream.mode == "replay":
+        raise InputError.single("stream.mode", "replay", "online or generate, to make a data set")
     preflight(config, out)
     with RunProgress(console) as progress, connected(config.resources) as capacity:
         progress.update(phase="starting", planned=config.data.samples)

@@ -24,11 +24,13 @@ from rich.console import Console
 from headrace.pipelines.config import RunConfig
 from headrace.pipelines.evaluate import conclude
 from headrace.pipelines.progress import RunProgress
+from headrace.pipelines.recording import Recording
 from headrace.pipelines.session import Earlier, Session, preflight
 from headrace.pipelines.train import StreamedData, TrainingJob, follow, is_trained, train_on_rank
 from headrace.platform.cluster import connected
 from headrace.platform.errors import RunFailed
 from headrace.platform.ledger import Ledger
+from headrace.platform.recovery import recover
 from headrace.platform.resources import ResourcePlan, fit_resources
 from headrace.platform.seeding import generator
 from headrace.platform.stream import Stream
@@ -44,6 +46,7 @@ SECONDS_BETWEEN_RECORDS = 2.0
 
 def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *, trains: bool) -> Stream:
     """Plan the samples in the ledger, unless the run is gone on with and has one, and start the actors."""
+    solves = config.stream.mode != "replay"
     plan = StreamPlan(
         run_dir=session.run.path,
         checkpoint_dir=session.run.checkpoints,
@@ -55,11 +58,25 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
         lease_seconds=config.stream.lease_seconds,
         reservoir=config.stream.reservoir if trains else None,
         seed=config.seed,
+        num_ranks=resources.num_ranks,
+        num_batches=config.training.steps if trains and config.training else 1,
+        solves=solves,
+        paced=trains and (config.deterministic or not solves),
+        replay=config.stream.replay_order,
     )
-    planned = {str(split): count for split, count in config.planned().items()}
     if not session.run.ledger.is_file():
         with session.phase("plan"):
-            Ledger.create(session.run.ledger, planned, orders=lease_orders(config, shuffled=trains)).close()
+            planned = {str(split): count for split, count in config.planned().items()}
+            recording = Recording.open(config)
+            if recording is not None:
+                session.summary["recording"] = str(recording.path)
+                recording.copy(session.run, first_number=resources.num_ranks)
+                if not solves:
+                    planned = recording.planned
+            orders = lease_orders(config, shuffled=trains) if solves else {}
+            Ledger.create(session.run.ledger, planned, orders=orders).close()
+            if recording is not None:
+                recover(session.run.ledger, {split: session.run.data(split) for split in planned})
     return Stream(plan, session.run.ledger, resources)
 
 
@@ -144,9 +161,11 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
     """
     assert config.data is not None and config.training is not None
     preflight(config, out)
+    if not isinstance(out, Earlier):
+        Recording.open(config)
     with RunProgress(console) as progress, connected(config.resources) as capacity:
         progress.update(phase="starting", planned=config.data.samples, steps=config.training.steps)
-        resources = fit_resources(config.resources, capacity)
+        resources = fit_resources(config.resources, capacity, solves=config.stream.mode != "replay")
         session = Session(config, "run", out)
         with session.guarded():
             session.summary["schema"] = config.source("train").schema().to_json()

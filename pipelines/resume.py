@@ -10,6 +10,8 @@ from headrace.pipelines.config import Command, load
 from headrace.pipelines.run_dir import RunDir
 from headrace.pipelines.session import Earlier, Session
 from headrace.platform.errors import Fault, InputError
+from headrace.platform.ledger import Ledger
+from headrace.platform.manifest import newest
 from headrace.platform.recovery import recover
 
 CHANGEABLE = ("resources", "tracking")
@@ -61,6 +63,17 @@ def resume(path: Path, overrides: Sequence[str], console: Console) -> Session | 
             f"{found.missing} missing, {found.released} that were under way are solved again",
             highlight=False,
         )
+        checkpoint = newest(run.checkpoints)
+        with Ledger.open(run.ledger, read_only=True) as ledger:
+            version = ledger.version
+        if checkpoint is not None and checkpoint.ledger_version > version:
+            raise InputError.single(
+                str(run.ledger),
+                f"of version {version}",
+                f"a ledger at least as new as the checkpoint of step {checkpoint.step}, version "
+                f"{checkpoint.ledger_version}",
+                "It is another run's, or an old copy; put the right one back.",
+            )
     if command == "generate":
         return generate.generate(config, earlier, console)
     return online.run(config, earlier, console)

@@ -89,6 +89,7 @@ def train_on_rank(context: RankContext, job: TrainingJob) -> None:
         checkpoint_dir=job.run.checkpoints,
         resume=checkpoint.model if checkpoint else None,
         num_threads=job.num_threads,
+        deterministic=job.config.deterministic,
         accelerator=context.accelerator,
         strategy=context.strategy,
         plugins=context.plugins,

@@ -5,6 +5,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int64
+
 from headrace.platform.ledger import Counts, Lease, Ledger
 from headrace.platform.sample import Failure
 from headrace.platform.stream_plan import HELD_OUT, StreamPlan
@@ -120,12 +123,30 @@ class Coordinator:
         return await self.counts()
 
     async def wait_held_out(self) -> None:
-        """Return once every held-out sample is stored or recorded as failed, or the stream is stopped."""
+        """Return once every held-out sample is stored or recorded as failed, or nobody solves."""
+        if not self._plan.solves:
+            return
         splits = [split for split in HELD_OUT if split in self._plan.sources]
         async with self._changed:
             await self._changed.wait_for(
                 lambda: self._stopped or all(self._ledger.is_complete(split) for split in splits)
             )
+
+    async def order(self, split: str) -> Int64[np.ndarray, " samples"]:
+        """The planned order of a split."""
+        return self._ledger.order(split)
+
+    async def version(self) -> int:
+        """How many changes the ledger has seen."""
+        return self._ledger.version
+
+    async def wait_settled(self, split: str, indices: Sequence[int]) -> list[int] | None:
+        """Those of some samples that are stored, once each is stored or failed; None if the stream stops before."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: self._stopped or self._ledger.settled(split, indices) is not None,
+            )
+        return self._ledger.settled(split, indices)
 
     async def counts(self) -> dict[str, Counts]:
         """How far each split is."""

@@ -35,23 +35,37 @@ class ToShards:
     """Sends messages to the shards of the training ranks; a shard gives a credit back by acknowledging."""
 
     def __init__(
-        self, shards: Sequence[ActorHandle], credits: int, *, alive: Callable[[], None], alive_seconds: float
+        self,
+        shards: Sequence[ActorHandle],
+        credits: int,
+        *,
+        by_index: bool,
+        alive: Callable[[], None],
+        alive_seconds: float,
     ) -> None:
         """Send nothing yet.
 
         Args:
             shards: one a rank.
             credits: messages that may be unacknowledged.
+            by_index: sample i goes to shard i modulo their number, whatever that costs.
             alive: says that the solver waits and does not hang, however long the trainer takes.
             alive_seconds: how often, while it waits [s].
         """
         self._shards = list(shards)
         self._credits = credits
+        self._by_index = by_index
         self._alive, self._alive_seconds = alive, alive_seconds
         self._unacknowledged: dict[ray.ObjectRef, int] = {}
 
     def send(self, lease: Lease, samples: list[Sample]) -> None:
-        """Send to the shard that lags least behind; held-out samples go to the first."""
+        """Send to the shard that lags least behind, or to each its own; held-out samples go to the first."""
+        if self._by_index and lease.split == "train":
+            for shard in range(len(self._shards)):
+                part = [sample for sample in samples if sample.provenance.index % len(self._shards) == shard]
+                if part:
+                    self._send(lease, part, shard)
+            return
         self._await_acknowledgements(self._credits - 1)
         shard = 0
         if lease.split == "train":
@@ -60,6 +74,10 @@ class ToShards:
             first = samples[0].provenance.index % len(self._shards)
             order = [(first + k) % len(self._shards) for k in range(len(self._shards))]
             shard = min(order, key=under_way.count)
+        self._send(lease, samples, shard)
+
+    def _send(self, lease: Lease, samples: list[Sample], shard: int) -> None:
+        self._await_acknowledgements(self._credits - 1)
         message = SampleBatch.stack(samples)
         self._unacknowledged[self._shards[shard].ingest.remote(lease.split, lease.id, message)] = shard
 

@@ -354,6 +354,24 @@ class Ledger:
         counts = self.counts(split)
         return counts.stored + counts.failed == counts.planned
 
+    def settled(self, split: str, indices: Sequence[int]) -> list[int] | None:
+        """Those of some samples that are stored, in the order given, once each is stored or failed; until then None.
+
+        Raises:
+            ValueError: an index is not planned.
+        """
+        numbers = [int(index) for index in indices]
+        self._check(split, numbers)
+        states = self._states(split, numbers)
+        if any(states.get(number) not in (_STORED, _FAILED) for number in numbers):
+            return None
+        return [number for number in numbers if states[number] == _STORED]
+
+    def order(self, split: str) -> Int64[np.ndarray, " samples"]:
+        """The numbers of all planned samples, in the order in which they are leased."""
+        order, _ = self._orders.get(split, (np.arange(self.counts(split).planned), None))
+        return order.astype(np.int64)
+
     def failures(self, split: str, limit: int | None = None) -> tuple[Failure, ...]:
         """The failed samples by index, at most `limit` of them."""
         rows = self._file.rows(

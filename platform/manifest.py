@@ -25,11 +25,13 @@ class JointCheckpoint:
         folder: where it lies.
         step: finished optimiser steps.
         files: the names of its files.
+        ledger_version: the changes that the ledger had seen by then; 0 where there was none.
     """
 
     folder: Path
     step: int
     files: tuple[str, ...]
+    ledger_version: int
 
     @property
     def model(self) -> Path:
@@ -59,10 +61,16 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def seal(folder: Path, step: int) -> None:
-    """Declare the files of a step that lie in a folder, all of them synced, to be one checkpoint; durable on return."""
+def seal(folder: Path, step: int, facts: Mapping[str, int]) -> None:
+    """Declare the files of a step that lie in a folder, all of them synced, to be one checkpoint; durable on return.
+
+    Args:
+        folder: where they lie.
+        step: finished optimiser steps.
+        facts: what else belongs to the checkpoint: `ledger_version`.
+    """
     files = {path.name: _digest(path) for path in _files(folder, step)}
-    text = json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1)
+    text = json.dumps({"format": FORMAT, "step": step, "facts": facts, "files": files}, indent=1)
     write_synced(folder / f"{stem(step)}{_ENDING}", text + "\n")
 
 
@@ -72,6 +80,7 @@ def newest(folder: Path) -> JointCheckpoint | None:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             step, files = int(found["step"]), dict(found["files"])
+            version = int(found.get("facts", {}).get("ledger_version", 0))
             if found["format"] != FORMAT:
                 raise ValueError(f"format {found['format']}, this program reads {FORMAT}")
             for name, digest in files.items():
@@ -81,7 +90,7 @@ def newest(folder: Path) -> JointCheckpoint | None:
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("the checkpoint %s cannot be used (%s); trying the one before it", path, error)
             continue
-        return JointCheckpoint(folder=folder, step=step, files=tuple(files))
+        return JointCheckpoint(folder=folder, step=step, files=tuple(files), ledger_version=version)
     return None
 
 

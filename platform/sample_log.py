@@ -35,15 +35,16 @@ class SampleLog:
         self._data_dir = data_dir
         self._rows_per_chunk = rows_per_chunk
         self._stores: dict[str, SampleStore] = {}
-        self._held: dict[str, set[int]] = {split: set() for split in rows_per_chunk}
+        # Dictionaries without values: sets that remember the order.
+        self._held: dict[str, dict[int, None]] = {split: {} for split in rows_per_chunk}
         for split in rows_per_chunk:
             if self._path(split).exists():
                 self._stores[split] = SampleStore.open_append(self._path(split))
-                self._held[split].update(shard_indices(self._path(split)).tolist())
+                self._held[split].update(dict.fromkeys(shard_indices(self._path(split)).tolist()))
 
-    def held(self, split: str) -> set[int]:
-        """The indices of the samples in the shard of a split."""
-        return self._held[split]
+    def indices(self, split: str) -> list[int]:
+        """The indices of the samples in the shard of a split, in the order in which they came."""
+        return list(self._held[split])
 
     def append(self, split: str, batch: SampleBatch) -> list[int]:
         """Append the samples that are not held yet; on return they are on the disk.
@@ -62,7 +63,7 @@ class SampleLog:
                     self._path(split), self._schema, {"split": split}, rows_per_chunk=rows_per_chunk
                 )
             self._stores[split].append(batch.take(rows))
-            self._held[split].update(int(batch.indices[row]) for row in rows)
+            self._held[split].update(dict.fromkeys(int(batch.indices[row]) for row in rows))
         return rows
 
     def close(self) -> None:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import ray
+from jaxtyping import Int64
 
 from headrace.platform.manifest import newest, reservoir_name, write_arrays
+from headrace.platform.paced import MAX_PREFETCH, PacedReservoir, StreamStopped
 from headrace.platform.reservoir import Reservoir
 from headrace.platform.sample import SampleBatch
-from headrace.platform.stored import StoredSamples
+from headrace.platform.seeding import generator
+from headrace.platform.stored import StoredSamples, recorded_order
 from headrace.platform.stream_plan import StreamPlan
-
-MAX_PREFETCH = 64  # batches that a rank may have been served and not have taken
 
 
 class ReservoirShard:
@@ -25,7 +26,10 @@ class ReservoirShard:
 
     One that starts where another one died goes on with its log. The reservoir becomes what it was at the newest joint
     checkpoint, with the batches served again that training had not taken by then; samples that came later are offered
-    to it from the log.
+    to it from the log, and so are stored samples that came from elsewhere: this shard's part of them.
+
+    When the plan is `paced`, solvers do not wait: what they send is stored and acknowledged, and the reservoir reads it
+    from the disk when its turn comes.
     """
 
     def __init__(self, number: int, plan: StreamPlan, coordinator: str) -> None:
@@ -47,28 +51,73 @@ class ReservoirShard:
         self._again: deque[SampleBatch] = deque()
         self._num_served = 0
         self._served: deque[np.ndarray] = deque(maxlen=MAX_PREFETCH)
-        if plan.reservoir is not None:
-            self._reservoir = plan.reservoir.build(plan.sources["train"].schema(), seed=plan.seed + number)
+        self._stored: StoredSamples | None = None
+        self._paced: PacedReservoir | None = None
+        if plan.reservoir is not None and plan.paced:
+            self._paced = PacedReservoir(
+                self._build_reservoir,
+                self._planned_order() if plan.solves else self._replayed(),
+                num_batches=plan.num_batches,
+                read=self._read,
+                rows=plan.message_rows("train"),
+                checkpoint=self._newest_state,
+            )
+        elif plan.reservoir is not None:
+            self._reservoir = self._build_reservoir()
             self._come_back(self._reservoir)
+
+    def _build_reservoir(self) -> Reservoir:
+        assert self._plan.reservoir is not None
+        return self._plan.reservoir.build(self._plan.sources["train"].schema(), seed=self._plan.seed + self._number)
+
+    def _planned_order(self) -> Int64[np.ndarray, " samples"]:
+        order: np.ndarray = ray.get(self._coordinator.order.remote("train"))
+        return order[order % self._plan.num_ranks == self._number]
+
+    def _replayed(self) -> Int64[np.ndarray, " samples"]:
+        """This shard's part of the samples that no rank's shard has stored, in the order in which they are to enter."""
+        own = {f"shard-{rank}" for rank in range(self._plan.num_ranks)}
+        order = recorded_order(self._plan.data_dir("train"), without=own)
+        if self._plan.replay == "shuffled":
+            order = generator(self._plan.seed, "replay").permutation(order)
+        return order[self._number :: self._plan.num_ranks]
+
+    def _newest_state(self) -> tuple[int, dict[str, np.ndarray]] | None:
+        """What the newest joint checkpoint says of this shard's reservoir, and of which step it is."""
+        checkpoint = newest(self._plan.checkpoint_dir)
+        path = checkpoint.reservoir(self._number) if checkpoint else None
+        if checkpoint is None or path is None:
+            return None
+        with np.load(path, allow_pickle=False) as file:
+            return checkpoint.step, dict(file)
+
+    def _read(self, indices: Int64[np.ndarray, " some"]) -> SampleBatch:
+        """Samples from the disk, once each is stored or failed, without the failed ones; called in a thread."""
+        found = ray.get(self._coordinator.wait_settled.remote("train", indices.tolist()))
+        if found is None:
+            raise StreamStopped
+        if self._stored is None:
+            self._stored = StoredSamples.open(self._plan.data_dir("train"))
+        if not np.isin(found, self._stored.indices).all():
+            self._stored.refresh()
+        return self._stored.batch(self._stored.positions(found))
 
     def _come_back(self, reservoir: Reservoir) -> None:
         """Take on what the log and the newest checkpoint say."""
-        held = self._log.held("train")
+        held = [*self._log.indices("train"), *self._replayed().tolist()]
         if not held:
             return
-        checkpoint = newest(self._plan.checkpoint_dir)
-        path = checkpoint.reservoir(self._number) if checkpoint else None
-        if path is not None:
+        saved = self._newest_state()
+        if saved is not None:
             stored = StoredSamples.open(self._plan.data_dir("train"))
-            with np.load(path, allow_pickle=False) as file:
-                state = dict(file)
+            _, state = saved
             state["totals"][0] = False  # whether the stream had ended: the driver will say so again
             reservoir.restore(state, stored.batch(stored.positions(state["indices"])))
             self._taken_up.update(state["taken_up"].tolist())
             for indices in np.split(state["again"], np.cumsum(state["again_sizes"])[:-1]):
                 if len(indices):
                     self._again.append(stored.batch(stored.positions(indices)))
-        self._backlog = sorted(held - self._taken_up)
+        self._backlog = [index for index in held if index not in self._taken_up]
 
     def _start_replay(self) -> None:
         """Offer the backlog to the reservoir, in the background. An actor has no event loop before its first call."""
@@ -92,24 +141,33 @@ class ReservoirShard:
         if self._ending:
             await self.end()
 
-    async def save(self, folder: Path, step: int, num_taken: int) -> None:
+    async def save(self, folder: Path, step: int) -> dict[str, int]:
         """Write, beside the model's checkpoint of a step, what the reservoir holds and what is to be served again.
 
         Args:
             folder: of the checkpoints.
-            step: of the model.
-            num_taken: batches that training has taken from its reader; what was served beyond is served again.
+            step: finished optimiser steps; what was served beyond is served again.
+
+        Returns:
+            The `ledger_version`.
         """
+        if self._paced is not None:
+            state = await asyncio.to_thread(self._paced.state, step)
+        else:
+            state = self._state(step)
+        await asyncio.to_thread(write_arrays, folder / reservoir_name(step, self._number), state)
+        return {"ledger_version": await self._coordinator.version.remote()}
+
+    def _state(self, step: int) -> dict[str, np.ndarray]:
         assert self._reservoir is not None
         # A shard that has just started anew has served nothing that it could serve again.
-        ahead = min(self._num_served - num_taken, len(self._served))
+        ahead = max(0, min(self._num_served - step, len(self._served)))
         again = [*list(self._served)[len(self._served) - ahead :], *(batch.indices for batch in self._again)]
-        state = self._reservoir.state(samples=False) | {
+        return self._reservoir.state(samples=False) | {
             "taken_up": np.array(sorted(self._taken_up), dtype=np.int64),
             "again": np.concatenate([np.zeros(0, np.int64), *again]),
             "again_sizes": np.array([len(indices) for indices in again], dtype=np.int64),
         }
-        await asyncio.to_thread(write_arrays, folder / reservoir_name(step, self._number), state)
 
     async def ingest(self, split: str, lease_id: int, message: SampleBatch) -> None:
         """Store, commit and take up a message; returning is the acknowledgement."""
@@ -136,20 +194,27 @@ class ReservoirShard:
                 else:
                     await self._changed.wait()
 
-    async def next_batch(self, size: int, number: int) -> SampleBatch | None:
-        """The rank's next batch; None once the stream has ended and the reservoir has no use left to give.
+    async def next_batch(self, size: int, step: int) -> SampleBatch | None:
+        """The rank's batch of a step; None once the stream has ended and the reservoir has no use left to give.
 
         Args:
             size: samples in it.
-            number: batches that its reader has had before.
+            step: which step; each is asked for once, in order, by one group of ranks.
         """
+        started = time.monotonic()
+        if self._paced is not None:
+            try:
+                return await asyncio.to_thread(self._paced.batch, step, size)
+            except StreamStopped:
+                return None
+            finally:
+                self._wait_seconds += time.monotonic() - started
         assert self._reservoir is not None, "this stream stores only"
         reservoir = self._reservoir
         self._start_replay()
-        started = time.monotonic()
         async with self._changed:
             if self._again and not self._stopped:
-                return self._note_served(self._again.popleft(), number)
+                return self._note_served(self._again.popleft(), step)
             await self._changed.wait_for(
                 lambda: self._stopped or self._failure or reservoir.exhausted or reservoir.ready(size)
             )
@@ -160,10 +225,10 @@ class ReservoirShard:
                 return None
             batch = reservoir.take(size)
             self._changed.notify_all()
-            return self._note_served(batch, number)
+            return self._note_served(batch, step)
 
-    def _note_served(self, batch: SampleBatch, number: int) -> SampleBatch:
-        self._num_served = number + 1
+    def _note_served(self, batch: SampleBatch, step: int) -> SampleBatch:
+        self._num_served = step + 1
         self._served.append(batch.indices)
         return batch
 
@@ -198,9 +263,10 @@ class ReservoirShard:
 
     async def stats(self) -> dict[str, float]:
         """Fill, reuse and age of the reservoir, what was served, and how long the rank waited for batches [s]."""
-        if self._reservoir is None:
+        reservoir = self._paced or self._reservoir
+        if reservoir is None:
             return {}
-        kept = self._reservoir.stats()
+        kept = reservoir.stats()
         return {
             "fill": kept["fill"],
             "mean_uses": kept["mean_uses"],

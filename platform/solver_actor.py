@@ -42,7 +42,9 @@ class SolverActor:
         self._alive_seconds = plan.lease_seconds / 10
         self._delivery: Delivery
         if shards:
-            self._delivery = ToShards(shards, plan.credits, alive=self._renew, alive_seconds=self._alive_seconds)
+            self._delivery = ToShards(
+                shards, plan.credits, by_index=plan.paced, alive=self._renew, alive_seconds=self._alive_seconds
+            )
         else:
             self._delivery = ToDisk(plan.sample_log(f"shard-{number}"), coordinator, plan.credits)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -345,6 +345,24 @@ def shard_indices(path: Path) -> Int64[np.ndarray, " samples"]:
     shard = _Shard(path)
     shard.refresh()
     return shard.indices
+
+
+def recorded_order(directory: Path, *, without: Collection[str] = ()) -> Int64[np.ndarray, " samples"]:
+    """The indices in a data set, each once, about in the order in which they came: the shards row by row.
+
+    Args:
+        directory: the data set; it need not be there.
+        without: names of shards to leave out.
+
+    Raises:
+        InputError: a shard is damaged.
+    """
+    shards = [shard_indices(path) for path in shard_paths(directory) if path.stem not in without]
+    indices = np.concatenate([np.empty(0, np.int64), *shards])
+    rows = np.concatenate([np.empty(0, np.int64), *(np.arange(len(shard)) for shard in shards)])
+    indices = indices[np.argsort(rows, kind="stable")]
+    _, first = np.unique(indices, return_index=True)
+    return indices[np.sort(first)]
 
 
 def _required_shard_paths(directory: Path) -> list[Path]:

@@ -67,17 +67,16 @@ class ShardReader:
 
     def __init__(self, shard: ActorHandle) -> None:
         self._shard = shard
-        self._num_pulled = 0
 
-    def pull(self, size: int) -> SampleBatch | None:
-        """The next batch, its arrays read-only views; None at the end of the stream. Waits for the watermark."""
-        batch: SampleBatch | None = ray.get(self._shard.next_batch.remote(size, self._num_pulled))
-        self._num_pulled += 1
+    def pull(self, size: int, step: int) -> SampleBatch | None:
+        """The batch of a step, its arrays read-only views; None at the end of the stream. Waits for the watermark."""
+        batch: SampleBatch | None = ray.get(self._shard.next_batch.remote(size, step))
         return batch
 
-    def save(self, folder: Path, step: int, num_taken: int) -> None:
+    def save(self, folder: Path, step: int) -> dict[str, int]:
         """Have the reservoir's state written to a checkpoint; see `ReservoirShard.save`."""
-        ray.get(self._shard.save.remote(folder, step, num_taken))
+        facts: dict[str, int] = ray.get(self._shard.save.remote(folder, step))
+        return facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +164,7 @@ class Stream:
         if time.monotonic() - self._looked > SECONDS_BETWEEN_LOOKS and self._running:
             self._looked = time.monotonic()
             self._end_silent()
-        if not self._running and not self._ended and self._is_work_left():
+        if not self._running and not self._ended and self._plan.solves and self._is_work_left():
             # The others had left already when these samples came back from one that was lost.
             self._start_solver()
         if not self._running and not self._ended:

@@ -3,12 +3,14 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from headrace.platform.reservoir import ReservoirSpec
 from headrace.platform.sample import SourceSpec
 from headrace.platform.sample_log import SampleLog
 
 HELD_OUT = ("validation", "test")
+ReplayOrder = Literal["recorded", "shuffled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,12 @@ class StreamPlan:
         lease_seconds: how long a solver may be silent, that is: take for one sample, before others get its work [s].
         reservoir: the policy of each shard; None stores without a trainer.
         seed: seed of the reservoirs.
+        num_ranks: shards, one a rank.
+        num_batches: batches that each rank will take.
+        solves: whether there are solvers; without them, what is stored is all there will be.
+        paced: whether the reservoirs are filled in a fixed order and at a fixed pace (`PacedReservoir`): the order is
+            the planned one where there are solvers, and the order of the replay elsewhere.
+        replay: the order in which stored samples that came from elsewhere enter the reservoirs.
     """
 
     run_dir: Path
@@ -39,6 +47,11 @@ class StreamPlan:
     lease_seconds: float
     reservoir: ReservoirSpec | None
     seed: int
+    num_ranks: int = 1
+    num_batches: int = 1
+    solves: bool = True
+    paced: bool = False
+    replay: ReplayOrder = "recorded"
 
     def data_dir(self, split: str) -> Path:
         """The data set directory of a split."""

@@ -111,6 +111,10 @@ class AbstractSolver(Spec):
         """How many systems of a problem it gains from having together; 1 for most methods."""
         return 1
 
+    def learns(self, target: AbstractProblem | System) -> bool:
+        """Whether a solution's last bits depend on what was solved before it, or together with it, or on the clock."""
+        return True
+
     @abstractmethod
     def build(self) -> RunningSolver:
         """Start a sequence."""

@@ -197,12 +197,12 @@ class Checkpoints(Callback):
         if ranks.rank() == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
         ranks.wait_for_all()
-        self._data.save(self._folder, step)
+        facts = self._data.save(self._folder, step)
         if ranks.rank() == 0:
             save_checkpoint(self._folder / f"{manifest.stem(step)}.pt", module.checkpoint(step))
         ranks.wait_for_all()
         if ranks.rank() == 0:
-            manifest.seal(self._folder, step)
+            manifest.seal(self._folder, step, facts)
             _name_again(self._folder / f"{manifest.stem(step)}.pt", self.last)
             manifest.prune(self._folder, self._training.keep_checkpoints)
             log.debug("step %d: wrote a checkpoint to %s", step, self._folder)

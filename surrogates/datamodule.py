@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -52,7 +52,6 @@ class Batches:
     then for the slowest rank. No more batches are pulled than there are steps.
 
     Attributes:
-        taken: batches handed to this rank so far.
         samples: rows handed to this rank so far.
         wait_seconds: time that this rank waited for its own data [s].
         ended_after: the step after which the data ended, or None.
@@ -70,7 +69,7 @@ class Batches:
         self._to_come = iter(steps)
         self._produce = produce
         self._prefetcher = Prefetcher(self._make, depth=depth, name="prefetch-batches")
-        self.taken = self.samples = 0
+        self.samples = 0
         self.wait_seconds = 0.0
         self.ended_after: int | None = None
 
@@ -95,7 +94,6 @@ class Batches:
             if without or batch is None:
                 self.ended_after = step
                 return
-            self.taken += 1
             self.samples += len(batch.inputs)
             yield batch
 
@@ -141,11 +139,15 @@ class AbstractDataModule(LightningDataModule):
         if self.batches is not None:
             self.batches.close()
 
-    def save(self, folder: Path, step: int) -> None:
+    def save(self, folder: Path, step: int) -> Mapping[str, int]:
         """Write, beside the model's checkpoint of a step, what this rank needs to go on with the same data.
 
         By default nothing: the batches are a function of the step.
+
+        Returns:
+            What the checkpoint's manifest has to tell about the data.
         """
+        return {}
 
     @abstractmethod
     def _produce(self, step: int) -> SampleBatch | None:
@@ -158,33 +160,31 @@ class StreamDataModule(AbstractDataModule):
     def __init__(
         self,
         *,
-        pull: Callable[[int], SampleBatch | None],
+        pull: Callable[[int, int], SampleBatch | None],
         batch_size: int,
         validation: SampleBatch | None = None,
         prefetch: int = 2,
-        save: Callable[[Path, int, int], None] | None = None,
+        save: Callable[[Path, int], Mapping[str, int]] | None = None,
     ) -> None:
         """Hold the stream; nothing is pulled before training starts.
 
         Args:
-            pull: the next batch of at most so many samples, or None when the stream is exhausted; it may block, and is
-                called by one thread only.
+            pull: the batch of at most so many samples for a step, or None when the stream is exhausted; it may block,
+                and is called by one thread only, step after step.
             batch_size: samples per step of this rank.
             validation: held-out samples, the same on every rank.
             prefetch: batches to keep waiting.
-            save: has the stream's state of a step written to a folder; also told how many batches training has taken.
+            save: has the stream's state of a step written to a folder.
         """
         super().__init__(validation=validation, prefetch=prefetch)
         self._pull, self._batch_size, self._save = pull, batch_size, save
 
-    def save(self, folder: Path, step: int) -> None:
+    def save(self, folder: Path, step: int) -> Mapping[str, int]:
         """Have the stream's state written."""
-        if self._save is not None:
-            assert self.batches is not None
-            self._save(folder, step, self.batches.taken)
+        return self._save(folder, step) if self._save is not None else {}
 
     def _produce(self, step: int) -> SampleBatch | None:
-        return self._pull(self._batch_size)
+        return self._pull(self._batch_size, step)
 
 
 class StoredDataModule(AbstractDataModule):

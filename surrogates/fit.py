@@ -66,6 +66,7 @@ def fit(
     checkpoint_dir: Path | None = None,
     resume: Path | None = None,
     num_threads: int | None = None,
+    deterministic: bool = False,
     accelerator: str = "auto",
     devices: int | str | None = None,
     strategy: str | Strategy = "auto",
@@ -87,6 +88,7 @@ def fit(
         checkpoint_dir: where joint checkpoints go, `step-000100.pt` with a manifest, and `last.pt`; None for none.
         resume: a checkpoint to go on from.
         num_threads: threads of torch in this process; None leaves them as they are.
+        deterministic: use algorithms whose rounding is always the same, as far as torch has them.
         accelerator: as Lightning names it.
         devices: as Lightning counts them; default: one, or with a strategy what its environment says.
         strategy: as Lightning names it, or the platform's.
@@ -118,6 +120,7 @@ def fit(
             strategy=strategy,
             plugins=list(plugins) if isinstance(plugins, Sequence) else plugins,
             precision=training.precision,
+            deterministic="warn" if deterministic else None,
             gradient_clip_val=training.gradient_clip,
             callbacks=[progress, validation, checkpoints, *callbacks],
             logger=False,

@@ -54,6 +54,10 @@ class Direct(AbstractSolver):
         """A block of right-hand sides where all systems have one matrix."""
         return _BLOCK if target.structure.repeats else 1
 
+    def learns(self, target: AbstractProblem | System) -> bool:
+        """Only the ordering is kept, which is one of the pattern; but blocks of right-hand sides round otherwise."""
+        return self.batch_size(target) > 1
+
     def mismatch(self, target: AbstractProblem | System) -> str | None:
         """Fits every system, CHOLMOD only positive definite ones; the package must be installed."""
         if self.package in ("petsc", "mumps") and not petsc_is_installed():

@@ -94,6 +94,10 @@ class AbstractKrylov(AbstractSolver):
         """Why the method does not suit matrices of this structure."""
         return None
 
+    def learns(self, target: AbstractProblem | System) -> bool:
+        """Stale factors are those of an earlier system; all else is made anew."""
+        return self.preconditioner_name == "stale"
+
     def build(self) -> "RunningKrylov":
         """Start a sequence."""
         return RunningKrylov(self)

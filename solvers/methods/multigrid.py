@@ -43,6 +43,10 @@ class Multigrid(AbstractSolver):
         """Start a sequence; workspaces are shared by systems of one shape."""
         return RunningByDimension(RunningMultigrid(self.max_iterations), RunningMultigrid3D(self.max_iterations))
 
+    def learns(self, target: AbstractProblem | System) -> bool:
+        """Only workspaces are kept."""
+        return False
+
     def mismatch(self, target: AbstractProblem | System) -> str | None:
         """Needs a positive definite diffusion operator in two or three dimensions."""
         known = target.structure

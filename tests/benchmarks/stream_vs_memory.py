@@ -39,7 +39,7 @@ NUM_SAMPLES = 512
 
 
 def train(
-    pull: Callable[[int], SampleBatch | None], schema: SampleSchema, steps: int, batch_size: int
+    pull: Callable[[int, int], SampleBatch | None], schema: SampleSchema, steps: int, batch_size: int
 ) -> dict[str, float]:
     """Train and return samples per second after the first steps, the share of time spent waiting, and the last loss."""
     moments: list[tuple[float, int, float]] = []
@@ -101,7 +101,10 @@ def main() -> None:
         local = reservoir.build(schema, seed=0)
         local.try_put(stored)
         local.end()
-        ways: dict[str, Callable[[int], SampleBatch | None]] = {"stream": reader.pull, "memory": local.take}
+        ways: dict[str, Callable[[int, int], SampleBatch | None]] = {
+            "stream": reader.pull,
+            "memory": lambda size, step: local.take(size),
+        }
         rows = []
         for repeat in range(given.repeats + 1):
             # Turn by turn, and in the other order every second time: drift of the machine hits both.

@@ -14,7 +14,7 @@ def write(folder: Path, step: int, *, sealed: bool = True) -> None:
     (folder / f"{stem(step)}.pt").write_bytes(b"weights" * step)
     write_arrays(folder / reservoir_name(step, 0), {"indices": np.arange(step)})
     if sealed:
-        seal(folder, step)
+        seal(folder, step, {"ledger_version": 7})
 
 
 def test_the_newest_sealed_checkpoint_is_found_with_its_files(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_the_newest_sealed_checkpoint_is_found_with_its_files(tmp_path: Path) ->
     assert found.model.read_bytes() == b"weights" * 1_000_000
     path = found.reservoir(0)
     assert path is not None and len(np.load(path)["indices"]) == 1_000_000
-    assert found.reservoir(1) is None
+    assert found.reservoir(1) is None and found.ledger_version == 7
 
 
 def test_one_that_was_never_sealed_is_passed_over(tmp_path: Path) -> None:

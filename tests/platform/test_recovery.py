@@ -100,10 +100,10 @@ def test_a_log_that_is_come_back_to_knows_what_it_holds(tmp_path: Path) -> None:
     assert first.append("train", batch(1, 2)) == [0, 1]
     first.close()
     second = log(tmp_path, "shard-0")
-    assert second.held("train") == {1, 2} and second.held("test") == set()
+    assert second.indices("train") == [1, 2] and second.indices("test") == []
     assert second.append("train", batch(2, 3)) == [1]
     second.close()
-    assert log(tmp_path, "shard-0").held("train") == {1, 2, 3}
+    assert log(tmp_path, "shard-0").indices("train") == [1, 2, 3]
 
 
 def test_a_lease_that_a_coordinator_granted_and_did_not_say_is_granted_again(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from headrace.platform.manifest import newest, seal
 from headrace.platform.recovery import recover
 from headrace.platform.reservoir import ReservoirSpec
 from headrace.platform.resources import ResourcePlan
-from headrace.platform.sample import Failure, Provenance, Sample
+from headrace.platform.sample import Failure, Provenance, Sample, SampleBatch
 from headrace.platform.stored import StoredSamples
-from headrace.platform.stream import ShardReader, Stream
+from headrace.platform.stream import Stream, StreamFeed
 from headrace.platform.stream_plan import StreamPlan
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -91,6 +91,18 @@ class Toy:
                     version="0",
                 ),
             )
+
+
+class Rank:
+    """A training rank that reads a batch for every step."""
+
+    def __init__(self, feed: StreamFeed, *, number: int = 0, step: int = 0) -> None:
+        self._reader, self._step = feed.claim(number, feed.shard_nodes[0]), step
+        self.save = self._reader.save
+
+    def pull(self, size: int) -> SampleBatch | None:
+        self._step += 1
+        return self._reader.pull(size, self._step - 1)
 
 
 def plan(run_dir: Path, toy: Toy, reservoir: ReservoirSpec | None, **splits: int) -> tuple[StreamPlan, Path]:
@@ -208,7 +220,7 @@ def test_a_killed_shard_goes_on_with_its_log(tmp_path: Path, streams: list[Strea
     reservoir = ReservoirSpec(kind="reservoir", capacity=200, watermark=8)
     stream = Stream(*plan(tmp_path, Toy(seconds=0.01), reservoir), resources())
     streams.append(stream)
-    reader = stream.feed().claim(0, "somewhere")
+    reader = Rank(stream.feed())
     for _ in range(5):
         assert reader.pull(8) is not None
     kill(stream.shards[0])
@@ -260,12 +272,11 @@ def test_a_stream_is_resumed_with_its_reservoir_as_the_checkpoint_left_it(
     first = Stream(stream_plan, ledger, resources())
     streams.append(first)
     solve_all(first)
-    reader = first.feed().claim(0, "somewhere")
+    reader = Rank(first.feed())
     for _ in range(4):
         assert reader.pull(8) is not None
     # Training had taken three of the four: the last is to be served again.
-    reader.save(stream_plan.checkpoint_dir, 3, 3)
-    seal(stream_plan.checkpoint_dir, 3)
+    seal(stream_plan.checkpoint_dir, 3, reader.save(stream_plan.checkpoint_dir, 3))
     kept = newest(stream_plan.checkpoint_dir)
     assert kept is not None
     path = kept.reservoir(0)
@@ -279,11 +290,11 @@ def test_a_stream_is_resumed_with_its_reservoir_as_the_checkpoint_left_it(
     second = Stream(stream_plan, ledger, resources())
     streams.append(second)
     solve_all(second)
-    again = second.feed().claim(0, "somewhere")
+    again = Rank(second.feed(), step=3)
     assert [pulled(again) for _ in range(7)] == expected
 
 
-def pulled(reader: ShardReader) -> list[int]:
+def pulled(reader: "Rank") -> list[int]:
     batch = reader.pull(8)
     assert batch is not None
     assert np.array_equal(batch.inputs[:, 0, 0, 0], batch.indices)
@@ -303,7 +314,7 @@ def test_a_rank_reads_batches_until_the_uses_are_spent(tmp_path: Path, streams: 
     streams.append(stream)
     feed = stream.feed()
     assert sorted(feed.held_out("validation").indices.tolist()) == list(range(10))
-    reader = feed.claim(0, "somewhere")
+    reader = Rank(feed)
     seen: list[int] = []
     deadline = time.monotonic() + 60
     while len(seen) < 100 and time.monotonic() < deadline:
@@ -323,7 +334,7 @@ def test_a_full_reservoir_holds_the_solvers_back(tmp_path: Path, streams: list[S
     stored = settled(stream, at_least=16)
     # Two solvers may each have two messages of five samples under way beyond what the reservoir holds.
     assert 16 <= stored <= 16 + 2 * 2 * 5
-    reader = stream.feed().claim(0, "somewhere")
+    reader = Rank(stream.feed())
     for _ in range(30):
         assert reader.pull(8) is not None
     assert settled(stream, at_least=stored + 1) > stored
@@ -351,7 +362,7 @@ def test_two_ranks_read_disjoint_samples(tmp_path: Path, streams: list[Stream]) 
     streams.append(stream)
     solve_all(stream)
     feed = stream.feed()
-    first, second = feed.claim(0, feed.shard_nodes[0]), feed.claim(1, feed.shard_nodes[0])
+    first, second = Rank(feed), Rank(feed, number=1)
     indices = []
     for reader in (first, second):
         drawn: set[int] = set()

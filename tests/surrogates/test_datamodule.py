@@ -94,24 +94,26 @@ class TestBatch:
 class TestStream:
     def test_pulls_as_many_batches_as_there_are_steps_and_no_more(self, samples: SampleBatch) -> None:
         sizes: list[int] = []
+        steps: list[int] = []
 
-        def pull(size: int) -> SampleBatch:
+        def pull(size: int, step: int) -> SampleBatch:
             sizes.append(size)
+            steps.append(step)
             return samples.take(range(size))
 
         batches = steps_of(StreamDataModule(pull=pull, batch_size=4), range(5))
         assert [len(batch.inputs) for batch in batches] == [4] * 5
-        assert sizes == [4] * 5
+        assert sizes == [4] * 5 and steps == [0, 1, 2, 3, 4]
 
     def test_ends_with_the_stream_and_says_when(self, samples: SampleBatch) -> None:
         stream = iter([samples.take(range(4)), samples.take(range(2))])
-        data = StreamDataModule(pull=lambda size: next(stream, None), batch_size=4)
+        data = StreamDataModule(pull=lambda size, step: next(stream, None), batch_size=4)
         assert [len(batch.inputs) for batch in steps_of(data, range(5))] == [4, 2]
         assert data.batches is not None
         assert (data.batches.samples, data.batches.ended_after) == (6, 2)
 
     def test_measures_the_time_that_it_waits(self, samples: SampleBatch) -> None:
-        def slow(size: int) -> SampleBatch:
+        def slow(size: int, step: int) -> SampleBatch:
             time.sleep(0.05)
             return samples.take(range(size))
 
@@ -122,7 +124,7 @@ class TestStream:
         assert data.batches is not None and 0.15 < data.batches.wait_seconds <= elapsed
 
     def test_an_error_of_the_stream_reaches_the_trainer(self, samples: SampleBatch) -> None:
-        def pull(size: int) -> SampleBatch:
+        def pull(size: int, step: int) -> SampleBatch:
             raise ConnectionError("the shard is gone")
 
         with pytest.raises(ConnectionError, match="the shard is gone"):

@@ -149,7 +149,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
         surrogate=SURROGATE, training=TRAINING, schema=schema, data=stored(samples), checkpoint_dir=tmp_path / "a"
     )
 
-    def broken(size: int) -> SampleBatch:
+    def broken(size: int, _: int) -> SampleBatch:
         step = next(steps)
         if step == 9:
             raise ConnectionError("the shard is gone")
@@ -194,7 +194,7 @@ def test_a_dry_stream_stops_training_with_its_reason(
         surrogate=SURROGATE,
         training=TRAINING,
         schema=schema,
-        data=StreamDataModule(pull=lambda size: next(stream, None), batch_size=4, validation=held_out),
+        data=StreamDataModule(pull=lambda size, step: next(stream, None), batch_size=4, validation=held_out),
         report=lambda step, metrics: reports.append((step, metrics)),
         checkpoint_dir=tmp_path,
     )
@@ -209,7 +209,7 @@ def test_a_stream_without_a_sample_leaves_no_checkpoint(schema: SampleSchema, tm
         surrogate=SURROGATE,
         training=TRAINING,
         schema=schema,
-        data=StreamDataModule(pull=lambda size: None, batch_size=4),
+        data=StreamDataModule(pull=lambda size, step: None, batch_size=4),
         checkpoint_dir=tmp_path,
     )
     assert (result.steps, result.checkpoint) == (0, None)
@@ -259,7 +259,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_kept(
             surrogate=SURROGATE,
             training=TRAINING.model_copy(update={"log_every": log_every}),
             schema=schema,
-            data=StreamDataModule(pull=lambda size: next(stream), batch_size=4),
+            data=StreamDataModule(pull=lambda size, step: next(stream), batch_size=4),
             checkpoint_dir=tmp_path,
         )
     assert load_checkpoint(tmp_path / "last.pt").step == 4

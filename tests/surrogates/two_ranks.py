@@ -54,7 +54,7 @@ def scenarios(folder: Path, rank: int) -> dict[str, Callable[[], AbstractDataMod
     def stream(batches: int, error: Exception | None = None) -> StreamDataModule:
         left = iter(range(batches))
 
-        def pull(size: int) -> SampleBatch | None:
+        def pull(size: int, _: int) -> SampleBatch | None:
             step = next(left, None)
             if step is None and error is not None:
                 raise error
