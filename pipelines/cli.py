@@ -212,6 +212,21 @@ def status(run_dir: Path, follow: bool, as_json: bool) -> None:
 
 @main.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("changes", nargs=-1, required=True, metavar="solvers=NUMBER")
+@as_json
+def scale(run_dir: Path, changes: tuple[str, ...], as_json: bool) -> None:
+    """Have more or fewer solver actors in a run that is at work."""
+    from headrace.pipelines.run_dir import RunDir
+    from headrace.pipelines.scale import scale as ask_for
+
+    solvers = ask_for(RunDir.open(run_dir), changes)
+    console.print(f"{run_dir}: {solvers} solver actors from now on", highlight=False)
+    if as_json:
+        click.echo(json.dumps({"run": str(run_dir), "solvers": solvers}))
+
+
+@main.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8100, show_default=True, help="0 takes any that is free.")
 def dashboard(run_dir: Path, host: str, port: int) -> None:

@@ -31,7 +31,7 @@ def generate(config: RunConfig, out: Path | Earlier | None, console: Console) ->
         with session.guarded(), session.phase("generate"):
             session.summary["schema"] = config.source("train").schema().to_json()
             stream = start_stream(config, session, resources, trains=False)
-            watch = StreamWatch(stream, session, progress)
+            watch = StreamWatch(stream, session, progress, resources)
             progress.update(phase="solving")
             interrupted = False
             try:

@@ -27,7 +27,7 @@ from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.recording import Recording
 from headrace.pipelines.session import Earlier, Session, preflight
 from headrace.pipelines.train import StreamedData, TrainingJob, follow, is_trained, train_on_rank
-from headrace.platform.cluster import connected
+from headrace.platform.cluster import connected, free_resources
 from headrace.platform.errors import RunFailed
 from headrace.platform.ledger import Ledger
 from headrace.platform.recovery import recover
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 SECONDS_BETWEEN_RECORDS = 2.0
+SECONDS_TO_START = 20.0  # that an actor may take before it is said to wait for resources
 
 
 def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *, trains: bool) -> Stream:
@@ -102,15 +103,21 @@ def lease_orders(config: RunConfig, *, shuffled: bool) -> dict[str, Int64[np.nda
 class StreamWatch:
     """Looks at a stream now and then: shows it, and records its throughput, fill, reuse and age."""
 
-    def __init__(self, stream: Stream, session: Session, progress: RunProgress) -> None:
-        self._stream, self._session, self._progress = stream, session, progress
+    def __init__(self, stream: Stream, session: Session, progress: RunProgress, resources: ResourcePlan) -> None:
+        self._stream, self._session, self._progress, self._resources = stream, session, progress, resources
         self._last = (time.monotonic(), 0)
+        self._waiting_since: float | None = None
 
     def look(self, *, final: bool = False) -> None:
         """Replace solvers that died, fetch a snapshot and pass it on."""
         if not final:
+            wanted = self._session.run.read_scale()
+            if wanted is not None and wanted != self._stream.solvers.wanted:
+                log.info("from now on %d solver actors, as `headrace scale` says", wanted)
+                self._stream.solvers.scale(wanted)
             self._stream.poll(0.0)
         snapshot = self._stream.snapshot()
+        self._tell_who_waits(snapshot.waiting)
         train = snapshot.counts["train"]
         stored = sum(counts.stored for counts in snapshot.counts.values())
         self._progress.update(stored=train.stored, failed=train.failed, planned=train.planned)
@@ -129,7 +136,20 @@ class StreamWatch:
         metrics |= {f"stream/{name}": mean[key] for key, name in names.items() if key in mean}
         if shards:
             metrics["stream/distinct"] = sum(shard["distinct"] for shard in shards)
+        metrics |= {"stream/solvers": snapshot.solvers - snapshot.waiting, "stream/solvers_waiting": snapshot.waiting}
         self._session.record(metrics)
+
+    def _tell_who_waits(self, waiting: int) -> None:
+        """Say what solvers that have found no place in the cluster wait for; every actor takes a moment to start."""
+        if not waiting:
+            self._waiting_since = None
+            self._progress.update(waits="")
+            return
+        self._waiting_since = self._waiting_since or time.monotonic()
+        if time.monotonic() - self._waiting_since > SECONDS_TO_START:
+            needs = f"{waiting} solver actor(s) wait for {self._resources.solver_cpus:g} CPUs"
+            needs += f" and {self._resources.solver_gpus:g} GPUs each" if self._resources.solver_gpus else " each"
+            self._progress.update(waits=f"{needs}; {free_resources()}")
 
     def settle(self, *, seal: bool = True) -> None:
         """Close the stream, and put into the summary what it came to.
@@ -181,7 +201,7 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
 def _stream_and_train(config: RunConfig, session: Session, resources: ResourcePlan, progress: RunProgress) -> None:
     with session.phase("stream and train"):
         stream = start_stream(config, session, resources, trains=True)
-        watch = StreamWatch(stream, session, progress)
+        watch = StreamWatch(stream, session, progress, resources)
         ranks: TrainingRanks | None = None
         interrupted = False
         try:

@@ -29,6 +29,7 @@ class RunState:
     loss: float | None = None
     error: float | None = None
     seconds_left: float | None = None
+    waits: str = ""
 
     def line(self) -> str:
         """The state in one line."""
@@ -51,6 +52,8 @@ class RunState:
             parts.append(f"validation error {self.error:.4f}")
         if self.seconds_left is not None:
             parts.append(f"{self.seconds_left:.0f} s left")
+        if self.waits:
+            parts.append(self.waits)
         return " · ".join(parts)
 
 
@@ -88,11 +91,13 @@ class RunProgress:
 
     def update(self, **changes: object) -> None:
         """Change the state and show it."""
-        before = self.state.phase
+        before = self.state
         self.state = replace(self.state, **changes)  # type: ignore[arg-type]
         if self._live is not None:
             self._live.update(self._view())
-        elif before != self.state.phase or time.monotonic() - self._last_line > self.seconds_between_lines:
+            return
+        is_news = self.state.phase != before.phase or bool(self.state.waits) != bool(before.waits)
+        if is_news or time.monotonic() - self._last_line > self.seconds_between_lines:
             self._last_line = time.monotonic()
             self._console.print(self.state.line(), highlight=False)
 
@@ -115,4 +120,6 @@ class RunProgress:
             notes.append(f"reservoir {100 * state.fill:.0f} % full")
         if state.reuse is not None:
             notes.append(f"each sample used {state.reuse:.1f} times so far")
+        if state.waits:
+            notes.append(state.waits)
         return Group(self._bars, Text(" · ".join(notes), style="dim"))

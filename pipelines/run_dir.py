@@ -61,6 +61,18 @@ class RunDir:
         """Metrics over time, one JSON object a line."""
         return self.path / "metrics.jsonl"
 
+    @property
+    def scale(self) -> Path:
+        """What `headrace scale` asks of the process that works on the run."""
+        return self.path / "scale.json"
+
+    def read_scale(self) -> int | None:
+        """How many solver actors are asked for; None when nobody asked."""
+        try:
+            return int(json.loads(self.scale.read_text(encoding="utf-8"))["solvers"])
+        except FileNotFoundError:
+            return None
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """The metrics as of now; empty when there are none yet."""
         return read_metrics(self.metrics) if self.metrics.is_file() else []

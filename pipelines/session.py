@@ -71,6 +71,8 @@ class Session:
         earlier = out if isinstance(out, Earlier) else None
         self.run = earlier.run if earlier else RunDir.create(config.name, out if isinstance(out, Path) else None)
         self._lock = earlier.lock if earlier else self.run.claim()
+        # What was asked of the process before is not asked of this one.
+        self.run.scale.unlink(missing_ok=True)
         # A run that was cut off is as old as it had become.
         self._started = time.time() - (earlier.seconds if earlier else 0.0)
         self._phases: dict[str, float] = dict(earlier.summary.get("phases", {})) if earlier else {}

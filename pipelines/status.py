@@ -19,6 +19,8 @@ _FAILURES = 5
 # Metrics that are shown, with their labels; the newest value of each counts.
 _SHOWN = {
     "stream/samples_per_second": "samples / s",
+    "stream/solvers": "solvers",
+    "stream/solvers_waiting": "solvers that wait for resources",
     "stream/fill": "reservoir fill",
     "stream/reuse": "uses of a sample",
     "train/loss": "loss",

@@ -95,6 +95,13 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def free_resources() -> str:
+    """What the cluster has, and what of it is free, in words."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    parts = [f"{total[key]:g} {key}s, {free.get(key, 0.0):.2g} free" for key in ("CPU", "GPU") if total.get(key)]
+    return f"the cluster has {' and '.join(parts) or 'nothing'}"
+
+
 def _capacity() -> Capacity:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return Capacity(

@@ -30,6 +30,7 @@ class Coordinator:
         self._stopped = False
         self._workers: set[str] = set()
         self._silent: set[str] = set()
+        self._dismissed: set[str] = set()
         self._changed = asyncio.Condition()
         self._claims: dict[int, int] = {}
         self._reports: dict[tuple[str, str], Mapping[str, object]] = {}
@@ -49,7 +50,7 @@ class Coordinator:
             sequences: how many sequences it would like; it gets fewer where all would not have enough.
             last: id of the last lease that it received, 0 for none.
         """
-        if self._stopped:
+        if self._stopped or worker in self._dismissed:
             return None
         if worker not in self._workers:
             self._workers.add(worker)
@@ -67,6 +68,11 @@ class Coordinator:
                 if lease is not None:
                     return lease
         return None
+
+    async def dismiss(self, worker: str) -> None:
+        """Grant a solver no more leases: it goes home when it has done what it has."""
+        self._dismissed.add(worker)
+        self._workers.discard(worker)
 
     async def renew(self, worker: str) -> None:
         """A solver is at work, though it has nothing to deliver yet."""

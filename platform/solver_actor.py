@@ -48,6 +48,9 @@ class SolverActor:
         else:
             self._delivery = ToDisk(plan.sample_log(f"shard-{number}"), coordinator, plan.credits)
 
+    def start(self) -> None:
+        """Nothing: the answer says that the cluster has found a place for this actor."""
+
     def run(self) -> int:
         """Lease and solve until nothing is left; return the number of samples sent."""
         sources = {split: spec.build() for split, spec in self._plan.sources.items()}

@@ -301,6 +301,39 @@ def pulled(reader: "Rank") -> list[int]:
     return batch.indices.tolist()
 
 
+def leased_by(ledger: Path) -> set[str]:
+    with Ledger.open(ledger, read_only=True) as seen:
+        return {lease.worker for lease in seen.leases()}
+
+
+def test_solvers_come_and_go_while_the_stream_runs(tmp_path: Path, streams: list[Stream]) -> None:
+    stream_plan, ledger = plan(tmp_path, Toy(seconds=0.02), None, train=2000)
+    stream = Stream(stream_plan, ledger, dataclasses.replace(resources(solvers=1), solver_cpus=1.0))
+    streams.append(stream)
+
+    def poll_until(workers: set[str]) -> None:
+        deadline = time.monotonic() + 60
+        while leased_by(ledger) != workers:
+            assert stream.poll(0.1) and time.monotonic() < deadline, leased_by(ledger)
+
+    poll_until({"solver-0"})
+    stream.solvers.scale(3)
+    poll_until({"solver-0", "solver-1", "solver-2"})
+    stream.solvers.scale(1)
+    poll_until({"solver-0"})
+    while len(stream.solvers) > 1:
+        assert stream.poll(0.1)
+    # One that is too many for the cluster waits for a place; the run ends without it.
+    stream.solvers.scale(5)
+    deadline = time.monotonic() + 30
+    while stream.snapshot().waiting != 1:
+        assert stream.poll(0.2) and time.monotonic() < deadline
+    solve_all(stream)
+    counts = stream.snapshot().counts["train"]
+    assert (counts.stored, counts.failed, counts.duplicates) == (2000, 0, 0)
+    assert len(StoredSamples.open(stream_plan.data_dir("train"))) == 2000
+
+
 def test_a_broken_source_ends_the_run_with_its_reason(tmp_path: Path, streams: list[Stream]) -> None:
     stream = Stream(*plan(tmp_path, Toy(broken=True), None), resources(solvers=1))
     streams.append(stream)

@@ -257,3 +257,21 @@ def test_a_matrix_that_is_not_what_was_said_of_it_is_refused() -> None:
         LinearSystem.from_matrix(lower, np.ones(30), positive_definite=True)
     system = LinearSystem.from_matrix(np.eye(3, dtype=int), [1, 2, 3], positive_definite=True)  # type: ignore[arg-type]
     np.testing.assert_allclose(solve(system).value, [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("method", [one for one in VARIANTS if not one.learns(Darcy(resolution=17))], ids=name_of)
+def test_a_method_that_does_not_learn_gives_the_same_bits_after_other_systems(method: AbstractSolver) -> None:
+    systems = [darcy_system(17, seed) for seed in range(3)]
+    skip_unless_it_fits(method, systems[0])
+    running = method.build()
+    for system in systems[:-1]:
+        running.solve(system, 1e-8)
+    after = running.solve(systems[-1], 1e-8)
+    alone = method.build().solve(systems[-1], 1e-8)
+    assert np.array_equal(after.value, alone.value)
+
+
+def test_which_methods_learn() -> None:
+    problem = Darcy(resolution=17)
+    assert not any(method.learns(problem) for method in (Multigrid(), Direct(), CG(), GMRES()))
+    assert all(method.learns(problem) for method in (Auto(), GCRODR(), RecycledCG(), CG(preconditioner="stale")))
