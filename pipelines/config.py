@@ -112,6 +112,11 @@ class RunConfig(Spec):
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
 
+    @property
+    def solves(self) -> bool:
+        """Whether solvers work in the run."""
+        return self.stream.mode != "replay"
+
     def source(self, split: Split) -> SolverSource:
         """The source of a split's samples."""
         assert self.data is not None

@@ -1,5 +1,6 @@
 """`headrace generate`: a data set without a training."""
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -8,9 +9,8 @@ from headrace.pipelines.config import RunConfig
 from headrace.pipelines.online import POLL_SECONDS, StreamWatch, start_stream
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.session import Earlier, Session, preflight
-from headrace.platform.cluster import connected
+from headrace.platform.cluster import connected, fit_into_cluster
 from headrace.platform.errors import InputError
-from headrace.platform.resources import fit_resources
 
 
 def generate(config: RunConfig, out: Path | Earlier | None, console: Console) -> Session:
@@ -24,9 +24,9 @@ def generate(config: RunConfig, out: Path | Earlier | None, console: Console) ->
     if config.stream.mode == "replay":
         raise InputError.single("stream.mode", "replay", "online or generate, to make a data set")
     preflight(config, out)
-    with RunProgress(console) as progress, connected(config.resources) as capacity:
+    with RunProgress(console) as progress, connected(config.resources):
         progress.update(phase="starting", planned=config.data.samples)
-        resources = fit_resources(config.resources, capacity, trains=False)
+        resources = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), trains=False)
         session = Session(config, "generate", out)
         with session.guarded(), session.phase("generate"):
             session.summary["schema"] = config.source("train").schema().to_json()

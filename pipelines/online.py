@@ -15,6 +15,7 @@ steps, the driver stops the stream, and what was stored by then is the data set.
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,12 @@ from headrace.pipelines.evaluate import conclude
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.recording import Recording
 from headrace.pipelines.session import Earlier, Session, preflight
-from headrace.pipelines.train import StreamedData, TrainingJob, follow, is_trained, train_on_rank
-from headrace.platform.cluster import connected, free_resources
+from headrace.pipelines.train import SECONDS_TO_START, StreamedData, TrainingJob, follow, is_trained, train_on_rank
+from headrace.platform.cluster import connected, fit_into_cluster, free_resources
 from headrace.platform.errors import RunFailed
 from headrace.platform.ledger import Ledger
 from headrace.platform.recovery import recover
-from headrace.platform.resources import ResourcePlan, fit_resources
+from headrace.platform.resources import ResourcePlan
 from headrace.platform.seeding import generator
 from headrace.platform.stream import Stream
 from headrace.platform.stream_plan import StreamPlan
@@ -42,12 +43,10 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 SECONDS_BETWEEN_RECORDS = 2.0
-SECONDS_TO_START = 20.0  # that an actor may take before it is said to wait for resources
 
 
 def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *, trains: bool) -> Stream:
     """Plan the samples in the ledger, unless the run is gone on with and has one, and start the actors."""
-    solves = config.stream.mode != "replay"
     plan = StreamPlan(
         run_dir=session.run.path,
         checkpoint_dir=session.run.checkpoints,
@@ -61,8 +60,8 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
         seed=config.seed,
         num_ranks=resources.num_ranks,
         num_batches=config.training.steps if trains and config.training else 1,
-        solves=solves,
-        paced=trains and (config.deterministic or not solves),
+        solves=config.solves,
+        paced=trains and (config.deterministic or not config.solves),
         replay=config.stream.replay_order,
     )
     if not session.run.ledger.is_file():
@@ -72,9 +71,9 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
             if recording is not None:
                 session.summary["recording"] = str(recording.path)
                 recording.copy(session.run, first_number=resources.num_ranks)
-                if not solves:
+                if not config.solves:
                     planned = recording.planned
-            orders = lease_orders(config, shuffled=trains) if solves else {}
+            orders = lease_orders(config, shuffled=trains) if config.solves else {}
             Ledger.create(session.run.ledger, planned, orders=orders).close()
             if recording is not None:
                 recover(session.run.ledger, {split: session.run.data(split) for split in planned})
@@ -143,13 +142,13 @@ class StreamWatch:
         """Say what solvers that have found no place in the cluster wait for; every actor takes a moment to start."""
         if not waiting:
             self._waiting_since = None
-            self._progress.update(waits="")
+            self._progress.tell_waits("solvers", "")
             return
         self._waiting_since = self._waiting_since or time.monotonic()
         if time.monotonic() - self._waiting_since > SECONDS_TO_START:
-            needs = f"{waiting} solver actor(s) wait for {self._resources.solver_cpus:g} CPUs"
+            needs = f"wait, {waiting} of them, for {self._resources.solver_cpus:g} CPUs"
             needs += f" and {self._resources.solver_gpus:g} GPUs each" if self._resources.solver_gpus else " each"
-            self._progress.update(waits=f"{needs}; {free_resources()}")
+            self._progress.tell_waits("solvers", f"{needs}; {free_resources()}")
 
     def settle(self, *, seal: bool = True) -> None:
         """Close the stream, and put into the summary what it came to.
@@ -183,9 +182,10 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
     preflight(config, out)
     if not isinstance(out, Earlier):
         Recording.open(config)
-    with RunProgress(console) as progress, connected(config.resources) as capacity:
+    with RunProgress(console) as progress, connected(config.resources):
         progress.update(phase="starting", planned=config.data.samples, steps=config.training.steps)
-        resources = fit_resources(config.resources, capacity, solves=config.stream.mode != "replay")
+        tell = partial(progress.tell_waits, "the run")
+        resources = fit_into_cluster(config.resources, tell, solves=config.solves)
         session = Session(config, "run", out)
         with session.guarded():
             session.summary["schema"] = config.source("train").schema().to_json()

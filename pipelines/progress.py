@@ -29,7 +29,7 @@ class RunState:
     loss: float | None = None
     error: float | None = None
     seconds_left: float | None = None
-    waits: str = ""
+    waits: tuple[tuple[str, str], ...] = ()
 
     def line(self) -> str:
         """The state in one line."""
@@ -52,8 +52,7 @@ class RunState:
             parts.append(f"validation error {self.error:.4f}")
         if self.seconds_left is not None:
             parts.append(f"{self.seconds_left:.0f} s left")
-        if self.waits:
-            parts.append(self.waits)
+        parts.extend(f"{who} {what}" for who, what in self.waits)
         return " · ".join(parts)
 
 
@@ -101,6 +100,11 @@ class RunProgress:
             self._last_line = time.monotonic()
             self._console.print(self.state.line(), highlight=False)
 
+    def tell_waits(self, who: str, what: str) -> None:
+        """Show what a part of the run waits for; an empty word when it waits no more."""
+        waits = {**dict(self.state.waits), who: what}
+        self.update(waits=tuple((who, what) for who, what in waits.items() if what))
+
     def _view(self) -> Group:
         state = self.state
         if state.planned:
@@ -120,6 +124,5 @@ class RunProgress:
             notes.append(f"reservoir {100 * state.fill:.0f} % full")
         if state.reuse is not None:
             notes.append(f"each sample used {state.reuse:.1f} times so far")
-        if state.waits:
-            notes.append(state.waits)
+        notes.extend(f"{who} {what}" for who, what in state.waits)
         return Group(self._bars, Text(" · ".join(notes), style="dim"))

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -13,16 +15,17 @@ from headrace.pipelines.evaluate import conclude
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.run_dir import RunDir, data_sets, write_json
 from headrace.pipelines.session import Earlier, Session, preflight
-from headrace.platform.cluster import connected
+from headrace.platform.cluster import connected, fit_into_cluster, free_resources
 from headrace.platform.errors import InputError, RunFailed
 from headrace.platform.fields import SampleSchema
 from headrace.platform.manifest import newest
-from headrace.platform.resources import fit_resources
 from headrace.platform.stored import StoredSamples
 from headrace.platform.stream import StreamFeed
 from headrace.platform.training_ranks import RankContext, TrainingRanks
 from headrace.surrogates.datamodule import StoredDataModule, StreamDataModule
 from headrace.surrogates.fit import fit
+
+SECONDS_TO_START = 20.0  # that an actor or a rank may take before it is said to wait for resources
 
 log = logging.getLogger(__name__)
 
@@ -113,11 +116,15 @@ def follow(
     assert session.config.training is not None
     steps = session.config.training.steps
     first: tuple[float, int] | None = None
+    began = time.monotonic()
     ended = False
     while not ended:
         ended = ranks.wait(poll_seconds)
         look()
-        for report in ranks.drain():
+        reports = ranks.drain()
+        is_late = not ranks.num_started and time.monotonic() - began > SECONDS_TO_START
+        progress.tell_waits("training", f"waits for {ranks.needs}; {free_resources()}" if is_late else "")
+        for report in reports:
             session.record(report.metrics, report.step, report.time)
             if report.step is None:
                 continue
@@ -192,9 +199,9 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
     if len(stored) < needed:
         raise InputError.single("training.batch_size", str(needed), f"at most {len(stored)}, the samples of --data")
     preflight(config, out)
-    with RunProgress(console) as progress, connected(config.resources) as capacity:
+    with RunProgress(console) as progress, connected(config.resources):
         progress.update(phase="starting", steps=config.training.steps)
-        resources = fit_resources(config.resources, capacity, solves=False)
+        resources = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), solves=False)
         session = Session(config, "train", out)
         with session.guarded():
             session.summary["data_folder"] = str(data.resolve())

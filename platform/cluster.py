@@ -3,7 +3,8 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,17 +12,18 @@ import ray
 import ray.exceptions
 
 from headrace.platform.errors import InputError, RunFailed
-from headrace.platform.resources import Capacity, ResourcesSpec
+from headrace.platform.resources import Capacity, ResourcePlan, ResourcesSpec, fit_resources
 
 log = logging.getLogger(__name__)
 
 START_ATTEMPTS = 3
+SECONDS_BETWEEN_LOOKS = 2.0
 MAX_RESTARTS = 3  # of a part of a run that dies
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 @contextmanager
-def connected(spec: ResourcesSpec) -> Iterator[Capacity]:
+def connected(spec: ResourcesSpec) -> Iterator[None]:
     """A connection to the cluster that the recipe names, or an embedded one, for as long as the block runs.
 
     Raises:
@@ -29,7 +31,7 @@ def connected(spec: ResourcesSpec) -> Iterator[Capacity]:
     """
     address = spec.address or os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():
-        yield _capacity()
+        yield
         return
     if address:
         try:
@@ -49,7 +51,7 @@ def connected(spec: ResourcesSpec) -> Iterator[Capacity]:
     else:
         start_embedded()
     try:
-        yield _capacity()
+        yield
     finally:
         ray.shutdown()
 
@@ -93,6 +95,34 @@ def start_embedded(num_cpus: int | None = None) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def fit_into_cluster(
+    spec: ResourcesSpec, tell: Callable[[str], None], *, solves: bool = True, trains: bool = True
+) -> ResourcePlan:
+    """Fit a run into the cluster that this process is connected to; see `fit_resources`.
+
+    Args:
+        spec: what the run may use, and how long it may wait for it.
+        tell: is told what is waited for.
+        solves: whether there are solvers.
+        trains: whether there are training ranks.
+
+    Raises:
+        InputError: the cluster has too little, now and for `spec.wait_seconds`.
+    """
+    deadline = time.monotonic() + spec.wait_seconds
+    while True:
+        try:
+            plan = fit_resources(spec, _capacity(), solves=solves, trains=trains)
+        except InputError as error:
+            if time.monotonic() >= deadline:
+                raise
+            tell(f"waits for nodes to join: {error.faults[0]}")
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        else:
+            tell("")
+            return plan
 
 
 def free_resources() -> str:

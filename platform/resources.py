@@ -45,6 +45,9 @@ class ResourcesSpec(Spec):
     address: str | None = Field(
         default=None, description='Ray cluster ("auto" or HOST:6379); default: RAY_ADDRESS, else an embedded one.'
     )
+    wait_seconds: NonNegativeFloat = Field(
+        default=0.0, description="How long to wait for nodes to join a cluster that has too little for the run [s]."
+    )
     solvers: SolverResources = SolverResources()
     trainers: TrainerResources = TrainerResources()
     placement: Literal["pack", "spread"] = Field(

@@ -22,6 +22,11 @@ class Inbox:
     def __init__(self) -> None:
         self._reports: list[Report] = []
         self._failure: str | None = None
+        self._num_started = 0
+
+    def start(self) -> None:
+        """Count a rank that has found its place."""
+        self._num_started += 1
 
     def put(self, report: "Report") -> None:
         """Take one report."""
@@ -35,10 +40,10 @@ class Inbox:
         """The first such reason."""
         return self._failure
 
-    def drain(self) -> tuple[list["Report"], str | None]:
-        """Hand over what has come since the last call, and the failure, if there is one."""
+    def drain(self) -> tuple[list["Report"], int, str | None]:
+        """Hand over what has come since the last call, how many ranks ever started, and the failure if there is one."""
         reports, self._reports = self._reports, []
-        return reports, self._failure
+        return reports, self._num_started, self._failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +92,7 @@ def _rank_context(inbox: ActorHandle) -> RankContext:
 def _on_rank(parts: dict[str, Any]) -> None:
     """Run the loop. What Headrace itself finds wrong, a new group of ranks would find again: the driver is told."""
     inbox = parts["inbox"]
+    inbox.start.remote()
     if (reason := ray.get(inbox.failure.remote())) is not None:
         raise RunFailed(reason)
     context = _rank_context(inbox)
@@ -102,6 +108,10 @@ class TrainingRanks:
     """A group of training ranks under Ray Train, seen from the driver.
 
     Ray Train blocks its caller, so it runs in a thread of its own, and the main thread keeps the signals.
+
+    Attributes:
+        needs: what the group asks of the cluster, in words.
+        num_started: how many ranks had found their place by the last `drain`, those of earlier groups included.
     """
 
     def __init__(
@@ -111,7 +121,10 @@ class TrainingRanks:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
+        self.num_started = 0
         self._inbox = ray.remote(Inbox).options(num_cpus=0).remote()
+        gpus = f" and {plan.rank_gpus:g} GPUs" if plan.rank_gpus else ""
+        self.needs = f"{plan.num_ranks} rank(s) of {plan.rank_cpus:g} CPUs{gpus}"
         resources = {"CPU": plan.rank_cpus}
         if plan.rank_gpus:
             resources["GPU"] = plan.rank_gpus
@@ -151,7 +164,7 @@ class TrainingRanks:
         Raises:
             RunFailed: a rank found that training cannot go on.
         """
-        reports, failure = ray.get(self._inbox.drain.remote(), timeout=60)
+        reports, self.num_started, failure = ray.get(self._inbox.drain.remote(), timeout=60)
         if failure is not None:
             raise RunFailed(f"training failed: {failure}")
         return list(reports)

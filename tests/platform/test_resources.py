@@ -64,3 +64,19 @@ def test_threads_share_a_node_between_its_ranks() -> None:
     assert fit_resources(spec(trainers={"ranks": 16}), NODES).rank_threads == 8
     assert fit_resources(spec(trainers={"ranks": 2}), Capacity(cpus=(8.0,), gpus=(0.0,))).rank_threads == 4
     assert fit_resources(spec(trainers={"ranks": 1, "threads": 3}), NODES).rank_threads == 3
+
+
+def test_a_cluster_that_is_too_small_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from headrace.platform import cluster
+
+    sizes = iter([1.0, 1.0, 4.0])
+    monkeypatch.setattr(cluster, "_capacity", lambda: Capacity(cpus=(next(sizes),), gpus=(0.0,)))
+    monkeypatch.setattr(cluster, "SECONDS_BETWEEN_LOOKS", 0.01)
+    spec = ResourcesSpec.model_validate({"solvers": {"actors": 3, "cpus": 1.0}, "trainers": {"cpus": 1.0}})
+    told: list[str] = []
+    plan = cluster.fit_into_cluster(spec.model_copy(update={"wait_seconds": 60.0}), told.append)
+    assert plan.num_solvers == 3
+    assert len(told) == 3 and told[-1] == "" and "at most 1 CPUs" in told[0]
+    sizes = iter([1.0])
+    with pytest.raises(InputError, match="at most 1 CPUs"):
+        cluster.fit_into_cluster(spec, told.append)
