@@ -163,6 +163,7 @@ class StreamWatch:
         except RunFailed as error:
             log.warning("the stream does not answer any more: %s", error)
         self._stream.stop()
+        self._stream.close()
         self._session.count_samples()
         if reports:
             self._session.account_for_solving(reports)

@@ -90,7 +90,7 @@ class Recording:
                 draft = target / f".copied-{number}"
                 shutil.rmtree(draft, ignore_errors=True)
                 shutil.rmtree(target / f"shard-{number}.zarr", ignore_errors=True)
-                shutil.copytree(shard, draft, copy_function=_copy_file)
+                shutil.copytree(shard, draft, symlinks=True, ignore=_refuse_links, copy_function=_copy_file)
                 draft.rename(target / f"shard-{number}.zarr")
             sync(target)
 
@@ -120,6 +120,15 @@ def _differences(config: RunConfig, path: Path) -> list[Fault]:
         for where, (ours, theirs) in pairs.items()
         if ours != theirs
     ]
+
+
+def _refuse_links(folder: str, names: list[str]) -> list[str]:
+    """Let a shard hold nothing that lies elsewhere."""
+    for name in names:
+        path = Path(folder) / name
+        if path.is_symlink():
+            raise InputError.single(str(path), f"a link to {path.readlink()}", "a file of the recording itself")
+    return []
 
 
 def _copy_file(source: str, target: str) -> None:

@@ -186,3 +186,8 @@ class Stream:
         except (RayActorError, GetTimeoutError) as error:
             log.warning("a part of the stream did not answer while it was stopped: %s", error)
         self.solvers.stop(2.0)
+
+    def close(self) -> None:
+        """End the coordinator and the shards of a stream that was stopped; their files are free then."""
+        for actor in (*self.shards, self.coordinator):
+            ray.kill(actor)

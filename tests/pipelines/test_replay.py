@@ -163,7 +163,7 @@ def test_two_shards_of_a_recording_come_row_by_row(tmp_path: Path) -> None:
         domain=Grid(shape=(2, 2), extent=(1.0, 1.0), periodic=(False, False)),
     )
     for number, indices in ((0, [9, 4, 7]), (3, [1, 4, 0, 8])):
-        with SampleStore.create(tmp_path / f"shard-{number}.zarr", schema) as store:
+        with SampleStore.create(tmp_path / f"shard-{number}.zarr", schema, {}) as store:
             store.append(
                 SampleBatch(
                     indices=np.array(indices),

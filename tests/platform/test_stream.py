@@ -253,7 +253,7 @@ def test_a_killed_coordinator_goes_on_with_its_ledger(tmp_path: Path, streams: l
 def test_a_solver_that_hangs_is_ended_and_its_samples_are_solved(
     tmp_path: Path, streams: list[Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.platform.stream.SECONDS_BETWEEN_LOOKS", 0.2)
+    monkeypatch.setattr("headrace.platform.solver_team.SECONDS_BETWEEN_LOOKS", 0.2)
     toy = Toy(hanging=20, mark=tmp_path / "hung")
     stream_plan, ledger = plan(tmp_path, toy, None)
     stream = Stream(dataclasses.replace(stream_plan, lease_seconds=2.0), ledger, resources())
@@ -376,7 +376,7 @@ def test_a_full_reservoir_holds_the_solvers_back(tmp_path: Path, streams: list[S
 def test_a_solver_that_waits_for_the_trainer_does_not_hang(
     tmp_path: Path, streams: list[Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.platform.stream.SECONDS_BETWEEN_LOOKS", 0.2)
+    monkeypatch.setattr("headrace.platform.solver_team.SECONDS_BETWEEN_LOOKS", 0.2)
     reservoir = ReservoirSpec(kind="reservoir", capacity=16, watermark=8)
     stream_plan, ledger = plan(tmp_path, Toy(), reservoir, train=400)
     stream = Stream(dataclasses.replace(stream_plan, lease_seconds=1.0), ledger, resources())
