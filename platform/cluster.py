@@ -79,8 +79,8 @@ def start_embedded(num_cpus: int | None = None) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            # Loopback: an embedded cluster is nobody else's business.
-            ray.init(num_cpus=num_cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **QUIET)
+            with _on_loopback():
+                ray.init(num_cpus=num_cpus, include_dashboard=False, **QUIET)
             return
         except Exception as error:
             # Ray raises a plain Exception here.
@@ -91,6 +91,26 @@ def start_embedded(num_cpus: int | None = None) -> None:
                     "Is the machine overloaded, or /tmp full? `headrace doctor` looks."
                 ) from error
             log.warning("the embedded Ray cluster did not start (%s); trying again", _first_line(error))
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let Ray's processes listen on loopback alone: an embedded cluster is nobody else's business.
+
+    Ray takes 127.0.0.1 as an address to mean the machine's own one, and listens everywhere, unless it was told that
+    there will be one node only, which has a switch for other systems than Linux: in this process a constant, in those
+    that it starts a variable.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
 
 
 def _first_line(error: BaseException) -> str:

@@ -82,7 +82,11 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     Raises:
         InputError: the shard lacks it.
     """
-    array = group.get(name)
+    try:
+        array = group.get(name)
+    except (ValueError, KeyError, TypeError) as error:
+        # Codecs that nobody registered among them: pickles are of that kind.
+        raise InputError.single(f"{group.store_path}: {name}", f"not readable ({error})", "a shard's array") from error
     if not isinstance(array, zarr.Array):
         raise InputError.single(str(group.store_path), f"without the array {name}", "a complete shard")
     return array
