@@ -11,13 +11,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationE
 from headrace.pipelines.faults import faults_of, shown
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
+from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.reservoir import ReservoirSpec
 from headrace.platform.resources import ResourcesSpec
 from headrace.platform.spec import Spec, kind_of
 from headrace.platform.stream_plan import ReplayOrder
 from headrace.platform.tracking import TrackingSpec
 from headrace.platform.tracking_address import without_password
-from headrace.solvers.frozen import Frozen, FrozenMap
 from headrace.solvers.methods import AnyMethod, Auto
 from headrace.solvers.problem import DEFAULT_LEVEL, AbstractProblem
 from headrace.solvers.problems import AnyProblem

@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 
 from headrace.platform.errors import nearest
 from headrace.platform.fields import Mesh
+from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.spec import Spec
-from headrace.solvers.frozen import Frozen, FrozenMap
 
 Points = Float64[np.ndarray, "points 2"]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]

@@ -13,11 +13,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import Grid, SampleSchema
+from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.sampling import Mixture
 from headrace.platform.seeding import generator
 from headrace.platform.spec import Spec, kind_of, spec_hash
-from headrace.solvers.frozen import Frozen, FrozenMap
 from headrace.solvers.methods import AnyMethod, Auto, Direct
 from headrace.solvers.problem import DEFAULT_LEVEL, AbstractProblem
 from headrace.solvers.problems import AnyProblem
