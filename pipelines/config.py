@@ -12,7 +12,7 @@ from headrace.pipelines.faults import faults_of, shown
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
-from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.reservoir_spec import ReservoirSpec
 from headrace.platform.resources import ResourcesSpec
 from headrace.platform.spec import Spec, kind_of
 from headrace.platform.stream_plan import ReplayOrder
@@ -346,6 +346,24 @@ def _check_reservoir(stream: StreamSpec, training: TrainingSpec) -> Iterator[Fau
             expected=f"at most stream.reservoir.capacity = {stream.reservoir.capacity}",
             advice="Raise the capacity or lower the batch size.",
         )
+    if stream.reservoir.min_simulations > training.batch_size:
+        yield Fault(
+            where="stream.reservoir.min_simulations",
+            value=str(stream.reservoir.min_simulations),
+            expected=f"at most training.batch_size = {training.batch_size}: a batch holds no more simulations",
+            advice="Lower it or raise the batch size.",
+        )
+
+
+def _check_level_weights(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
+    for level in stream.reservoir.level_weights:
+        if level not in data.mix:
+            yield Fault(
+                where=f"stream.reservoir.level_weights.{level}",
+                value="not a level of the data",
+                expected=f"one of data.mix: {', '.join(data.mix)}",
+                advice=nearest(level, data.mix),
+            )
 
 
 def _check_supply(
@@ -419,6 +437,7 @@ CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
     _check_grid,
     _check_normalization,
     _check_reservoir,
+    _check_level_weights,
     _check_supply,
     _check_mode,
     _check_deterministic,

@@ -1,89 +1,25 @@
 """Reservoir: the bounded buffer between a stream of samples and a trainer that reads at its own pace."""
 
+import functools
+import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
-from jaxtyping import Bool, Int64
-from pydantic import PositiveInt, ValidationInfo, field_validator, model_validator
+from jaxtyping import Float64, Int64
 
+from headrace.platform.draws import prefer, smallest, uniform, weighted, with_groups
+from headrace.platform.drift import UNKNOWN_LEVEL, Drift
 from headrace.platform.fields import SampleSchema
+from headrace.platform.frozen import FrozenMap
 from headrace.platform.sample import SampleBatch
-from headrace.platform.seeding import generator
-from headrace.platform.spec import Spec
+from headrace.platform.seeding import generator, generator_state, restore_generator
+
+log = logging.getLogger(__name__)
 
 Policy = Literal["fifo", "firo", "reservoir"]
-WhenUsedUp = Literal["wait", "go_on"]
-
-_DEFAULT_WATERMARK = 256
-
-
-class ReservoirSpec(Spec):
-    """How samples wait for the trainer.
-
-    Attributes:
-        kind: `fifo` serves each sample once, in the order of arrival; `firo` once, in random order; `reservoir` keeps
-            samples and serves them again until new ones take their place.
-        capacity: samples that it holds at most.
-        watermark: samples that must be there before a batch is served, so that a batch mixes enough of them (`fifo`:
-            before the first batch); 256 when left out, or the capacity when that is smaller.
-        max_uses: how often one sample is served at most (`reservoir` only); no limit when left out.
-        when_used_up: what the trainer does when too few samples have uses left: `wait` for new ones, and end when none
-            come any more; or `go_on` with samples that were used up, which give way to new ones first.
-    """
-
-    kind: Policy = "reservoir"
-    capacity: PositiveInt = 2000
-    watermark: PositiveInt = _DEFAULT_WATERMARK
-    max_uses: PositiveInt | None = None
-    when_used_up: WhenUsedUp = "wait"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_watermark(cls, data: Any) -> Any:
-        # A small capacity alone must not be an error of a watermark that nobody wrote.
-        if isinstance(data, dict) and "watermark" not in data:
-            capacity = data.get("capacity")
-            if isinstance(capacity, int) and 0 < capacity < _DEFAULT_WATERMARK:
-                return {**data, "watermark": capacity}
-        return data
-
-    @field_validator("watermark")
-    @classmethod
-    def _fits(cls, watermark: int, info: ValidationInfo) -> int:
-        capacity = info.data.get("capacity")
-        if capacity is not None and watermark > capacity:
-            raise ValueError(f"must not exceed the capacity, {capacity}: it could never be reached")
-        return watermark
-
-    @field_validator("max_uses")
-    @classmethod
-    def _applies(cls, max_uses: int | None, info: ValidationInfo) -> int | None:
-        kind = info.data.get("kind")
-        if max_uses is not None and kind in ("fifo", "firo"):
-            raise ValueError(f"must be left out: {kind} serves each sample once; only reservoir serves it again")
-        return max_uses
-
-    @field_validator("when_used_up")
-    @classmethod
-    def _bounded(cls, when_used_up: WhenUsedUp, info: ValidationInfo) -> WhenUsedUp:
-        if when_used_up == "go_on" and "max_uses" in info.data and info.data["max_uses"] is None:
-            raise ValueError("go_on needs max_uses: without it no sample is ever used up")
-        return when_used_up
-
-    def build(self, schema: SampleSchema, seed: int, clock: Callable[[], float] = time.monotonic) -> "Reservoir":
-        """Make an empty reservoir for samples of this schema."""
-        return Reservoir(
-            schema,
-            self.capacity,
-            self.kind,
-            self.watermark,
-            self.max_uses,
-            seed,
-            goes_on=self.when_used_up == "go_on",
-            clock=clock,
-        )
 
 
 class ReservoirStats(TypedDict):
@@ -99,8 +35,12 @@ class ReservoirStats(TypedDict):
         total_in: samples that came in since the start.
         total_out: rows that were served since the start.
         distinct: samples that were served at least once since the start.
+        distinct_held: distinct simulations that it holds samples of.
         mean_uses: total_out / distinct: how often a served sample was served.
         mean_age_seconds: time from arrival to service, mean over the rows of the latest batch [s].
+        drift: by parameter, how far the rows that were served are from those that came in; see `Drift.distances`.
+        shares_in: share of each level in the rows that came in, by name; rows without provenance do not count.
+        shares_served: the same of the rows that were served.
     """
 
     size: int
@@ -112,8 +52,12 @@ class ReservoirStats(TypedDict):
     total_in: int
     total_out: int
     distinct: int
+    distinct_held: int
     mean_uses: float
     mean_age_seconds: float
+    drift: dict[str, float]
+    shares_in: dict[str, float]
+    shares_served: dict[str, float]
 
 
 class Reservoir:
@@ -127,26 +71,42 @@ class Reservoir:
       being served until their uses are spent, or without end when there is no bound. (The paper removes a sample with
       its first read after the end.)
 
+    Rows of one index belong to one simulation. When a batch that was drawn freely holds fewer simulations than it
+    must, the last drawn of those rows whose simulation is in it more than once make way for one row each of further
+    simulations, the first that the draw would have come to. So a row's chance stays the same for all rows of
+    simulations of equally many rows, whatever is asked for; where these numbers differ, a row of a short simulation
+    gains.
+
+    Rows of a `reservoir` may have weights: a batch is then drawn without replacement, each next row with a chance in
+    proportion to its weight among those that are left (Efraimidis and Spirakis 2006, Algorithm A, with the logarithm
+    of its keys). Uses follow the weights the better the more often samples are reused, since none is dropped unused,
+    and the smaller a batch is beside what is held. Who gives way to new samples does not depend on weights.
+
     Nothing blocks here; who waits for whom:
     - the producer waits while `try_put` accepts less than it was given; each `take` may wake it;
     - the trainer waits while `ready(n)` is false; each `try_put` and `end` may wake it.
-    They cannot both wait for ever: below the watermark there is room, and at it a batch of `n <= capacity` is there.
+    They cannot both wait for ever: either there is room, or it is full, and then a batch of `n <= capacity` is served,
+    even if long simulations have filled it before there were as many of them as the watermark says.
 
     Rows are copied in and out, into arrays that are allocated once. The rows of a batch are distinct. The same seed
-    and the same calls give the same batches. Provenance is not kept: it is in the store.
+    and the same calls give the same batches. Of the provenance only the level is kept; the rest is in the store.
 
     Args:
         schema: shape of the samples.
         capacity: samples that it holds at most.
         policy: see above.
-        watermark: samples that must be there for each batch (`fifo`: for the first), until the stream ends.
+        watermark: simulations that must be there for each batch (`fifo`: for the first), until the stream ends.
         max_uses: how often one sample is served at most; None for no limit. `reservoir` only.
         seed: seeds the draws.
         goes_on: whether samples that were served `max_uses` times are served again rather than let the trainer wait.
+        min_simulations: distinct simulations in a batch at least, as far as it has rows; after the end of the stream,
+            or when too few fill it, as many as there are.
+        level_weights: weight of the rows of a level, by name; 1 for others. `reservoir` only.
         clock: seconds now, for the age of samples.
 
     Raises:
-        ValueError: the watermark exceeds the capacity, or `max_uses` came with another policy.
+        ValueError: the watermark exceeds the capacity, or `min_simulations` the watermark; or `max_uses` or weights
+            came with another policy.
     """
 
     def __init__(
@@ -159,18 +119,26 @@ class Reservoir:
         seed: int = 0,
         *,
         goes_on: bool = False,
+        min_simulations: int = 1,
+        level_weights: Mapping[str, float] = FrozenMap({}),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 1 <= watermark <= capacity:
             raise ValueError(f"watermark must be from 1 to the capacity, {capacity}; got {watermark}")
         if max_uses is not None and (policy != "reservoir" or max_uses < 1):
             raise ValueError(f"max_uses must be positive and is for reservoir; got {max_uses} for {policy}")
+        if not 1 <= min_simulations <= watermark:
+            raise ValueError(f"min_simulations must be from 1 to the watermark, {watermark}; got {min_simulations}")
+        if level_weights and policy != "reservoir":
+            raise ValueError(f"level_weights are for reservoir; got {dict(level_weights)} for {policy}")
         self.schema = schema
         self.capacity = capacity
         self.policy = policy
         self.watermark = watermark
         self._max_uses = (max_uses or np.iinfo(np.int64).max) if policy == "reservoir" else 1
         self._goes_on = goes_on
+        self._min_simulations = min_simulations
+        self._level_weights = dict(level_weights)
         self._clock = clock
         self._random = generator(seed, "reservoir")
         grid = schema.domain.shape
@@ -184,6 +152,11 @@ class Reservoir:
         self._uses = np.zeros(capacity, dtype=np.int64)
         self._arrived = np.zeros(capacity, dtype=np.float64)  # [s] on the clock
         self._order = np.zeros(capacity, dtype=np.int64)  # number of the arrival
+        self._weights = np.ones(capacity)
+        self._levels = np.zeros(capacity, dtype=np.int64)  # as the drift numbers them
+        self._rows_of: Counter[int] = Counter()  # rows held of each simulation, by its index
+        self._drift = Drift(schema.parameters)
+        self._said_full = False
         # Rows of the arrays: the first `_size` hold samples, the others are free.
         self._rows = np.arange(capacity)
         self._size = 0
@@ -206,14 +179,20 @@ class Reservoir:
         """Whether the stream ended and nothing is left to serve."""
         return self._ended and self._size == 0
 
-    def try_put(self, batch: SampleBatch, start: int = 0) -> int:
+    def try_put(self, batch: SampleBatch, start: int = 0, weights: Float64[np.ndarray, " batch"] | None = None) -> int:
         """Copy in as many samples of a batch, from row `start` on, as there is room for.
+
+        Args:
+            batch: the samples; with provenance where weights or statistics by level are wanted.
+            start: the first row to take.
+            weights: of all rows of the batch, times those of their levels: how often they are served, in proportion.
 
         Returns:
             How many were accepted; the caller waits for a `take` and offers the rest again.
 
         Raises:
-            ValueError: the arrays do not fit the schema, or the stream was ended.
+            ValueError: the arrays do not fit the schema, a weight is not positive and finite, there are weights but the
+                policy is not `reservoir`, weights by level lack the provenance, or the stream was ended.
         """
         if self._ended:
             raise ValueError("samples came after the end of the stream")
@@ -221,6 +200,7 @@ class Reservoir:
             given = getattr(batch, name)
             if given.shape[1:] != array.shape[1:]:
                 raise ValueError(f"{name} have the shape {given.shape[1:]} per sample, the schema {array.shape[1:]}")
+        weight_of, level_of = self._describe(batch, start, weights)
         offered = len(batch) - start
         free = self.capacity - self._size
         if offered > free and self.policy == "reservoir":
@@ -232,6 +212,10 @@ class Reservoir:
         self._uses[rows] = 0
         self._arrived[rows] = self._clock()
         self._order[rows] = self._total_in + np.arange(accepted)
+        self._weights[rows] = weight_of[:accepted]
+        self._levels[rows] = level_of[:accepted]
+        self._rows_of.update(self._arrays["indices"][rows].tolist())
+        self._drift.came_in(self._arrays["parameters"][rows], level_of[:accepted])
         self._size += accepted
         self._total_in += accepted
         return accepted
@@ -246,9 +230,14 @@ class Reservoir:
             raise ValueError(f"a batch must have 1 to {self.capacity} samples (the capacity), got {count}")
         if self._ended:
             return self._size > 0
+        # A full one serves: what is missing could never come.
+        return self._size >= count and (len(self._rows_of) >= self._needed(count) or self._size == self.capacity)
+
+    def _needed(self, count: int) -> int:
+        """Simulations that must be there for a batch."""
         # Holding samples back mixes batches better; in a queue that keeps its order it would only delay them.
         started = self.policy == "fifo" and self._total_out > 0
-        return self._size >= (count if started else max(self.watermark, count))
+        return min(self._min_simulations, count) if started else self.watermark
 
     def take(self, count: int) -> SampleBatch:
         """Serve a batch of `count` distinct samples; after the end of the stream it may be shorter.
@@ -257,16 +246,20 @@ class Reservoir:
             ValueError: it is not `ready`.
         """
         if not self.ready(count):
-            raise ValueError(f"no batch of {count} is ready: {self._size} samples, watermark {self.watermark}")
-        count = min(count, self._size)
-        if self.policy == "fifo":
-            held = self._order[self._rows[: self._size]]
-            positions = np.argpartition(held, count - 1)[:count]
-            positions = positions[np.argsort(held[positions])]
-        elif self._goes_on:
-            positions = self._choose(self._uses[self._rows[: self._size]] < self._max_uses, count)
-        else:
-            positions = self._random.choice(self._size, count, replace=False)
+            raise ValueError(
+                f"no batch of {count} is ready: {self._size} samples of {len(self._rows_of)} simulations, "
+                f"watermark {self.watermark}"
+            )
+        if not (self._ended or self._said_full) and len(self._rows_of) < (needed := self._needed(count)):
+            self._said_full = True
+            log.warning(
+                "the reservoir is full with %d samples of %d simulations: it serves them, though stream.reservoir asks "
+                "for %d; raise its capacity, or lower its watermark",
+                self._size,
+                len(self._rows_of),
+                needed,
+            )
+        positions = self._draw(min(count, self._size))
         rows = self._rows[positions]
         batch = SampleBatch(
             indices=self._arrays["indices"][rows],
@@ -276,7 +269,8 @@ class Reservoir:
         )
         self._distinct += int(np.count_nonzero(self._uses[rows] == 0))
         self._uses[rows] += 1
-        self._total_out += count
+        self._total_out += len(rows)
+        self._drift.served(batch.parameters, self._levels[rows])
         self._mean_age = float(self._clock() - self._arrived[rows].mean())
         if not self._goes_on:
             self._remove(positions[self._uses[rows] >= self._max_uses])
@@ -290,6 +284,7 @@ class Reservoir:
         """What it holds and has done."""
         uses = self._uses[self._rows[: self._size]]
         seen = int(np.count_nonzero(uses))
+        shares_in, shares_served = self._drift.shares()
         return ReservoirStats(
             size=self._size,
             capacity=self.capacity,
@@ -300,8 +295,12 @@ class Reservoir:
             total_in=self._total_in,
             total_out=self._total_out,
             distinct=self._distinct,
+            distinct_held=len(self._rows_of),
             mean_uses=self._total_out / self._distinct if self._distinct else 0.0,
             mean_age_seconds=self._mean_age,
+            drift=self._drift.distances(),
+            shares_in=shares_in,
+            shares_served=shares_served,
         )
 
     def state(self, *, samples: bool = True) -> dict[str, np.ndarray]:
@@ -311,19 +310,18 @@ class Reservoir:
             samples: whether to include the samples themselves; without them `restore` needs them from the store.
         """
         rows = self._rows[: self._size]
-        random: Any = self._random.bit_generator.state
-        words = [random["buffer_pos"], random["has_uint32"], random["uinteger"]]
         totals = [self._ended, self._total_in, self._total_out, self._distinct]
         state = {
             "indices": self._arrays["indices"][rows],
             "uses": self._uses[rows],
             "order": self._order[rows],
+            "weights": self._weights[rows],
+            "levels": self._levels[rows],
             "age_seconds": self._clock() - self._arrived[rows],
             "mean_age_seconds": np.array(self._mean_age),
             "totals": np.array(totals, dtype=np.int64),
-            "random": np.concatenate(
-                [random["state"]["counter"], random["state"]["key"], random["buffer"], np.array(words, dtype=np.uint64)]
-            ),
+            "random": generator_state(self._random),
+            **self._drift.state(),
         }
         if samples:
             state |= {name: self._arrays[name][rows] for name in ("inputs", "outputs", "parameters")}
@@ -358,29 +356,64 @@ class Reservoir:
         self._mean_age = float(state["mean_age_seconds"])
         ended, self._total_in, self._total_out, self._distinct = (int(total) for total in state["totals"])
         self._ended = bool(ended)
-        words = state["random"]
-        self._random.bit_generator.state = {
-            "bit_generator": "Philox",
-            "state": {"counter": words[:4], "key": words[4:6]},
-            "buffer": words[6:10],
-            "buffer_pos": int(words[10]),
-            "has_uint32": int(words[11]),
-            "uinteger": int(words[12]),
-        }
+        # Those written before there were weights and levels have none.
+        self._weights[:size] = state.get("weights", 1.0)
+        self._levels[:size] = state.get("levels", UNKNOWN_LEVEL)
+        self._rows_of = Counter(indices.tolist())
+        self._drift = Drift(self.schema.parameters)
+        self._drift.restore(state)
+        restore_generator(self._random, state["random"])
+
+    def _describe(
+        self, batch: SampleBatch, start: int, weights: Float64[np.ndarray, " batch"] | None
+    ) -> tuple[Float64[np.ndarray, " offered"], Int64[np.ndarray, " offered"]]:
+        """Weights of the rows from `start` on, and the numbers of their levels."""
+        offered = len(batch) - start
+        given = np.ones(offered) if weights is None else np.asarray(weights, dtype=np.float64)[start:]
+        if weights is not None:
+            if self.policy != "reservoir":
+                raise ValueError(f"weights are for reservoir; {self.policy} serves each sample once")
+            if given.shape != (offered,) or not (np.isfinite(given) & (given > 0)).all():
+                raise ValueError(f"expected {len(batch)} positive, finite weights, one a sample; got {weights}")
+        if not batch.provenance:
+            if self._level_weights and offered:
+                raise ValueError("weights by level need samples with provenance, which names their level")
+            return given, np.full(offered, UNKNOWN_LEVEL)
+        levels = [row.level for row in batch.provenance[start:]]
+        if self._level_weights:
+            given = given * [self._level_weights.get(level, 1.0) for level in levels]
+        return given, self._drift.level_numbers(levels)
+
+    def _draw(self, count: int) -> Int64[np.ndarray, " count"]:
+        """Positions of a batch."""
+        wanted = min(self._min_simulations, count, len(self._rows_of))
+        if wanted == 1:
+            return self._first(np.arange(self._size), count)
+        return with_groups(self._first, self._arrays["indices"][self._rows[: self._size]], count, wanted)
+
+    def _first(self, among: Int64[np.ndarray, " held"], count: int) -> Int64[np.ndarray, " count"]:
+        """Those of these positions that are served first, in that order."""
+        rows = self._rows[among]
+        if self.policy == "fifo":
+            return smallest(self._order[rows], among, count)
+        if not self._goes_on:
+            return self._sample(among, count)
+        return prefer(among, self._uses[rows] < self._max_uses, count, self._sample)
+
+    def _sample(self, among: Int64[np.ndarray, " some"], count: int) -> Int64[np.ndarray, " count"]:
+        """Some of these positions at random, by weight."""
+        weights = self._weights[self._rows[among]]
+        if (weights == weights[:1]).all():
+            return uniform(self._random, among, count)
+        return weighted(self._random, among, weights, count)
 
     def _evict(self, wanted: int) -> None:
         """Make room for `wanted` samples at the cost of random ones that were served before, as far as there are."""
         uses = self._uses[self._rows[: self._size]]
         seen = np.flatnonzero(uses)
         if len(seen):
-            self._remove(seen[self._choose(uses[seen] >= self._max_uses, min(wanted, len(seen)))])
-
-    def _choose(self, preferred: Bool[np.ndarray, " positions"], count: int) -> Int64[np.ndarray, " count"]:
-        """Distinct positions at random: of those that are preferred, and of others only as far as they do not do."""
-        first, rest = np.flatnonzero(preferred), np.flatnonzero(~preferred)
-        if len(first) >= count:
-            return self._random.choice(first, count, replace=False)
-        return np.concatenate([first, self._random.choice(rest, count - len(first), replace=False)])
+            draw = functools.partial(uniform, self._random)
+            self._remove(prefer(seen, uses[seen] >= self._max_uses, min(wanted, len(seen)), draw))
 
     def _remove(self, positions: np.ndarray) -> None:
         """Free the rows at these positions, keeping the order of the others."""
@@ -389,5 +422,11 @@ class Reservoir:
         keep = np.ones(self._size, dtype=bool)
         keep[positions] = False
         held = self._rows[: self._size]
+        for index in self._arrays["indices"][held[positions]].tolist():
+            others = self._rows_of[index] - 1
+            if others:
+                self._rows_of[index] = others
+            else:
+                del self._rows_of[index]
         self._rows[: self._size] = np.concatenate([held[keep], held[~keep]])
         self._size -= len(positions)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.reservoir_spec import ReservoirSpec
 from headrace.platform.sample import SourceSpec
 from headrace.platform.sample_log import SampleLog
 

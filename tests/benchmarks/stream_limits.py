@@ -26,7 +26,7 @@ from headrace.platform.cluster import start_embedded
 from headrace.platform.coordinator import Coordinator
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger import Ledger
-from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.reservoir_spec import ReservoirSpec
 from headrace.platform.sample import Provenance, SampleBatch
 from headrace.platform.shard import ReservoirShard
 from headrace.platform.stream_plan import StreamPlan

@@ -23,7 +23,7 @@ from headrace.platform.cluster import start_embedded
 from headrace.platform.fields import SampleSchema
 from headrace.platform.ledger import Ledger
 from headrace.platform.provenance import machine
-from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.reservoir_spec import ReservoirSpec
 from headrace.platform.resources import Capacity, ResourcesSpec, fit_resources
 from headrace.platform.sample import SampleBatch
 from headrace.platform.stored import StoredSamples

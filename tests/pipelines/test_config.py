@@ -79,6 +79,26 @@ def test_all_faults_of_a_file_are_found_at_once() -> None:
     [
         ("training.batch_size=65", "training.batch_size", "at most stream.reservoir.capacity = 64"),
         ("surrogate.modes=12", "surrogate", "17"),
+        (
+            "stream.reservoir.min_simulations=9",
+            "stream.reservoir.min_simulations",
+            "at most training.batch_size = 8: a batch holds no more simulations",
+        ),
+        (
+            "stream.reservoir.min_simulations=17",
+            "stream.reservoir.min_simulations",
+            "must not exceed the watermark, 16",
+        ),
+        (
+            "stream.reservoir.level_weights={ruogh: 2}",
+            "stream.reservoir.level_weights.ruogh",
+            'one of data.mix: smooth, rough. Did you mean "rough"?',
+        ),
+        (
+            "stream.reservoir.level_weights={rough: 0}",
+            "stream.reservoir.level_weights.rough",
+            "greater than 0",
+        ),
         ("data.mix.smoth=1", "data.mix.smoth", 'Did you mean "smooth"?'),
         ("data.samples=5", "data.samples", "at least 8: one batch of 8 for 1 rank(s)"),
         ("data.samples=12", "stream.reservoir.watermark", "at most 12, the training samples"),
@@ -98,6 +118,13 @@ def test_all_faults_of_a_file_are_found_at_once() -> None:
 def test_a_fault_names_its_place_and_what_was_expected(override: str, where: str, words: str) -> None:
     found = faults(override, *(["stream.reservoir.max_uses=4"] if "steps" in override else []))
     assert words in found[where], found
+
+
+def test_levels_of_the_data_may_be_weighted() -> None:
+    config = validate(parse(RECIPE, "recipe.yaml", ["stream.reservoir.level_weights={rough: 2.5}"]))
+    assert dict(config.stream.reservoir.level_weights) == {"rough": 2.5}
+    assert validate(yaml.safe_load(config.to_yaml())) == config
+    jsonschema.validate(yaml.safe_load(config.to_yaml()), RunConfig.model_json_schema())
 
 
 def test_a_method_that_does_not_fit_the_problem_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

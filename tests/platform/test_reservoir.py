@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.platform.reservoir import Reservoir, ReservoirSpec
+from headrace.platform.reservoir import Reservoir
+from headrace.platform.reservoir_spec import ReservoirSpec
 from headrace.platform.sample import SampleBatch
 
 SCHEMA = SampleSchema(
@@ -142,7 +143,7 @@ def test_the_trainer_waits_for_the_watermark_until_the_stream_ends():
     assert not reservoir.ready(2)
     reservoir.try_put(samples(0, 1, 2))
     assert not reservoir.ready(2)
-    with pytest.raises(ValueError, match="no batch of 2 is ready: 3 samples, watermark 4"):
+    with pytest.raises(ValueError, match="no batch of 2 is ready: 3 samples of 3 simulations, watermark 4"):
         reservoir.take(2)
     reservoir.try_put(samples(3))
     assert reservoir.ready(2) and reservoir.ready(4) and not reservoir.ready(5)
@@ -286,8 +287,12 @@ def test_stats_tell_reuse_and_age():
         "total_in": 4,
         "total_out": 4,
         "distinct": 4,
+        "distinct_held": 4,
         "mean_uses": 1.0,
         "mean_age_seconds": 7.0,
+        "drift": {"p": 0.0},
+        "shares_in": {},
+        "shares_served": {},
     }
     reservoir.try_put(samples(4, 5))
     reservoir.take(2)
@@ -395,6 +400,9 @@ def test_the_default_watermark_fits_the_capacity():
         ({"kind": "lifo"}, ("kind",), "'fifo', 'firo' or 'reservoir'"),
         ({"max_uses": 0}, ("max_uses",), "greater than 0"),
         ({"when_used_up": "go_on"}, ("when_used_up",), "without it no sample is ever used up"),
+        ({"watermark": 8, "min_simulations": 9}, ("min_simulations",), "must not exceed the watermark, 8"),
+        ({"kind": "firo", "level_weights": {"rough": 2}}, ("level_weights",), "firo serves each sample once"),
+        ({"level_weights": {"rough": -1}}, ("level_weights", "rough"), "greater than 0"),
     ],
 )
 def test_errors_of_the_spec_name_the_field(given, where, words):

@@ -16,7 +16,7 @@ from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger import Ledger
 from headrace.platform.manifest import newest, seal
 from headrace.platform.recovery import recover
-from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.reservoir_spec import ReservoirSpec
 from headrace.platform.resources import ResourcePlan
 from headrace.platform.sample import Failure, Provenance, Sample, SampleBatch
 from headrace.platform.stored import StoredSamples
