@@ -12,12 +12,13 @@ Example:
 
 from headrace.surrogates.checkpoint import Predictor
 from headrace.surrogates.losses import LOSSES, AbstractLoss, RelativeH1, RelativeL2
-from headrace.surrogates.models import FNO, SURROGATES
+from headrace.surrogates.models import FNO, MLP, SURROGATES
 from headrace.surrogates.surrogate import AbstractSurrogate
 from headrace.surrogates.training import TrainingSpec
 
 __all__ = [
     "LOSSES",
+    "MLP",
     "SURROGATES",
     "AbstractLoss",
     "AbstractSurrogate",

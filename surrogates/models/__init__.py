@@ -2,8 +2,9 @@
 
 from headrace.platform.spec import one_of
 from headrace.surrogates.models.fno import FNO
+from headrace.surrogates.models.mlp import MLP
 
-SURROGATES = (FNO,)
+SURROGATES = (FNO, MLP)
 AnySurrogate = one_of("headrace.surrogates", SURROGATES)
 
-__all__ = ["FNO", "SURROGATES", "AnySurrogate"]
+__all__ = ["FNO", "MLP", "SURROGATES", "AnySurrogate"]

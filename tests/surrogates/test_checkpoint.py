@@ -147,7 +147,7 @@ class TestRefusal:
     def test_of_a_surrogate_that_is_not_installed(self, path: Path) -> None:
         self.refused(
             self.changed(path, surrogate='{"kind": "fnoo"}'),
-            r'of a surrogate of kind "fnoo"; expected one of fno. Did you mean "fno"\? A plug-in may be missing',
+            r'of a surrogate of kind "fnoo"; expected one of fno, mlp. Did you mean "fno"\? A plug-in may be missing',
         )
 
     def test_of_a_file_with_a_part_missing(self, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every surrogate: shapes, what it declares, and that it learns. Then what is special about each."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,14 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from headrace.platform.fields import SampleSchema
+from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.sample import SampleBatch
 from headrace.surrogates.losses import RelativeL2
 from headrace.surrogates.models import SURROGATES
 from headrace.surrogates.models.fno import FNO
+from headrace.surrogates.models.mlp import MLP
 from headrace.surrogates.surrogate import AbstractSurrogate
 
-SMALL: Mapping[str, Mapping[str, Any]] = {"fno": {"modes": 3, "width": 12, "layers": 2, "projection_width": 16}}
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "fno": {"modes": 3, "width": 12, "layers": 2, "projection_width": 16},
+    "mlp": {"hidden": (32, 32)},
+}
 """Settings that make a kind small enough for tests; a kind that is not named is tested as it comes."""
 
 MakeSchema = Callable[..., SampleSchema]
@@ -171,3 +176,39 @@ class TestFNO:
     def test_the_largest_modes_that_fit_do(self, make_schema: MakeSchema) -> None:
         assert FNO(modes=16).mismatch(make_schema((32, 33))) is None
         assert FNO(modes=8).mismatch(make_schema((15, 15))) is None
+
+
+class TestMLP:
+    @pytest.mark.parametrize("activation", ["gelu", "relu", "silu", "tanh"])
+    def test_it_is_the_matrices_and_activations_that_it_says(
+        self, activation: str, make_schema: MakeSchema, make_samples: Callable[..., SampleBatch]
+    ) -> None:
+        schema = make_schema((3, 4), num_times=2, num_parameters=1)
+        network = MLP(hidden=(5, 6), activation=activation).build(schema).double()  # type: ignore[arg-type]
+        samples = make_samples(schema, 3)
+        inputs, parameters = (torch.from_numpy(a).double() for a in (samples.inputs, samples.parameters))
+        first, second, last = (layer for layer in network.modules() if isinstance(layer, torch.nn.Linear))
+        act = getattr(torch.nn.functional, activation)
+        h = torch.cat([parameters, inputs.reshape(3, -1)], dim=1)
+        h = act(h @ first.weight.T + first.bias)
+        h = act(h @ second.weight.T + second.bias)
+        expected = (h @ last.weight.T + last.bias).reshape(3, 2, 1, 3, 4)
+        assert torch.allclose(network(inputs, parameters), expected, rtol=1e-12)
+
+    def test_scalars_alone_make_fields(self) -> None:
+        schema = SampleSchema(
+            inputs=(),
+            outputs=(FieldSpec(name="u"),),
+            parameters=(FieldSpec(name="wall", components=4), FieldSpec(name="t")),
+            domain=Grid(shape=(4, 4), extent=(1.0, 1.0), periodic=(False, False)),
+        )
+        network = MLP(hidden=(8,)).build(schema)
+        assert network(torch.zeros(2, 0, 4, 4), torch.rand(2, 5)).shape == (2, 1, 1, 4, 4)
+        assert sum(weight.numel() for weight in network.parameters()) == (5 + 1) * 8 + (8 + 1) * 16
+
+    def test_samples_that_are_all_alike_are_refused(self, make_schema: MakeSchema) -> None:
+        schema = dataclasses.replace(make_schema((4, 4)), inputs=())
+        reason = MLP().mismatch(schema)
+        assert reason is not None and "neither" in reason
+        with pytest.raises(ValueError, match="neither"):
+            MLP().build(schema)
