@@ -180,7 +180,7 @@ class NormalizedNetwork(nn.Module):
 
 def _rows(fields: Tensor) -> Tensor:
     """(batch, channels, *grid) to (batch * points, channels)."""
-    return fields.movedim(1, -1).reshape(-1, fields.shape[1])
+    return fields.movedim(1, -1).flatten(0, -2)
 
 
 def _last(channels: Tensor, num_axes: int, like: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Normalisation against NumPy over everything that was streamed."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -55,6 +56,18 @@ def test_normalised_inputs_have_mean_0_and_deviation_1(schema: SampleSchema, sam
     for values in (inputs.movedim(1, -1).reshape(-1, 2), parameters):
         assert np.allclose(values.mean(0), 0, atol=1e-5)
         assert np.allclose(values.std(0, correction=0), 1, atol=1e-5)
+
+
+def test_a_problem_of_scalars_alone_is_normalised(samples: SampleBatch, schema: SampleSchema) -> None:
+    schema = dataclasses.replace(schema, inputs=())
+    samples = dataclasses.replace(samples, inputs=samples.inputs[:, :0])
+    normalizer = Normalizer(NormalizationSpec(samples=0), schema)
+    streamed(normalizer, samples, 7)
+    batch = Batch.of(samples)
+    inputs, parameters = normalizer.normalize(batch.inputs, batch.parameters)
+    assert inputs.shape == batch.inputs.shape
+    # Float32 inputs: each value is rounded to 2^-24 of itself.
+    assert np.allclose(parameters.mean(0), 0, atol=1e-5)
 
 
 def test_outputs_come_back_in_physical_units(schema: SampleSchema, samples: SampleBatch) -> None:
