@@ -221,6 +221,7 @@ def _stream_and_train(config: RunConfig, session: Session, resources: ResourcePl
             stream.stop()
             if ranks is not None:
                 # The ranks take the end of the stream for the end of training, and leave a checkpoint.
+                ranks.give_up("the run was interrupted")
                 ranks.wait(3.0)
             raise
         finally:

@@ -169,6 +169,10 @@ class TrainingRanks:
             raise RunFailed(f"training failed: {failure}")
         return list(reports)
 
+    def give_up(self, reason: str) -> None:
+        """Let no further group take the place of this one when it fails."""
+        self._inbox.fail.remote(reason)
+
     def wait(self, seconds: float) -> bool:
         """Wait for the group to end, at most for a while; return whether it has ended.
 

@@ -26,7 +26,7 @@ from ray._private.internal_api import node_stats
 from headrace.platform.cluster import start_embedded
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger import Ledger
-from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.reservoir_spec import ReservoirSpec
 from headrace.platform.resources import ResourcePlan
 from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.stream import Stream

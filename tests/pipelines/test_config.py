@@ -69,7 +69,7 @@ def test_all_faults_of_a_file_are_found_at_once() -> None:
     assert "-3" in found["training.batch_size"] and "greater than 0" in found["training.batch_size"]
     assert "must not exceed the capacity, 64" in found["stream.reservoir.watermark"]
     assert "fnoo" in found["surrogate.kind"] and 'Did you mean "fno"?' in found["surrogate.kind"]
-    assert "expected one of name, seed, data" in found["extra"]
+    assert "expected one of name, seed, deterministic, data" in found["extra"]
     assert 'Did you mean "greedy"?' in found["solver.order"]
     assert len(found) == 6
 

@@ -22,7 +22,7 @@ from ray.cluster_utils import Cluster
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger import Ledger
-from headrace.platform.reservoir import ReservoirSpec
+from headrace.platform.reservoir_spec import ReservoirSpec
 from headrace.platform.resources import ResourcePlan
 from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.stored import StoredSamples
