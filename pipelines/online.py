@@ -99,6 +99,12 @@ def lease_orders(config: RunConfig, *, shuffled: bool) -> dict[str, Int64[np.nda
     return orders
 
 
+def _means(shards: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The means over shards; a level that a shard has not met yet has a share of 0 there."""
+    keys = dict.fromkeys(key for shard in shards for key in shard)
+    return {key: sum(shard.get(key, 0.0) for shard in shards) / len(shards) for key in keys}
+
+
 class StreamWatch:
     """Looks at a stream now and then: shows it, and records its throughput, fill, reuse and age."""
 
@@ -121,7 +127,7 @@ class StreamWatch:
         stored = sum(counts.stored for counts in snapshot.counts.values())
         self._progress.update(stored=train.stored, failed=train.failed, planned=train.planned)
         shards = [shard for shard in snapshot.shards if shard]
-        mean = {key: sum(shard[key] for shard in shards) / len(shards) for key in (shards[0] if shards else ())}
+        mean = _means(shards)
         if shards:
             self._progress.update(fill=mean["fill"], reuse=mean["mean_uses"])
         seconds = time.monotonic() - self._last[0]
@@ -133,8 +139,9 @@ class StreamWatch:
         metrics = {"stream/samples_per_second": rate, "stream/stored": stored, "stream/failed": train.failed}
         names = {"fill": "fill", "mean_uses": "reuse", "mean_age_seconds": "age_seconds", "spent": "spent_share"}
         metrics |= {f"stream/{name}": mean[key] for key, name in names.items() if key in mean}
-        if shards:
-            metrics["stream/distinct"] = sum(shard["distinct"] for shard in shards)
+        metrics |= {f"stream/{key}": value for key, value in mean.items() if "/" in key}
+        for key in ("distinct", "distinct_held") if shards else ():
+            metrics[f"stream/{key}"] = sum(shard[key] for shard in shards)
         metrics |= {"stream/solvers": snapshot.solvers - snapshot.waiting, "stream/solvers_waiting": snapshot.waiting}
         self._session.record(metrics)
 

@@ -277,6 +277,14 @@ def stream_summary(rows: pictures.Rows, training: Mapping[str, Any]) -> list[tup
         values = pictures.series(rows, name)[1]
         if len(values):
             lines.append((word, f"{values[-1]:.3g}{unit}" if unit else percent(values[-1])))
+    last = {name: value for row in rows for name, value in row.items() if name.startswith("stream/")}
+    for name in sorted(last):
+        kind, _, level = name.removeprefix("stream/").partition("/")
+        if kind == "came_in":
+            served = percent(last.get(f"stream/served/{level}", 0.0))
+            lines.append((f"Level {level}", f"{percent(last[name])} of what came in, {served} of what was served"))
+        elif kind == "drift":
+            lines.append((f"Parameter {level}", f"served and came in are {last[name]:.2g} apart (Kolmogorov-Smirnov)"))
     return lines
 
 

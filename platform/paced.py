@@ -50,6 +50,7 @@ class PacedReservoir:
         self._read, self._rows, self._checkpoint = read, rows, checkpoint
         self._lock = threading.Lock()
         self._restart(None)
+        self._stats = self._reservoir.stats()
 
     def batch(self, step: int, size: int) -> SampleBatch | None:
         """The batch of a step, of `size` samples; None after the last one.
@@ -86,8 +87,13 @@ class PacedReservoir:
             }
 
     def stats(self) -> ReservoirStats:
-        """What the reservoir holds and has done; a moment old while a batch is made."""
-        return self._reservoir.stats()
+        """What the reservoir holds and has done; waits for nothing, so it is what it was while a batch is made."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._stats = self._reservoir.stats()
+            finally:
+                self._lock.release()
+        return self._stats
 
     def _restart(self, saved: tuple[int, Mapping[str, np.ndarray]] | None) -> None:
         """Go back to a saved state, or to the start."""

@@ -262,7 +262,10 @@ class ReservoirShard:
             await asyncio.to_thread(self._log.close)
 
     async def stats(self) -> dict[str, float]:
-        """Fill, reuse and age of the reservoir, what was served, and how long the rank waited for batches [s]."""
+        """Fill, reuse and age of the reservoir, what was served, and how long the rank waited for batches [s].
+
+        With a prefix: `drift/` by parameter, `came_in/` and `served/` by level (see `ReservoirStats`).
+        """
         reservoir = self._paced or self._reservoir
         if reservoir is None:
             return {}
@@ -272,6 +275,10 @@ class ReservoirShard:
             "mean_uses": kept["mean_uses"],
             "mean_age_seconds": kept["mean_age_seconds"],
             "distinct": float(kept["distinct"]),
+            "distinct_held": float(kept["distinct_held"]),
+            **{f"drift/{name}": value for name, value in kept["drift"].items()},
+            **{f"came_in/{level}": share for level, share in kept["shares_in"].items()},
+            **{f"served/{level}": share for level, share in kept["shares_served"].items()},
             "spent": kept["spent"] / max(1, kept["size"]),
             "wait_seconds": self._wait_seconds,
         }

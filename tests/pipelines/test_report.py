@@ -397,3 +397,17 @@ def test_the_page_is_the_same_each_time(tmp_path: Path) -> None:
 )
 def test_numbers_read_well(shown: str, words: str) -> None:
     assert shown == words
+
+
+def test_the_stream_tells_which_levels_and_parameters_were_served() -> None:
+    from headrace.pipelines.report import stream_summary
+
+    early = {"seconds": 1.0, "step": None, "stream/came_in/smooth": 1.0, "stream/served/smooth": 1.0}
+    late = {
+        "seconds": 2.0, "step": None, "stream/came_in/smooth": 0.5, "stream/came_in/rough": 0.5,
+        "stream/served/smooth": 0.25, "stream/served/rough": 0.75, "stream/drift/contrast": 0.125,
+    }  # fmt: skip
+    lines = dict(stream_summary([early, late], {}))
+    assert lines["Level rough"] == "50 % of what came in, 75 % of what was served"
+    assert lines["Level smooth"] == "50 % of what came in, 25 % of what was served"
+    assert lines["Parameter contrast"].startswith("served and came in are 0.12 apart")
