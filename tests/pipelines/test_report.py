@@ -408,6 +408,6 @@ def test_the_stream_tells_which_levels_and_parameters_were_served() -> None:
         "stream/served/smooth": 0.25, "stream/served/rough": 0.75, "stream/drift/contrast": 0.125,
     }  # fmt: skip
     lines = dict(stream_summary([early, late], {}))
-    assert lines["Level rough"] == "50 % of what came in, 75 % of what was served"
-    assert lines["Level smooth"] == "50 % of what came in, 25 % of what was served"
+    assert lines["Level rough"] == "50.0 % of what came in, 75.0 % of what was served"
+    assert lines["Level smooth"] == "50.0 % of what came in, 25.0 % of what was served"
     assert lines["Parameter contrast"].startswith("served and came in are 0.12 apart")
