@@ -18,11 +18,12 @@ from headrace.platform.spec import Spec, kind_of
 from headrace.platform.stream_plan import ReplayOrder
 from headrace.platform.tracking import TrackingSpec
 from headrace.platform.tracking_address import without_password
+from headrace.solvers.external import AnySampled, External, ExternalSource
 from headrace.solvers.methods import AnyMethod, Auto
-from headrace.solvers.problem import DEFAULT_LEVEL, AbstractProblem
-from headrace.solvers.problems import AnyProblem
+from headrace.solvers.problem import AbstractProblem
+from headrace.solvers.sampled import DEFAULT_LEVEL, AbstractSampled, Weight
 from headrace.solvers.sorting import Order
-from headrace.solvers.source import SolverSource, Weight
+from headrace.solvers.source import SolverSource
 from headrace.surrogates.models import AnySurrogate
 from headrace.surrogates.training import TrainingSpec
 
@@ -44,7 +45,7 @@ UNUSED: dict[Command, tuple[str, ...]] = {
 class DataSpec(Spec):
     """Which samples there are: the problem, how its levels are mixed, how many of each split."""
 
-    problem: AnyProblem
+    problem: AnySampled
     mix: Frozen[Mapping[str, Weight]] = Field(
         default_factory=lambda: FrozenMap({DEFAULT_LEVEL: 1.0}),
         description="Weight of each difficulty level; default: the problem as it is written.",
@@ -117,9 +118,13 @@ class RunConfig(Spec):
         """Whether solvers work in the run."""
         return self.stream.mode != "replay"
 
-    def source(self, split: Split) -> SolverSource:
+    def source(self, split: Split) -> SolverSource | ExternalSource:
         """The source of a split's samples."""
         assert self.data is not None
+        if isinstance(self.data.problem, External):
+            return ExternalSource(
+                problem=self.data.problem, seed=self.seed, split=split, mix=self.data.mix, levels=self.data.levels
+            )
         return SolverSource(
             problem=self.data.problem,
             method=self.solver.method,
@@ -282,8 +287,11 @@ def ignored_sections(raw: Mapping[str, Any], command: Command) -> list[str]:
 # Checks between sections. The names of a check's arguments say which sections it needs.
 
 
-def _at_level(data: DataSpec, level: str) -> AbstractProblem:
-    return data.problem.overridden(data.levels[level]) if level in data.levels else data.problem.at_level(level)
+def _at_level(data: DataSpec, level: str) -> AbstractSampled:
+    found: AbstractSampled = (
+        data.problem.overridden(data.levels[level]) if level in data.levels else data.problem.at_level(level)
+    )
+    return found
 
 
 def _check_mix(data: DataSpec) -> Iterator[Fault]:
@@ -315,8 +323,7 @@ def _check_method(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
         return
     for level in data.mix:
         problem = _at_level(data, level)
-        reason = solver.method.mismatch(problem)
-        if reason:
+        if isinstance(problem, AbstractProblem) and (reason := solver.method.mismatch(problem)):
             yield Fault(
                 where="solver.method",
                 value=solver.method.kind,
@@ -324,6 +331,34 @@ def _check_method(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
                 advice='"auto" chooses one that fits.',
             )
             return
+
+
+def _check_external(data: DataSpec, solver: SolverSpec, stream: StreamSpec) -> Iterator[Fault]:
+    """A program is not told how to solve, must be there at every level, and must not be taken to hang."""
+    if not isinstance(data.problem, External) or list(_check_mix(data)):
+        return
+    default = SolverSpec()
+    for name in ("method", "rtol", "order"):
+        if getattr(solver, name) != getattr(default, name):
+            yield Fault(
+                where=f"solver.{name}",
+                value=shown(getattr(getattr(solver, name), "kind", getattr(solver, name))),
+                expected="nothing: an external program solves in its own way, and nobody checks its residual",
+                advice="Say it in data.problem.command.",
+            )
+    for level in data.mix:
+        problem = _at_level(data, level)
+        assert isinstance(problem, External)
+        where = "data.problem" if level == DEFAULT_LEVEL else f"data.levels.{level}"
+        if problem.timeout_seconds >= stream.lease_seconds:
+            yield Fault(
+                where=f"{where}.timeout_seconds",
+                value=f"{problem.timeout_seconds:g}",
+                expected=f"less than stream.lease_seconds = {stream.lease_seconds:g}, when its solver is replaced",
+            )
+        # What is wrong with the problem as it stands is said already.
+        if not data.problem.unavailable() and (reason := problem.unavailable()):
+            yield Fault(where=where, value="changed", expected="a program that can be run here", advice=reason)
 
 
 def _check_grid(data: DataSpec, surrogate: AnySurrogate) -> Iterator[Fault]:
@@ -434,6 +469,7 @@ def _check_deterministic(
 CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
     _check_mix,
     _check_method,
+    _check_external,
     _check_grid,
     _check_normalization,
     _check_reservoir,

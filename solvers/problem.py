@@ -2,25 +2,20 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Float32
 
-from headrace.platform.errors import InputError, nearest
-from headrace.platform.fields import SampleSchema
 from headrace.platform.seeding import generator
-from headrace.platform.spec import Spec
+from headrace.solvers.sampled import AbstractSampled
 from headrace.solvers.system import Structure, System
 
 # Enough to tell neighbours apart (see `sorting`), and quickly drawn.
 _FEATURE_RESOLUTION = 32
 
-DEFAULT_LEVEL = "default"
-"""The level that is the problem as it was configured."""
 
-
-class AbstractProblem(Spec):
+class AbstractProblem(AbstractSampled):
     """An equation on a grid or mesh: what its samples look like, how one is drawn, and which system it becomes.
 
     A concrete problem carries `kind: Literal["name"] = "name"`. It is its own description: two equal problems draw
@@ -33,18 +28,10 @@ class AbstractProblem(Spec):
 
     sorted_by: ClassVar[str | None] = None
 
-    @abstractmethod
-    def schema(self) -> SampleSchema:  # type: ignore[override]  # pydantic's own, deprecated, is not missed
-        """The fields of a sample and the grid they live on."""
-
     @property
     @abstractmethod
     def structure(self) -> Structure:
         """What is known about the matrix of every system that this problem becomes."""
-
-    @abstractmethod
-    def levels(self) -> Mapping[str, Mapping[str, Any]]:
-        """The built-in difficulty levels: name -> the problem's fields that it changes."""
 
     @abstractmethod
     def draw(self, seed: int | np.random.Generator) -> dict[str, Float[np.ndarray, "..."]]:
@@ -80,50 +67,7 @@ class AbstractProblem(Spec):
         # Not checked anew: a coarse grid may be too coarse for the equation, and is good enough to draw on.
         return self.model_copy(update={"resolution": resolution}).draw(seed)[self.sorted_by]
 
-    def unavailable(self) -> str | None:
-        """Why this machine cannot discretise the problem, and what to install; None when it can."""
-        return None
-
-    def at_level(self, name: str) -> Self:
-        """This problem at one of its difficulty levels; `default` is the problem as it stands.
-
-        Raises:
-            InputError: there is no such level.
-        """
-        if name == DEFAULT_LEVEL:
-            return self
-        levels = self.levels()
-        if name not in levels:
-            known = ", ".join([DEFAULT_LEVEL, *levels])
-            raise InputError.single("level", f'"{name}"', f"one of {known}", nearest(name, [DEFAULT_LEVEL, *levels]))
-        return self.overridden(levels[name])
-
-    def overridden(self, values: Mapping[str, Any]) -> Self:
-        """A copy with some fields changed, checked anew.
-
-        A nested mapping changes the nested spec key by key, unless it names another `kind`: then it replaces it.
-
-        Raises:
-            pydantic.ValidationError: a value is not allowed.
-        """
-        return self.model_validate(_merged(self.model_dump(), values))
-
 
 def as_generator(seed: int | np.random.Generator) -> np.random.Generator:
     """The generator itself, or the one that draws the fields of an integer seed."""
     return seed if isinstance(seed, np.random.Generator) else generator(seed, "fields")
-
-
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(old)
-    for key, value in new.items():
-        current = merged.get(key)
-        if (
-            isinstance(value, Mapping)
-            and isinstance(current, Mapping)
-            and value.get("kind") in (None, current.get("kind"))
-        ):
-            merged[key] = _merged(current, value)
-        else:
-            merged[key] = value
-    return merged

@@ -5,23 +5,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, Int64
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from headrace.platform.errors import InputError
-from headrace.platform.fields import Grid, SampleSchema
-from headrace.platform.frozen import Frozen, FrozenMap
+from headrace.platform.fields import Grid
 from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.sampling import Mixture
 from headrace.platform.seeding import generator
-from headrace.platform.spec import Spec, kind_of, spec_hash
+from headrace.platform.spec import kind_of, spec_hash
 from headrace.solvers.methods import AnyMethod, Auto, Direct
-from headrace.solvers.problem import DEFAULT_LEVEL, AbstractProblem
+from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.problems import AnyProblem
 from headrace.solvers.racing import SelectionReport
+from headrace.solvers.sampled import AbstractSource
 from headrace.solvers.solver import (
     SMALLEST_RTOL,
     AbstractSolver,
@@ -42,10 +42,8 @@ _NAMED = 50
 # Kinds of methods and problems that this process has solved once: imported, compiled.
 _warm: set[tuple[AbstractSolver, type[AbstractProblem]]] = set()
 
-Weight = Annotated[float, Field(ge=0.0)]
 
-
-class SolverSource(Spec):
+class SolverSource(AbstractSource):
     """Everything that fixes a data set of solved problems; small enough to travel, heavy only once built.
 
     Sample i depends on problem, levels, mix, seed, split and i. Method, tolerance and order change how it is solved and
@@ -67,33 +65,6 @@ class SolverSource(Spec):
     method: AnyMethod = Auto()
     rtol: Annotated[float, Field(ge=SMALLEST_RTOL, lt=1.0)] = 1e-8
     order: Order = "auto"
-    seed: Annotated[int, Field(ge=0)] = 0
-    split: Literal["train", "validation", "test"] = "train"
-    mix: Frozen[Mapping[str, Weight]] = FrozenMap({DEFAULT_LEVEL: 1.0})
-    levels: Frozen[Mapping[str, Mapping[str, Any]]] = FrozenMap({})
-
-    @model_validator(mode="after")
-    def _levels_exist(self) -> Self:
-        Mixture(self.mix)
-        schema = self.problem.schema()
-        for name in self.mix:
-            try:
-                problem = self.problem_at(name)
-            except InputError as error:
-                raise ValueError(str(error)) from error
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(["levels", name, *map(str, first["loc"])])
-                raise ValueError(f"{where} is {first['input']!r}: {first['msg']}") from error
-            if problem.schema() != schema:
-                raise ValueError(
-                    f"level {name} changes the shape of the samples; all levels share one grid and its fields"
-                )
-        return self
-
-    def schema(self) -> SampleSchema:  # type: ignore[override]  # pydantic's own, deprecated, is not missed
-        """What the samples look like; the same at all levels."""
-        return self.problem.schema()
 
     def problem_at(self, level: str) -> AbstractProblem:
         """The problem at a level: one of `levels`, else a built-in one.
@@ -101,7 +72,9 @@ class SolverSource(Spec):
         Raises:
             InputError: there is no such level.
         """
-        return self.problem.overridden(self.levels[level]) if level in self.levels else self.problem.at_level(level)
+        problem = super().problem_at(level)
+        assert isinstance(problem, AbstractProblem)
+        return problem
 
     def mismatch(self) -> str | None:
         """Why the method cannot solve the problem, or this machine cannot discretise it; None when they can."""
@@ -266,7 +239,7 @@ class BuiltSource:
         spec = self._spec
         level = self._mixture.level(spec.seed, spec.split, index)
         problem = self._problems[level]
-        clock = _Clock()
+        clock = Clock()
         try:
             fields = problem.draw(generator(spec.seed, spec.split, "fields", index))
             system = problem.discretize(fields)
@@ -278,7 +251,7 @@ class BuiltSource:
         return _Drawn(index=index, level=level, problem=problem, fields=fields, system=system, cost=clock.read())
 
     def _solve(self, batch: "Sequence[_Drawn]") -> Iterator[Sample | Failure]:
-        clock, warm_up = _Clock(), self._running.warm_up_seconds
+        clock, warm_up = Clock(), self._running.warm_up_seconds
         solutions = solve_batch_verified(self._running, [one.system for one in batch], self._spec.rtol)
         wall, cpu = clock.read()
         warm_up = self._running.warm_up_seconds - warm_up
@@ -289,7 +262,7 @@ class BuiltSource:
             yield self._finish(one, solution, share)
 
     def _finish(self, drawn: "_Drawn", solution: Solution, share: Sequence[float]) -> Sample | Failure:
-        clock, spec = _Clock(), self._spec
+        clock, spec = Clock(), self._spec
         reasons = [str(solution)]
         # `auto` has tried a direct method by now.
         if (
@@ -325,7 +298,7 @@ class BuiltSource:
             status=solution.status.value,
             relative_residual=solution.relative_residual,
             num_iterations=solution.num_iterations,
-            version=_version(),
+            version=headrace_version(),
             wall_seconds=wall,
             cpu_seconds=cpu,
         )
@@ -351,13 +324,14 @@ def _small(problem: AbstractProblem) -> AbstractProblem:
         return problem
 
 
-class _Clock:
+class Clock:
     """Wall and CPU time since it was made [s]."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def read(self) -> tuple[float, float]:
+        """Both."""
         return time.perf_counter() - self._wall, time.process_time() - self._cpu
 
 
@@ -374,7 +348,8 @@ class _Drawn:
 
 
 @functools.cache
-def _version() -> str:
+def headrace_version() -> str:
+    """The version that samples are made with."""
     try:
         return version("headrace")
     except PackageNotFoundError:

@@ -16,7 +16,7 @@ from headrace.solvers import (
     SolveStatus,
     solve,
 )
-from headrace.solvers.problem import DEFAULT_LEVEL
+from headrace.solvers.sampled import DEFAULT_LEVEL
 
 # The coarsest grid on which all levels are allowed; the high wave number needs its points.
 SIZES = {"helmholtz": 47, "darcy_3d": 9}

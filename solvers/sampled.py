@@ -1,0 +1,125 @@
+"""AbstractSampled, AbstractSource: what samples are made from, and which ones, whoever solves them."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from headrace.platform.errors import InputError, nearest
+from headrace.platform.fields import SampleSchema
+from headrace.platform.frozen import Frozen, FrozenMap
+from headrace.platform.sampling import Mixture
+from headrace.platform.spec import Spec
+
+DEFAULT_LEVEL = "default"
+"""The level that is the problem as it was configured."""
+
+Weight = Annotated[float, Field(ge=0.0)]
+
+
+class AbstractSampled(Spec):
+    """What samples are made from: it says what they look like, and has difficulty levels.
+
+    An equation that Headrace solves is an `AbstractProblem`; a program that is run for every sample is an `External`.
+    """
+
+    @abstractmethod
+    def schema(self) -> SampleSchema:  # type: ignore[override]  # pydantic's own, deprecated, is not missed
+        """The fields of a sample and the grid they live on."""
+
+    @abstractmethod
+    def levels(self) -> Mapping[str, Mapping[str, Any]]:
+        """The built-in difficulty levels: name -> the fields of the spec that it changes."""
+
+    def unavailable(self) -> str | None:
+        """Why this machine cannot make samples of it, and what to do; None when it can."""
+        return None
+
+    def at_level(self, name: str) -> Self:
+        """This problem at one of its difficulty levels; `default` is the problem as it stands.
+
+        Raises:
+            InputError: there is no such level.
+        """
+        if name == DEFAULT_LEVEL:
+            return self
+        levels = self.levels()
+        if name not in levels:
+            known = ", ".join([DEFAULT_LEVEL, *levels])
+            raise InputError.single("level", f'"{name}"', f"one of {known}", nearest(name, [DEFAULT_LEVEL, *levels]))
+        return self.overridden(levels[name])
+
+    def overridden(self, values: Mapping[str, Any]) -> Self:
+        """A copy with some fields changed, checked anew.
+
+        A nested mapping changes the nested spec key by key, unless it names another `kind`: then it replaces it.
+
+        Raises:
+            pydantic.ValidationError: a value is not allowed.
+        """
+        return self.model_validate(_merged(self.model_dump(), values))
+
+
+class AbstractSource(Spec):
+    """Which samples there are. Sample i depends on problem, levels, mix, seed, split and i, not on who solves it.
+
+    Attributes:
+        problem: what the samples are made from.
+        seed: seed of the data set.
+        split: which part of it.
+        mix: weights of the difficulty levels, by name.
+        levels: levels of the user's own, or others under built-in names: name -> the problem's fields that change.
+    """
+
+    problem: AbstractSampled
+    seed: Annotated[int, Field(ge=0)] = 0
+    split: Literal["train", "validation", "test"] = "train"
+    mix: Frozen[Mapping[str, Weight]] = FrozenMap({DEFAULT_LEVEL: 1.0})
+    levels: Frozen[Mapping[str, Mapping[str, Any]]] = FrozenMap({})
+
+    @model_validator(mode="after")
+    def _levels_exist(self) -> Self:
+        Mixture(self.mix)
+        schema = self.problem.schema()
+        for name in self.mix:
+            try:
+                problem = self.problem_at(name)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(["levels", name, *map(str, first["loc"])])
+                raise ValueError(f"{where} is {first['input']!r}: {first['msg']}") from error
+            if problem.schema() != schema:
+                raise ValueError(
+                    f"level {name} changes the shape of the samples; all levels share one grid and its fields"
+                )
+        return self
+
+    def schema(self) -> SampleSchema:  # type: ignore[override]  # pydantic's own, deprecated, is not missed
+        """What the samples look like; the same at all levels."""
+        return self.problem.schema()
+
+    def problem_at(self, level: str) -> AbstractSampled:
+        """The problem at a level: one of `levels`, else a built-in one.
+
+        Raises:
+            InputError: there is no such level.
+        """
+        return self.problem.overridden(self.levels[level]) if level in self.levels else self.problem.at_level(level)
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        current = merged.get(key)
+        if (
+            isinstance(value, Mapping)
+            and isinstance(current, Mapping)
+            and value.get("kind") in (None, current.get("kind"))
+        ):
+            merged[key] = _merged(current, value)
+        else:
+            merged[key] = value
+    return merged
