@@ -1,7 +1,7 @@
 """Turns what pydantic found into faults that a user can act on: path, value, what was expected, nearest spelling."""
 
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAliasType, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -64,6 +64,8 @@ def _walk(annotation: Any, location: tuple[int | str, ...]) -> tuple[list[str], 
     path: list[str] = []
     parent: type[BaseModel] | None = None
     for step in location:
+        if isinstance(get_origin(annotation), TypeAliasType):  # Frozen[...]
+            annotation = get_args(annotation)[0]
         members = _models(annotation)
         tagged = [model for model in members if len(members) > 1 and _tag(model) == step]
         if tagged:

@@ -210,9 +210,11 @@ def _load(folder: Path, name: str, dataset: str | None) -> Shaped[np.ndarray, ".
                     raise Unusable(f"{name} has no array {dataset}; it has {', '.join(archive) or 'none'}")
                 return np.asarray(archive[dataset])
         if path.suffix in (".txt", ".dat"):
-            return np.loadtxt(path, dtype=np.float64, ndmin=1)
+            return np.loadtxt(path, dtype=np.float64, ndmin=1).ravel()  # however the numbers are broken into lines
         return _load_hdf5(path, name, str(dataset))
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        if "allow_pickle" in str(error):
+            raise Unusable(f"{label} holds no array of numbers; Python objects are never loaded") from error
         raise Unusable(f"{label} cannot be read: {error}") from error
 
 

@@ -21,7 +21,7 @@ import sys
 import time
 
 PATIENCE_SECONDS = 1.0  # to end by itself when the parent is gone
-GRACE_SECONDS = 5.0  # from SIGTERM to SIGKILL
+GRACE_SECONDS = 3.0  # from SIGTERM to SIGKILL
 KILL_SECONDS = 10.0  # for the kernel to carry out SIGKILL; a process that waits for a dead disk takes longer
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_RUN = 127  # as a shell says it

@@ -12,6 +12,7 @@ or that of the lifeline, which the kernel closes when the source dies, however i
 import contextlib
 import json
 import logging
+import math
 import os
 import select
 import shutil
@@ -33,9 +34,10 @@ log = logging.getLogger(__name__)
 
 _GUARD = Path(__file__).with_name("guard.py")
 _GUARD_SECONDS = 20.0  # more than a guard takes to stop a program
+_LISTED_SECONDS = 1.0  # looking for descendants takes milliseconds: not for every request
 _TAIL_LINES, _TAIL_CHARACTERS = 5, 600
 _MAX_TALK_NBYTES = 4 * 1024 * 1024  # of what a kept process says, before the older part is dropped
-_MAX_PENDING = 16 * 1024 * 1024  # bytes without the end of a line
+_MAX_PENDING = 4 * MAX_ANSWER_NBYTES  # bytes without the end of a line
 
 
 class Ended(Exception):
@@ -106,6 +108,8 @@ class Guarded:
             os.close(status)
         self._words = b""
         self._end: End | None = None
+        self._descendants: list[psutil.Process] = []
+        self._listed_at = -math.inf
 
     @property
     def status(self) -> int:
@@ -162,12 +166,15 @@ class Guarded:
 
     def cpu_seconds(self) -> float:
         """CPU time of the program and its descendants on this machine so far [s]."""
+        if time.monotonic() - self._listed_at > _LISTED_SECONDS:
+            self._listed_at = time.monotonic()
+            with contextlib.suppress(psutil.Error):
+                self._descendants = psutil.Process(self._process.pid).children(recursive=True)
         total = 0.0
-        with contextlib.suppress(psutil.Error):
-            for process in psutil.Process(self._process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    times = process.cpu_times()
-                    total += times.user + times.system + times.children_user + times.children_system
+        for process in self._descendants:
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
         return total
 
     def _finish(self) -> None:
@@ -331,7 +338,8 @@ class PipeProgram:
                 chunk = os.read(process.stdout, 65536)
                 speaks = bool(chunk)
                 self._unread += chunk
-                while (end := self._unread.find(b"\n")) >= 0:
+                # What came earlier holds no end of a line.
+                while b"\n" in chunk and (end := self._unread.find(b"\n")) >= 0:
                     said, self._unread = self._unread[:end], self._unread[end + 1 :]
                     if (found := self._answer(said)) is None:
                         continue

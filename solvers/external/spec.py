@@ -22,6 +22,8 @@ from headrace.solvers.sampled import AbstractSampled
 PLACEHOLDERS = ("folder", "request", "index", "seed", "level")
 FORMATS = {".npy": False, ".npz": True, ".h5": True, ".hdf5": True, ".txt": False, ".dat": False}
 """The endings of files that are read, and whether such a file holds several arrays."""
+SCRIPTS = (".py", ".jl", ".m", ".R", ".r", ".sh", ".pl", ".jar")
+"""The endings by which a word of a command is taken for a program, which has to be there."""
 # A C program keeps names in arrays of 64.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
@@ -157,7 +159,7 @@ class External(AbstractSampled):
 
     Attributes:
         command: the words of the command line; no shell looks at them. A word that begins with ./ or ../ is a path from
-            the folder where Headrace was started; every absolute path among them has to exist. With `files`, {folder},
+            the folder where Headrace was started; the program starts in its scratch folder. With `files`, {folder},
             {request}, {index}, {seed}, {level} and {NAME} of each parameter are filled in; {{ and }} are braces.
         launcher: words before the command, for instance those of mpiexec.
         protocol: `files`: one process a sample. `pipe`: one process that is kept, with a line of JSON for each request
@@ -288,7 +290,7 @@ class External(AbstractSampled):
                 hint = "" if os.sep in program else ', nor on the PATH; write "./NAME" for one in the current folder'
                 return f'The program "{program}" {why}{hint}.'
         for word in (*self.launcher[1:], *self.command[1:]):
-            if os.path.isabs(word) and not any(True for _ in placeholders(word)):
+            if os.path.isabs(word) and Path(word).suffix in SCRIPTS and not any(True for _ in placeholders(word)):
                 word = word.replace("{{", "{").replace("}}", "}")
                 if not os.path.exists(word):
                     return f'The file "{word}" of the command is not there.'
