@@ -65,6 +65,7 @@ typedef struct {
     double relative_residual;          /* set it before headrace_finalize if you know it; NaN: not known */
     long long num_iterations;          /* the same; -1: not known */
     int is_open, was_served;           /* private */
+    char message[512];
 } headrace_run;
 
 #ifdef __cplusplus
@@ -99,6 +100,7 @@ static inline int headrace_is_pipe(void) {
 
 static inline int headrace_error(headrace_run *run, const char *what, const char *which) {
     fprintf(stderr, "headrace: %s%s\n", what, which);
+    if (run->error == 0) snprintf(run->message, sizeof run->message, "%.200s%.200s", what, which);
     run->error = 1;
     return -1;
 }
@@ -202,11 +204,12 @@ static inline int headrace_init(headrace_run *run) {
     int i;
     if (run->is_open) headrace_fail(run, "headrace_init was called again before headrace_finalize");
     headrace_clear(run);
-    run->error = 0;
     if (headrace_is_pipe()) {
+        run->error = 0; /* that of the sample before, which was told */
         if (headrace_read_line(run) <= 0) return 0;
     } else {
         if (run->was_served) return 0;
+        run->error = 0;
         folder = getenv("HEADRACE_FOLDER");
         if (folder == NULL || strlen(folder) >= sizeof run->folder) {
             headrace_error(run, "HEADRACE_FOLDER is not set: to try a program without Headrace, let it name a folder", "");
@@ -270,13 +273,13 @@ static inline int headrace_send(headrace_run *run, const char *name, int time, c
         if (strcmp(run->fields[i].name, name) == 0) field = &run->fields[i];
     if (field == NULL) return headrace_error(run, "the recipe has no field to send that is called ", name);
     if (time < 0 || time >= run->num_times) {
-        fprintf(stderr, "headrace: time is %d, expected 0 to %d: ", time, run->num_times - 1);
-        return headrace_error(run, "", name);
+        snprintf(draft, sizeof draft, "time is %d, expected 0 to %d: ", time, run->num_times - 1);
+        return headrace_error(run, draft, name);
     }
     if (num_values != run->num_points * (size_t)field->components) {
-        fprintf(stderr, "headrace: %lu values, expected %d x %lu: ", (unsigned long)num_values, field->components,
-                (unsigned long)run->num_points);
-        return headrace_error(run, "", name);
+        snprintf(draft, sizeof draft, "%lu values, expected %d x %lu: ", (unsigned long)num_values, field->components,
+                 (unsigned long)run->num_points);
+        return headrace_error(run, draft, name);
     }
     snprintf(draft, sizeof draft, "%s/.%s.%d.npy.draft", run->folder, field->name, time);
     snprintf(path, sizeof path, "%s/%s.%d.npy", run->folder, field->name, time);
@@ -331,7 +334,7 @@ static inline int headrace_end(headrace_run *run, const char *reason) {
 
 static inline int headrace_finalize(headrace_run *run) {
     if (run->error != 0) {
-        headrace_end(run, "a call of the client failed; standard error says which");
+        headrace_end(run, run->message);
         return -1;
     }
     return headrace_end(run, NULL);
