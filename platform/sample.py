@@ -20,9 +20,10 @@ class Provenance:
         index: position in the planned data set.
         level: name of its difficulty level.
         solver: the method that solved it.
-        status: how the solve ended; a sample is always `converged`.
-        relative_residual: ||b - A x|| / ||b|| recomputed in float64.
-        num_iterations: iterations of the solver; 0 for a direct method.
+        status: how the solve ended: `converged`; `unverified` for a program outside Headrace; `imported`.
+        relative_residual: ||b - A x|| / ||b|| recomputed in float64; of an unverified sample, what its program reports.
+            NaN when it is not known.
+        num_iterations: iterations of the solver; 0 for a direct method, or when it is not known.
         wall_seconds: draw, discretise, solve and verify together [s].
         cpu_seconds: the same in process CPU time [s].
         version: version of Headrace.

@@ -8,6 +8,7 @@ Example:
     <SolveStatus.converged: 'converged'>
 """
 
+from headrace.solvers.external import External, ExternalSource
 from headrace.solvers.methods import (
     AMG,
     CG,
@@ -68,6 +69,8 @@ __all__ = [
     "DiffusionOperator",
     "Direct",
     "Elasticity",
+    "External",
+    "ExternalSource",
     "HeatConduction",
     "Helmholtz",
     "LinearSystem",

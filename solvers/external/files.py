@@ -4,6 +4,7 @@ import json
 import math
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,20 @@ from headrace.solvers.external.request import Request
 from headrace.solvers.external.spec import FORMATS, Input, Output
 
 MAX_ANSWER_NBYTES = 1024 * 1024
+# What NumPy, zipfile and h5py raise on files that are not what they seem.
+_READING = (
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class Unusable(Exception):
@@ -199,7 +214,8 @@ def _load(folder: Path, name: str, dataset: str | None) -> Shaped[np.ndarray, ".
     label = name if dataset is None else f"{name}[{dataset}]"
     try:
         if path.suffix == ".npy":
-            found = np.load(path, allow_pickle=False)
+            # Mapped: a header that promises more than there is, or than there is memory, costs nothing.
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(found, np.ndarray):
                 raise ValueError("an archive of several arrays")
             return found
@@ -212,8 +228,8 @@ def _load(folder: Path, name: str, dataset: str | None) -> Shaped[np.ndarray, ".
         if path.suffix in (".txt", ".dat"):
             return np.loadtxt(path, dtype=np.float64, ndmin=1).ravel()  # however the numbers are broken into lines
         return _load_hdf5(path, name, str(dataset))
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        if "allow_pickle" in str(error):
+    except _READING as error:
+        if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise Unusable(f"{label} holds no array of numbers; Python objects are never loaded") from error
         raise Unusable(f"{label} cannot be read: {error}") from error
 
@@ -238,10 +254,15 @@ def _inside(folder: Path, name: str) -> Path:
         FileNotFoundError: it is not there.
         Unusable: it lies elsewhere, by a link, or is no file.
     """
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise Unusable(f"{name} is a link that leads out of the scratch folder")
-    # Opening a pipe would wait for ever.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise Unusable(f"{name} is not a regular file")
+    try:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise Unusable(f"{name} is a link that leads out of the scratch folder")
+        # Opening a pipe would wait for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Unusable(f"{name} is not a regular file")
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError) as error:  # a loop of links, a folder that is a file
+        raise Unusable(f"{name} cannot be read: {error}") from error
     return path

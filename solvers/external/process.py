@@ -371,7 +371,7 @@ class PipeProgram:
                 return values
         if said.strip():
             log.debug("%s says: %s", self._program, said[:500])
-            with (self.folder / "stdout.txt").open("ab") as file:
+            with contextlib.suppress(FileNotFoundError), (self.folder / "stdout.txt").open("ab") as file:
                 file.write(said + b"\n")
         return None
 
@@ -383,9 +383,11 @@ class PipeProgram:
         """What it said about samples that are done is of no use, and must not fill the disk."""
         (self.folder / "stdout.txt").unlink(missing_ok=True)
         path = self.folder / "stderr.txt"
-        if path.stat().st_size > _MAX_TALK_NBYTES:
-            os.truncate(path, 0)
-        self._words_from = path.stat().st_size
+        self._words_from = 0
+        with contextlib.suppress(FileNotFoundError):  # a program may tidy up too much
+            if path.stat().st_size > _MAX_TALK_NBYTES:
+                os.truncate(path, 0)
+            self._words_from = path.stat().st_size
 
     def _last_words(self) -> str:
         return last_words(self.folder, self._words_from)

@@ -174,10 +174,13 @@ class BuiltExternal:
             return Path(tempfile.mkdtemp(prefix=name, dir=problem.scratch))
         if level not in self._programs:
             self._programs[level] = _kept_program(problem)
+        self._programs[level].folder.mkdir(exist_ok=True)  # a program may tidy up too much
         return Path(tempfile.mkdtemp(prefix=name, dir=self._programs[level].folder))
 
-    def _keep(self, problem: External, folder: Path, index: int) -> Path:
-        """Move a folder to where nobody removes it."""
+    def _keep(self, problem: External, folder: Path, index: int) -> Path | None:
+        """Move a folder to where nobody removes it; None when the program has done so itself."""
+        if not folder.is_dir():
+            return None
         if problem.protocol == "pipe":
             for name in ("stderr.txt", "stdout.txt"):
                 with contextlib.suppress(OSError):

@@ -60,11 +60,8 @@ def write_recipe(protocol: str) -> None:
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("protocol", ["files", "pipe"])
-def test_the_ledger_counts_what_a_program_makes_and_what_it_fails_to_make(
-    ray_cluster: None, in_folder: Path, protocol: str
-) -> None:
-    write_recipe(protocol)
+def test_the_ledger_counts_what_a_program_makes_and_what_it_fails_to_make(ray_cluster: None, in_folder: Path) -> None:
+    write_recipe("files")
     done = headrace("generate", "recipe.yaml", "--out", "made", "--json")
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout.splitlines()[-1], parse_constant=pytest.fail)  # NaN is no JSON
@@ -110,9 +107,7 @@ def test_list_names_external_programs() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler called cc")
-def test_the_commands_of_the_page_run_as_printed(
-    ray_cluster: None, in_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_runs_of_the_page_run_as_printed(ray_cluster: None, in_folder: Path) -> None:
     for file in EXAMPLES.iterdir():
         shutil.copy(file, in_folder)
     client = ROOT / "solvers" / "external" / "client"
@@ -122,9 +117,9 @@ def test_the_commands_of_the_page_run_as_printed(
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["samples"] == {"planned": 76, "stored": 76, "failed": 0, "duplicates": 0}
     assert set(result["errors"]) == {"all", "default", "thick"}
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
-    done = headrace("generate", "heat.yaml", "--out", "heat-data", "--json")
+    # The page's python3 is that of the PATH, which may have no NumPy here.
+    command = f"data.problem.command=[{sys.executable}, ./heat.py]"
+    done = headrace("generate", "heat.yaml", command, "--out", "heat-data", "--json")
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["samples"]["stored"] + result["samples"]["failed"] == 16
-    assert result["samples"]["stored"] == 16, json.loads(Path("heat-data/run.json").read_text())["failures"][:1]
+    assert result["samples"]["stored"] == 16
