@@ -361,6 +361,18 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
+def test_a_header_that_promises_too_much_is_no_danger(tmp_path: Path) -> None:
+    text = """
+        import numpy as np
+        with open("u.npy", "wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f8", "fortran_order": False, "shape": (10**15, 4)}
+            )
+            file.write(bytes(64))
+    """
+    assert "u.npy cannot be read" in reason(python(tmp_path, text, outputs={"u": {"file": "u.npy"}}))
+
+
 def test_an_hdf5_link_to_another_file_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["u"] = np.ones((3, 4))
