@@ -457,7 +457,9 @@ def _check_deterministic(
 ) -> Iterator[Fault]:
     if not deterministic or stream.mode == "replay" or list(_check_mix(data)):
         return
-    if any(solver.method.learns(_at_level(data, level)) for level in data.mix):
+    problems = [_at_level(data, level) for level in data.mix]
+    # Of an external program its author knows.
+    if any(isinstance(problem, AbstractProblem) and solver.method.learns(problem) for problem in problems):
         yield Fault(
             where="solver.method",
             value=solver.method.kind,
