@@ -17,7 +17,8 @@ from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.sampling import Mixture
 from headrace.platform.spec import spec_hash
 from headrace.solvers.external.files import Answer, Unusable, read_answer, read_arrays
-from headrace.solvers.external.process import Ended, PipeProgram, run_once
+from headrace.solvers.external.pipe import PipeProgram
+from headrace.solvers.external.process import Ended, run_once
 from headrace.solvers.external.request import CLIENT_FOLDER, Request
 from headrace.solvers.external.spec import External
 from headrace.solvers.sampled import AbstractSource
