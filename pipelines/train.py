@@ -25,7 +25,7 @@ from headrace.platform.training_ranks import RankContext, TrainingRanks
 from headrace.surrogates.datamodule import StoredDataModule, StreamDataModule
 from headrace.surrogates.fit import fit
 
-SECONDS_TO_START = 20.0  # that an actor or a rank may take before it is said to wait for resources
+SECONDS_TO_START = 60.0  # that an actor or a rank may take before it is said to wait for resources
 
 log = logging.getLogger(__name__)
 
