@@ -7,6 +7,12 @@ taken in the steady state: for plain processes between the first and the last sa
 
     efficiency = (generate with 2 actors / generate with 1) / (2 plain processes / 1 plain process)
 
+With one actor, the coordinator, the driver, Ray and the actor's own storing thread have the second core of a small machine
+to themselves; with two they have none. So the same is also taken with everything of the first run on one core: as many
+cores as actors, which is what a cluster node full of actors looks like.
+
+    efficiency by cores = (generate with 2 actors on 2 cores / generate with 1 on 1) / (the same of plain processes)
+
 Also printed: how much of the plain processes' throughput generate reaches; it sends, stores and syncs on top.
 
     python tests/benchmarks/generate_scaling.py [--resolution 129] [--method auto] [--samples 3000]
@@ -44,13 +50,19 @@ print(time.perf_counter() - started, flush=True)
 """
 
 
-def plain(processes: int, count: int, resolution: int, method: str) -> float:
+def on_one_core() -> None:
+    """Keep a process and all that it starts on the first core."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def plain(processes: int, count: int, resolution: int, method: str, *, pinned: bool = False) -> float:
     """Samples per second of plain processes that start together; the slowest one ends the count."""
     environment = {**os.environ, **dict.fromkeys(VARIABLES, "1")}
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", PLAIN, str(number), str(count), str(resolution), method],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+            preexec_fn=on_one_core if pinned else None,
         )
         for number in range(processes)
     ]  # fmt: skip
@@ -64,7 +76,7 @@ def plain(processes: int, count: int, resolution: int, method: str) -> float:
     return processes * count / max(seconds)
 
 
-def generate(actors: int, count: int, resolution: int, method: str) -> float:
+def generate(actors: int, count: int, resolution: int, method: str, *, pinned: bool = False) -> float:
     """Samples per second that `headrace generate` stores."""
     with tempfile.TemporaryDirectory() as folder:
         recipe, out = Path(folder) / "recipe.yaml", Path(folder) / "out"
@@ -80,6 +92,7 @@ def generate(actors: int, count: int, resolution: int, method: str) -> float:
         done = subprocess.run(
             [program, "generate", str(recipe), "--out", str(out), "--json"],
             check=False, capture_output=True, text=True, env=environment, cwd=folder,
+            preexec_fn=on_one_core if pinned else None,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         samples = json.loads(done.stdout.splitlines()[-1])["samples"]
@@ -104,19 +117,23 @@ def main() -> None:
     print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     print(f"Warm-up: compilation before the clock. Repeats: {arguments.repeats}, turn by turn; the best counts.")
     case = (arguments.samples, arguments.resolution, arguments.method)
-    rates: dict[str, list[float]] = {"plain 1": [], "plain 2": [], "generate 1": [], "generate 2": []}
+    ways = {"1": (1, False), "2": (2, False), "1 on 1 core": (1, True)}
+    rates: dict[str, list[float]] = {f"{what} {way}": [] for what in ("plain", "generate") for way in ways}
     for _ in range(arguments.repeats):
-        for workers in (1, 2):
-            rates[f"plain {workers}"].append(plain(workers, *case))
+        for way, (workers, pinned) in ways.items():
+            rates[f"plain {way}"].append(plain(workers, *case, pinned=pinned))
             time.sleep(1.0)
-            rates[f"generate {workers}"].append(generate(workers, *case))
+            rates[f"generate {way}"].append(generate(workers, *case, pinned=pinned))
     best = {name: max(found) for name, found in rates.items()}
     for name, found in rates.items():
-        print(f"  {name:12s} {best[name]:9.1f} samples / s  (all: {', '.join(f'{rate:.1f}' for rate in found)})")
+        print(f"  {name:20s} {best[name]:9.1f} samples / s  (all: {', '.join(f'{rate:.1f}' for rate in found)})")
     result = {
         "plain_scaling": round(best["plain 2"] / best["plain 1"], 3),
         "generate_scaling": round(best["generate 2"] / best["generate 1"], 3),
         "efficiency": round((best["generate 2"] / best["generate 1"]) / (best["plain 2"] / best["plain 1"]), 3),
+        "efficiency_by_cores": round(
+            (best["generate 2"] / best["generate 1 on 1 core"]) / (best["plain 2"] / best["plain 1 on 1 core"]), 3
+        ),
         "share_of_plain_with_1": round(best["generate 1"] / best["plain 1"], 3),
         "share_of_plain_with_2": round(best["generate 2"] / best["plain 2"], 3),
     }
