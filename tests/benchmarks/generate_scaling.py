@@ -7,9 +7,9 @@ taken in the steady state: for plain processes between the first and the last sa
 
     efficiency = (generate with 2 actors / generate with 1) / (2 plain processes / 1 plain process)
 
-With one actor, the coordinator, the driver, Ray and the actor's own storing thread have the second core of a small machine
-to themselves; with two they have none. So the same is also taken with everything of the first run on one core: as many
-cores as actors, which is what a cluster node full of actors looks like.
+With one actor, the coordinator, the driver, Ray and the actor's own storing thread have the second core of a small
+machine to themselves; with two they have none. So the same is also taken with everything of the first run on one core:
+as many cores as actors, which is what a cluster node full of actors looks like.
 
     efficiency by cores = (generate with 2 actors on 2 cores / generate with 1 on 1) / (the same of plain processes)
 

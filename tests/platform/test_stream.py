@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import ray
 
-from headrace.platform.errors import RunFailed
+from headrace.platform.errors import InputError, RunFailed
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger import Ledger
 from headrace.platform.manifest import newest, seal
@@ -292,6 +292,22 @@ def test_a_stream_is_resumed_with_its_reservoir_as_the_checkpoint_left_it(
     solve_all(second)
     again = Rank(second.feed(), step=3)
     assert [pulled(again) for _ in range(7)] == expected
+
+
+def test_a_backlog_that_cannot_be_read_is_told_to_the_rank(tmp_path: Path, streams: list[Stream]) -> None:
+    stream_plan, ledger = plan(tmp_path, Toy(), ReservoirSpec(kind="reservoir", capacity=200, watermark=8))
+    first = Stream(stream_plan, ledger, resources())
+    streams.append(first)
+    solve_all(first)
+    first.stop()
+    first.close()
+    recover(ledger, {split: stream_plan.data_dir(split) for split in stream_plan.sources})
+    for chunk in (stream_plan.data_dir("train") / "shard-0.zarr" / "inputs").glob("c*"):
+        chunk.write_bytes(b"not a chunk")
+    second = Stream(stream_plan, ledger, resources())
+    streams.append(second)
+    with pytest.raises(InputError, match="not readable"):
+        Rank(second.feed()).pull(8)
 
 
 def pulled(reader: "Rank") -> list[int]:
