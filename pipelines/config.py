@@ -118,6 +118,11 @@ class RunConfig(Spec):
         """Whether solvers work in the run."""
         return self.stream.mode != "replay"
 
+    @property
+    def is_paced(self) -> bool:
+        """Whether the reservoirs are filled in a fixed order and at a fixed pace."""
+        return self.deterministic or not self.solves
+
     def source(self, split: Split) -> SolverSource | ExternalSource:
         """The source of a split's samples."""
         assert self.data is not None

@@ -61,7 +61,7 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
         num_ranks=resources.num_ranks,
         num_batches=config.training.steps if trains and config.training else 1,
         solves=config.solves,
-        paced=trains and (config.deterministic or not config.solves),
+        paced=trains and config.is_paced,
         replay=config.stream.replay_order,
     )
     if not session.run.ledger.is_file():

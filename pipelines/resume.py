@@ -50,6 +50,13 @@ def resume(path: Path, overrides: Sequence[str], console: Console) -> Session | 
     if summary.get("status") == "finished":
         return None
     config = load(str(run.recipe), overrides, command)
+    before = load(str(run.recipe), command=command).resources.trainers.ranks
+    if config.is_paced and config.resources.trainers.ranks != before:
+        raise InputError.single(
+            "resources.trainers.ranks",
+            str(config.resources.trainers.ranks),
+            f"{before}, as the run began: which samples a rank gets is fixed in a deterministic or replayed stream",
+        )
     earlier = Earlier(run=run, summary=summary, lock=run.claim())
     if command == "train":
         folder = summary.get("data_folder")
