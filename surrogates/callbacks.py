@@ -15,6 +15,7 @@ from torch import Tensor
 from headrace.platform import manifest
 from headrace.platform.errors import RunFailed
 from headrace.platform.sample import SampleBatch
+from headrace.platform.seeding import generator
 from headrace.surrogates import ranks
 from headrace.surrogates.checkpoint import save_checkpoint
 from headrace.surrogates.datamodule import AbstractDataModule, Batch
@@ -115,6 +116,20 @@ def _require_finite(loss: float, step: int) -> None:
             f"the loss is not finite at step {step}: try a smaller learning rate, and look for samples that are not "
             "finite, or not positive where training.normalization.log takes their logarithm"
         )
+
+
+class StepSeeds(Callback):
+    """Seeds torch before every step, so that what is drawn in a step is a function of seed, rank and step alone.
+
+    So there is no random state that a checkpoint would have to keep.
+    """
+
+    def __init__(self, seed: int, progress: Progress) -> None:
+        self._seed, self._progress = seed, progress
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Seed the generators of all devices."""
+        torch.manual_seed(int(generator(self._seed, "step", ranks.rank(), self._progress.step).integers(2**63)))
 
 
 class Validation(Callback):

@@ -16,7 +16,7 @@ from pytorch_lightning.strategies import Strategy
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.surrogates import ranks
-from headrace.surrogates.callbacks import Checkpoints, Progress, Validation
+from headrace.surrogates.callbacks import Checkpoints, Progress, StepSeeds, Validation
 from headrace.surrogates.checkpoint import Checkpoint, load_checkpoint
 from headrace.surrogates.datamodule import AbstractDataModule
 from headrace.surrogates.module import SurrogateModule
@@ -83,7 +83,7 @@ def fit(
         training: how to train it.
         schema: what the samples look like.
         data: training batches and validation samples.
-        seed: fixes the initial weights.
+        seed: fixes the initial weights, and what networks and losses draw in each step.
         report: called on rank 0 with the finished steps and metrics named `train/...` and `validation/...`.
         checkpoint_dir: where joint checkpoints go, `step-000100.pt` with a manifest, and `last.pt`; None for none.
         resume: a checkpoint to go on from.
@@ -111,7 +111,7 @@ def fit(
     progress = Progress(report, data=data, every=training.log_every, start=start)
     validation = Validation(report, samples=data.validation, every=training.validate_every, progress=progress)
     checkpoints = Checkpoints(checkpoint_dir, training=training, progress=progress, data=data)
-    with _threads(num_threads), _quiet():
+    with _threads(num_threads), _quiet(), torch.random.fork_rng():
         trainer = Trainer(
             max_epochs=1,
             max_steps=training.steps - start,
@@ -122,7 +122,7 @@ def fit(
             precision=training.precision,
             deterministic="warn" if deterministic else None,
             gradient_clip_val=training.gradient_clip,
-            callbacks=[progress, validation, checkpoints, *callbacks],
+            callbacks=[StepSeeds(seed, progress), progress, validation, checkpoints, *callbacks],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

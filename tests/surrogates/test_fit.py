@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import Callback
 
 from headrace.platform.errors import InputError, RunFailed
 from headrace.platform.fields import SampleSchema
@@ -301,3 +302,23 @@ def test_says_its_story_and_nothing_else(
     fit(surrogate=SURROGATE, training=TRAINING, schema=schema, data=stored(samples, held_out))
     assert capfd.readouterr() == ("", "")
     assert not [str(warning.message) for warning in recwarn]
+
+
+def test_what_is_drawn_in_a_step_is_the_same_after_a_resume(
+    schema: SampleSchema, samples: SampleBatch, tmp_path: Path
+) -> None:
+    class Draws(Callback):
+        def __init__(self) -> None:
+            self.drawn: list[float] = []
+
+        def on_train_batch_end(self, *_: object) -> None:
+            self.drawn.append(torch.rand(1).item())
+
+    training = TRAINING.model_copy(update={"steps": 6, "checkpoint_every": 3, "keep_checkpoints": 5})
+    whole, rest = Draws(), Draws()
+    before = torch.random.get_rng_state()
+    common = {"surrogate": SURROGATE, "training": training, "schema": schema, "seed": 7}
+    fit(**common, data=stored(samples), checkpoint_dir=tmp_path, callbacks=[whole])
+    fit(**common, data=stored(samples), resume=tmp_path / "step-000003.pt", callbacks=[rest])
+    assert len(set(whole.drawn)) == 6 and rest.drawn == whole.drawn[3:]
+    assert torch.equal(torch.random.get_rng_state(), before)
