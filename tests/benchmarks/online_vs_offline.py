@@ -46,7 +46,7 @@ from headrace.platform.seeding import generator
 from headrace.surrogates import MLP, TrainingSpec
 from headrace.surrogates.datamodule import AbstractDataModule, StoredDataModule, StreamDataModule
 from headrace.surrogates.fit import fit
-from headrace.surrogates.losses import AbstractLoss
+from headrace.surrogates.losses import AbstractLoss, RelativeL2
 from headrace.surrogates.optimizers import AdamW
 from headrace.surrogates.schedules import AbstractSchedule
 
@@ -159,6 +159,9 @@ class MeanSquare(AbstractLoss):
         return (prediction - truth).square().mean()
 
 
+LOSSES: dict[str, AbstractLoss] = {"mean_square": MeanSquare(), "relative_l2": RelativeL2()}
+
+
 class Halvings(AbstractSchedule):
     """Half the learning rate after 40, 60, 80 and 90 % of the steps."""
 
@@ -181,7 +184,7 @@ class Stream:
         self._fresh = fresh
         self.reservoir = spec.build(SCHEMA, seed)
 
-    def pull(self, count: int) -> SampleBatch:
+    def pull(self, count: int, step: int) -> SampleBatch:
         """The next batch; before it some fresh rows come in, and as many as it takes to have one."""
         self._put(self._fresh)
         while not self.reservoir.ready(count):
@@ -224,7 +227,7 @@ def data_of(case: str, simulations: Simulations, seed: int) -> tuple[AbstractDat
     return StreamDataModule(pull=stream.pull, batch_size=BATCH), lambda: stream.reservoir.stats()["total_in"]
 
 
-def train(case: str, seed: int, steps: int, activation: str) -> dict[str, float | int | str]:
+def train(case: str, seed: int, steps: int, activation: str, loss: str) -> dict[str, float | int | str]:
     """Train one network and judge it."""
     data, num_rows = data_of(case, Simulations(seed, "train"), seed)
     training = TrainingSpec(
@@ -235,7 +238,7 @@ def train(case: str, seed: int, steps: int, activation: str) -> dict[str, float 
         validate_every=steps,
         checkpoint_every=steps,
         log_every=steps,
-    ).model_copy(update={"loss": MeanSquare(), "schedule": Halvings()})
+    ).model_copy(update={"loss": LOSSES[loss], "schedule": Halvings()})
     judge = Judge(Simulations(0, "validation").first(NUM_HELD_OUT))
     surrogate = MLP(hidden=(256, 256), activation=activation)  # type: ignore[arg-type]
     began = time.perf_counter()
@@ -269,6 +272,7 @@ def main() -> None:
     arguments.add_argument("--processes", type=int, default=1, help="trainings at once, of one thread each")
     arguments.add_argument("--steps", type=int, default=4000)
     arguments.add_argument("--activation", choices=("gelu", "relu", "silu", "tanh"), default="relu")
+    arguments.add_argument("--loss", choices=LOSSES, default="mean_square")
     given = arguments.parse_args()
     print(__doc__)
     about = ran_on("torch", "numpy", "scipy", "pytorch-lightning")
@@ -284,7 +288,7 @@ def main() -> None:
     print(f"held-out temperatures: variance {variance:.4f} in units of ({HOTTEST - COLDEST:.0f} K)^2")
 
     rows = []
-    todo = [(case, seed, given.steps, given.activation) for seed in given.seeds for case in given.cases]
+    todo = [(case, seed, given.steps, given.activation, given.loss) for seed in given.seeds for case in given.cases]
     with ProcessPoolExecutor(given.processes, mp_context=multiprocessing.get_context("spawn")) as processes:
         for row in processes.map(train, *zip(*todo, strict=True)):
             rows.append(row)
@@ -298,6 +302,7 @@ def main() -> None:
         "batch_size": BATCH,
         "seeds": given.seeds,
         "activation": given.activation,
+        "loss": given.loss,
         "variance": variance,
         "mse": mse,
         "mse_mean": mean,
