@@ -48,7 +48,7 @@ from headrace.surrogates.datamodule import AbstractDataModule, StoredDataModule,
 from headrace.surrogates.fit import fit
 from headrace.surrogates.losses import AbstractLoss, RelativeL2
 from headrace.surrogates.optimizers import AdamW
-from headrace.surrogates.schedules import AbstractSchedule
+from headrace.surrogates.schedules import AbstractSchedule, Cosine
 
 POINTS, NUM_TIMES, DT = 32, 100, 0.01
 COLDEST, HOTTEST = 100.0, 500.0
@@ -172,6 +172,9 @@ class Halvings(AbstractSchedule):
         return 0.5 ** sum(step >= share * steps for share in (0.4, 0.6, 0.8, 0.9))
 
 
+SCHEDULES: dict[str, AbstractSchedule] = {"halvings": Halvings(), "cosine": Cosine()}
+
+
 class Stream:
     """A reservoir in this process that takes up fresh rows as batches are served.
 
@@ -227,7 +230,7 @@ def data_of(case: str, simulations: Simulations, seed: int) -> tuple[AbstractDat
     return StreamDataModule(pull=stream.pull, batch_size=BATCH), lambda: stream.reservoir.stats()["total_in"]
 
 
-def train(case: str, seed: int, steps: int, activation: str, loss: str) -> dict[str, float | int | str]:
+def train(case: str, seed: int, steps: int, activation: str, loss: str, schedule: str) -> dict[str, float | int | str]:
     """Train one network and judge it."""
     data, num_rows = data_of(case, Simulations(seed, "train"), seed)
     training = TrainingSpec(
@@ -238,7 +241,7 @@ def train(case: str, seed: int, steps: int, activation: str, loss: str) -> dict[
         validate_every=steps,
         checkpoint_every=steps,
         log_every=steps,
-    ).model_copy(update={"loss": LOSSES[loss], "schedule": Halvings()})
+    ).model_copy(update={"loss": LOSSES[loss], "schedule": SCHEDULES[schedule]})
     judge = Judge(Simulations(0, "validation").first(NUM_HELD_OUT))
     surrogate = MLP(hidden=(256, 256), activation=activation)  # type: ignore[arg-type]
     began = time.perf_counter()
@@ -273,6 +276,7 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=4000)
     arguments.add_argument("--activation", choices=("gelu", "relu", "silu", "tanh"), default="relu")
     arguments.add_argument("--loss", choices=LOSSES, default="mean_square")
+    arguments.add_argument("--schedule", choices=SCHEDULES, default="halvings")
     given = arguments.parse_args()
     print(__doc__)
     about = ran_on("torch", "numpy", "scipy", "pytorch-lightning")
@@ -288,7 +292,11 @@ def main() -> None:
     print(f"held-out temperatures: variance {variance:.4f} in units of ({HOTTEST - COLDEST:.0f} K)^2")
 
     rows = []
-    todo = [(case, seed, given.steps, given.activation, given.loss) for seed in given.seeds for case in given.cases]
+    todo = [
+        (case, seed, given.steps, given.activation, given.loss, given.schedule)
+        for seed in given.seeds
+        for case in given.cases
+    ]
     with ProcessPoolExecutor(given.processes, mp_context=multiprocessing.get_context("spawn")) as processes:
         for row in processes.map(train, *zip(*todo, strict=True)):
             rows.append(row)
@@ -303,6 +311,7 @@ def main() -> None:
         "seeds": given.seeds,
         "activation": given.activation,
         "loss": given.loss,
+        "schedule": given.schedule,
         "variance": variance,
         "mse": mse,
         "mse_mean": mean,
