@@ -124,7 +124,7 @@ class Stream:
             RunFailed: a solver failed in a way that would meet the next one too, or too many died.
         """
         self.solvers.poll(seconds)
-        if self.solvers and self.solvers.waiting == len(self.solvers) and not self._is_work_left():
+        if self.solvers and self.solvers.waiting == len(self.solvers) and self._is_all_done():
             # The others did all of it, while these waited for a place in the cluster.
             self.solvers.stop(0.0)
         if not self.solvers and not self._ended and self._plan.solves and self._is_work_left():
@@ -135,7 +135,12 @@ class Stream:
             ask([shard.end.remote() for shard in self.shards])
         return bool(self.solvers)
 
+    def _is_all_done(self) -> bool:
+        [counts] = ask([self.coordinator.counts.remote()])
+        return all(count.stored + count.failed == count.planned for count in counts.values())
+
     def _is_work_left(self) -> bool:
+        """Whether samples wait to be solved; only when no solver is left, whose leases would be taken from it."""
         [counts] = ask([self.coordinator.take_back.remote()])
         return any(count.waiting for count in counts.values())
 

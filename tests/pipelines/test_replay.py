@@ -49,7 +49,7 @@ def recorded(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300, func_only=True)
 def test_a_run_that_was_stopped_and_resumed_has_the_weights_of_one_that_was_not(
     recorded: Path, in_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_and_resumed_has_the_weights_of_one_that_was_not(
     assert_equal_bits(recorded, Path("run"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300, func_only=True)
 def test_a_recorded_stream_trains_another_surrogate(recorded: Path, in_folder: Path) -> None:
     done = headrace(
         "run", "smoke", "stream.mode=replay", f"stream.recording={recorded}", "stream.replay_order=shuffled",
@@ -94,7 +94,7 @@ def test_a_recorded_stream_trains_another_surrogate(recorded: Path, in_folder: P
     assert headrace("evaluate", "again").exit_code == 0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300, func_only=True)
 def test_an_unfinished_recording_is_gone_on_with(ray_cluster: None, in_folder: Path) -> None:
     done = headrace("run", "smoke", "stream.mode=generate", "data.samples=30", "tracking.enabled=false", "--out", "few")
     assert done.exit_code == 0, done.output
