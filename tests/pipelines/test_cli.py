@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,22 +93,9 @@ def test_an_unknown_command_ends_with_2() -> None:
     assert headrace("rum").exit_code == 2
 
 
-@pytest.fixture(scope="module")
-def run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
-    """The smoke recipe, carried out once for the tests below."""
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        done = headrace("run", "smoke", "--json")
-    assert done.exit_code == 0, done.output
-    return folder, json.loads(done.stdout.splitlines()[-1])
-
-
 @pytest.mark.timeout(300)
-def test_a_run_leaves_everything_it_promises(run: tuple[Path, dict[str, object]]) -> None:
-    _, result = run
-    path = Path(str(result["run"]))
+def test_a_run_leaves_everything_it_promises(finished: Any) -> None:
+    path, result = finished.path, finished.result
     assert result["status"] == "finished"
     assert result["samples"] == {"planned": 120, "stored": 120, "failed": 0, "duplicates": 0}
     errors = result["errors"]
@@ -115,16 +103,16 @@ def test_a_run_leaves_everything_it_promises(run: tuple[Path, dict[str, object]]
     assert 0 < errors["all"]["relative_l2"]["mean"] < 1
     for name in ("report.html", "run.json", "recipe.yaml", "checkpoints/last.pt", "evaluation.json", "metrics.jsonl"):
         assert (path / name).stat().st_size > 0, name
-    assert yaml.safe_load((path / "recipe.yaml").read_text())["training"]["steps"] == 40
+    assert yaml.safe_load((path / "recipe.yaml").read_text())["training"]["steps"] == 600
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     seen = set().union(*lines)
     assert seen >= {"train/loss", "validation/relative_l2", "stream/fill", "stream/reuse", "test/relative_l2"}
 
 
-def test_held_out_samples_are_none_of_those_trained_on(run: tuple[Path, dict[str, object]]) -> None:
+def test_held_out_samples_are_none_of_those_trained_on(finished: Any) -> None:
     from headrace.platform.stored import StoredSamples
 
-    path = Path(str(run[1]["run"])) / "data"
+    path = finished.path / "data"
     fields = {
         split: {array.tobytes() for array in StoredSamples.open(path / split).read_all().inputs}
         for split in ("train", "validation", "test")
@@ -135,20 +123,20 @@ def test_held_out_samples_are_none_of_those_trained_on(run: tuple[Path, dict[str
     assert not fields["validation"] & fields["test"]
 
 
-def test_the_run_is_in_mlflow_with_a_model_that_predicts(run: tuple[Path, dict[str, object]]) -> None:
+def test_the_run_is_in_mlflow_with_a_model_that_predicts(finished: Any) -> None:
     import os
     import subprocess
     import sys
 
     import mlflow
 
-    _, result = run
+    result = finished.result
     tracking = result["tracking"]
     assert isinstance(tracking, dict)
     client = mlflow.MlflowClient(tracking_uri=tracking["uri"])
     found = client.get_run(tracking["run_id"])
     assert found.info.status == "FINISHED"
-    assert found.data.params["training.steps"] == "40"
+    assert found.data.params["training.steps"] == "600"
     assert found.data.metrics["test/relative_l2"] == pytest.approx(
         result["errors"]["all"]["relative_l2"]["mean"]  # type: ignore[index]
     )
@@ -169,11 +157,8 @@ def test_the_run_is_in_mlflow_with_a_model_that_predicts(run: tuple[Path, dict[s
     assert "(2, 1, 1, 17, 17)" in done.stdout, done.stderr
 
 
-def test_evaluate_report_predict_export_and_train_go_on_from_a_run(
-    run: tuple[Path, dict[str, object]], in_folder: Path
-) -> None:
-    _, result = run
-    path = Path(str(result["run"]))
+def test_evaluate_report_predict_export_and_train_go_on_from_a_run(finished: Any, in_folder: Path) -> None:
+    path, result = finished.path, finished.result
     errors = json.loads(headrace("evaluate", path, "--json").stdout.splitlines()[-1])["errors"]
     assert errors == result["errors"]
     assert json.loads(headrace("report", path, "--json").stdout)["report"] == str(path / "report.html")
@@ -193,8 +178,8 @@ def test_evaluate_report_predict_export_and_train_go_on_from_a_run(
 
 
 @pytest.mark.timeout(300)
-def test_training_on_the_stored_samples_of_another_run(run: tuple[Path, dict[str, object]], in_folder: Path) -> None:
-    done = headrace("train", "smoke", "training.steps=20", "--data", run[1]["run"], "--out", "again", "--json")
+def test_training_on_the_stored_samples_of_another_run(finished: Any, in_folder: Path) -> None:
+    done = headrace("train", "smoke", "training.steps=20", "--data", finished.path, "--out", "again", "--json")
     assert done.exit_code == 0, done.output
     assert "train does not use the recipe's data, solver, stream" in done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

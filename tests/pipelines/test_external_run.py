@@ -33,13 +33,6 @@ def headrace(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
-@pytest.fixture
-def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
-
-
 def write_recipe(protocol: str) -> None:
     Path("program.py").write_text(PROGRAM)
     problem = {
@@ -58,7 +51,6 @@ def write_recipe(protocol: str) -> None:
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 
-@pytest.mark.ray
 @pytest.mark.timeout(300)
 def test_the_ledger_counts_what_a_program_makes_and_what_it_fails_to_make(ray_cluster: None, in_folder: Path) -> None:
     write_recipe("files")
@@ -103,7 +95,6 @@ def test_list_names_external_programs() -> None:
     assert "external" in json.loads(headrace("list", "problems", "--json").stdout)["problems"]
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler called cc")

@@ -1,81 +1,27 @@
-"""`deterministic: true`, the same weights whatever happened; `stream.mode: replay`, recorded streams used again."""
+"""`stream.mode: replay` and `stream.recording`: streams of earlier runs, used again or gone on with."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
-from headrace.pipelines import online
 from headrace.pipelines.cli import main
-from headrace.platform.manifest import newest
 from headrace.platform.stored import StoredSamples
-
-RECIPE = (
-    "smoke",
-    "deterministic=true",
-    "solver.method.kind=multigrid",
-    "tracking.enabled=false",
-    "training.steps=600",
-    "training.checkpoint_every=20",
-)
 
 
 def headrace(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["weights"]
-    return state
-
-
-def assert_equal_bits(first: Path, second: Path) -> None:
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys() and len(ours) > 5
-    for name, tensor in ours.items():
-        assert torch.equal(tensor, theirs[name]), name
-
-
-@pytest.fixture(scope="module")
-def recorded(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A deterministic run that was never stopped."""
-    folder = tmp_path_factory.mktemp("recorded") / "run"
-    done = headrace("run", *RECIPE, "--out", folder)
-    assert done.exit_code == 0, done.output
-    return folder
-
-
-@pytest.mark.timeout(300, func_only=True)
-def test_a_run_that_was_stopped_and_resumed_has_the_weights_of_one_that_was_not(
-    recorded: Path, in_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = online.follow
-
-    def interrupted(*arguments: object) -> None:
-        """Ctrl-C between two checkpoints."""
-
-        def look() -> None:
-            watch()
-            found = newest(Path("run/checkpoints"))
-            if found is not None and found.step >= 20:
-                raise KeyboardInterrupt
-
-        *others, watch = arguments
-        whole(*others, look)
-
-    monkeypatch.setattr(online, "follow", interrupted)
-    # Other solvers, and so another order of arrival.
-    assert headrace("run", *RECIPE, "resources.solvers.actors=1", "--out", "run").exit_code == 130
-    monkeypatch.setattr(online, "follow", whole)
-    stopped = newest(Path("run/checkpoints"))
-    assert stopped is not None and 20 <= stopped.step < 600 and stopped.ledger_version > 0
-    done = headrace("resume", "run", "resources.solvers.actors=2")
-    assert done.exit_code == 0, done.output
-    assert_equal_bits(recorded, Path("run"))
+@pytest.fixture
+def recorded(finished: Any) -> Path:
+    """The folder of a run whose stream is used again."""
+    path: Path = finished.path
+    return path
 
 
 @pytest.mark.timeout(300, func_only=True)

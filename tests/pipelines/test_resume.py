@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from headrace.pipelines.cli import main
@@ -20,8 +22,6 @@ from headrace.pipelines.session import Session
 from headrace.platform.ledger import Ledger
 from headrace.platform.manifest import newest
 from headrace.platform.stored import StoredSamples
-
-RECIPE = ("smoke", "training.steps=600", "training.checkpoint_every=20", "data.samples=400")
 
 
 def headrace(*arguments: object) -> Result:
@@ -37,10 +37,14 @@ def wait_for(what: str, seconds: float, process: subprocess.Popen[str]) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.timeout(400)
-def test_a_run_whose_driver_was_killed_goes_on_and_loses_nothing(in_folder: Path, ray_cluster: None) -> None:
+@pytest.mark.timeout(400, func_only=True)
+def test_a_run_whose_driver_was_killed_goes_on_and_loses_nothing(in_folder: Path, finished: Any) -> None:
     program = str(Path(sys.executable).with_name("headrace"))
-    process = subprocess.Popen([program, "run", *RECIPE, "--out", "run"], stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [program, "run", *finished.arguments, "resources.solvers.actors=1", "--out", "run"],
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     wait_for("train/loss", 200, process)
     children = psutil.Process(process.pid).children(recursive=True)
     name_of = {child: child.name() for child in children}
@@ -55,7 +59,7 @@ def test_a_run_whose_driver_was_killed_goes_on_and_loses_nothing(in_folder: Path
     assert json.loads(Path("run/run.json").read_text())["status"] == "running"
     lines = len(Path("run/metrics.jsonl").read_text().splitlines())
 
-    done = headrace("resume", "run", "tracking.enabled=false", "--json")
+    done = headrace("resume", "run", "tracking.enabled=false", "resources.solvers.actors=2", "--json")
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["status"] == "finished" and result["errors"]["all"]["relative_l2"]["mean"] < 1
@@ -68,6 +72,12 @@ def test_a_run_whose_driver_was_killed_goes_on_and_loses_nothing(in_folder: Path
     metrics = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     later = [line["step"] for line in metrics[lines:] if "train/loss" in line]
     assert before.step < min(later) <= before.step + 20 and max(later) == 600
+    # Killed in the middle, with another number of solvers, and the same weights as if it had never been stopped.
+    whole, parts = (
+        torch.load(path / "checkpoints/last.pt", weights_only=True)["weights"] for path in (finished.path, Path("run"))
+    )
+    assert whole.keys() == parts.keys() and len(whole) > 5
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
     # The clock of the run goes on too.
     assert metrics[lines]["seconds"] >= metrics[lines - 2]["seconds"]
 
