@@ -96,6 +96,10 @@ class ReservoirShard:
         found = ray.get(self._coordinator.wait_settled.remote("train", indices.tolist()))
         if found is None:
             raise StreamStopped
+        if not found:
+            # Nothing may be on the disk yet: there is no data set to open.
+            nothing = np.zeros(0, dtype=np.float32)
+            return SampleBatch(indices=np.zeros(0, dtype=np.int64), inputs=nothing, outputs=nothing, parameters=nothing)
         if self._stored is None:
             self._stored = StoredSamples.open(self._plan.data_dir("train"))
         if not np.isin(found, self._stored.indices).all():

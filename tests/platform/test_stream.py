@@ -294,6 +294,27 @@ def test_a_stream_is_resumed_with_its_reservoir_as_the_checkpoint_left_it(
     assert [pulled(again) for _ in range(7)] == expected
 
 
+def test_a_paced_stream_gives_the_same_batches_whoever_was_fast(tmp_path: Path, streams: list[Stream]) -> None:
+    found = []
+    for name, seconds, solvers in (("fast", 0.0, 2), ("slow", 0.01, 1)):
+        # The first that are read have all failed.
+        toy = Toy(seconds=seconds, failing=frozenset([0, 1, 2, 3, 4, 17]))
+        (tmp_path / name).mkdir()
+        stream_plan, ledger = plan(tmp_path / name, toy, ReservoirSpec(kind="reservoir", capacity=40, watermark=8))
+        stream_plan = dataclasses.replace(stream_plan, paced=True, num_batches=12)
+        stream = Stream(stream_plan, ledger, resources(solvers=solvers))
+        streams.append(stream)
+        feed = stream.feed()
+        rank = Rank(feed)
+        batches = [pulled(rank) for _ in range(6)]
+        # The shard dies; the next one has no checkpoint and catches up.
+        kill(stream.shards[0])
+        batches += [pulled(rank) for _ in range(6)]
+        solve_all(stream)
+        found.append(batches)
+    assert found[0] == found[1] and len({index for batch in found[0] for index in batch}) > 50
+
+
 def test_a_backlog_that_cannot_be_read_is_told_to_the_rank(tmp_path: Path, streams: list[Stream]) -> None:
     stream_plan, ledger = plan(tmp_path, Toy(), ReservoirSpec(kind="reservoir", capacity=200, watermark=8))
     first = Stream(stream_plan, ledger, resources())
