@@ -468,8 +468,8 @@ def _check_deterministic(
         yield Fault(
             where="solver.method",
             value=solver.method.kind,
-            expected="with deterministic = true, a method whose solutions do not depend on what it solved before",
-            advice="multigrid, direct and the Krylov methods without stale factors are such, where they fit.",
+            expected="a method whose solutions do not depend on what it solved before, which deterministic = true needs",
+            advice="Such are multigrid, direct and the Krylov methods without stale factors, where they fit.",
         )
 
 

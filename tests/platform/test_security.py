@@ -42,6 +42,7 @@ def test_an_embedded_cluster_listens_on_loopback_alone(ray_cluster: None) -> Non
         if connection.status == psutil.CONN_LISTEN and connection.type == socket.SOCK_STREAM
     }
     assert len(listening) > 3, "Ray's ports were not found"
+    assert os.environ["RAY_AUTH_MODE"] == "token", "those who can reach the ports need a token all the same"
     elsewhere = {address for address in listening if address.ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")}
     assert not elsewhere
 
