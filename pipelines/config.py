@@ -468,7 +468,7 @@ def _check_deterministic(
         yield Fault(
             where="solver.method",
             value=solver.method.kind,
-            expected="a method whose solutions do not depend on what it solved before, which deterministic = true needs",
+            expected="a method whose solutions do not depend on what it solved before, as deterministic needs",
             advice="Such are multigrid, direct and the Krylov methods without stale factors, where they fit.",
         )
 
