@@ -225,16 +225,26 @@ def test_ctrl_c_leaves_a_readable_data_set_and_no_process(in_folder: Path) -> No
 
     program = str(Path(sys.executable).with_name("headrace"))
     command = [program, "run", "smoke", "training.steps=100000", "data.samples=5000", "--out", "run"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Who runs the tests in the background has them ignore Ctrl-C, and all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     log = Path("run/metrics.jsonl")
     deadline = time.monotonic() + 200
-    while not (log.is_file() and "train/loss" in log.read_text()):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.5)
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert children
-    os.killpg(process.pid, signal.SIGINT)
-    _, words = process.communicate(timeout=60)
+    try:
+        while not (log.is_file() and "train/loss" in log.read_text()):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.5)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert children
+        os.killpg(process.pid, signal.SIGINT)
+        _, words = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "interrupted; what was stored is safe" in words
     _, alive = psutil.wait_procs(children, timeout=20)
