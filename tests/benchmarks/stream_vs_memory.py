@@ -83,6 +83,7 @@ def main() -> None:
         Ledger.create(ledger, {"train": NUM_SAMPLES}).close()
         plan = StreamPlan(
             run_dir=Path(folder),
+            checkpoint_dir=Path(folder) / "checkpoints",
             sources={"train": source},
             sequence_length=32,
             message_bytes=4 * 1024 * 1024,
