@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from headrace.pipelines.config import RunConfig
-from headrace.pipelines.online import POLL_SECONDS, StreamWatch, start_stream
+from headrace.pipelines.online import POLL_SECONDS, StreamWatch, preflight_stream, start_stream
 from headrace.pipelines.progress import RunProgress
-from headrace.pipelines.session import Earlier, Session, preflight
+from headrace.pipelines.session import Earlier, Session
 from headrace.platform.cluster import connected, fit_into_cluster
 from headrace.platform.errors import InputError
 
@@ -23,7 +23,7 @@ def generate(config: RunConfig, out: Path | Earlier | None, console: Console) ->
     assert config.data is not None
     if config.stream.mode == "replay":
         raise InputError.single("stream.mode", "replay", "online or generate, to make a data set")
-    preflight(config, out)
+    preflight_stream(config, out)
     with RunProgress(console) as progress, connected(config.resources):
         progress.update(phase="starting", planned=config.data.samples)
         resources = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), trains=False)

@@ -45,6 +45,17 @@ POLL_SECONDS = 0.5
 SECONDS_BETWEEN_RECORDS = 2.0
 
 
+def preflight_stream(config: RunConfig, out: Path | Earlier | None) -> None:
+    """See, before anything starts, that a run can write its results and use the recording that it names.
+
+    Raises:
+        InputError: see `preflight` and `Recording.open`.
+    """
+    preflight(config, out)
+    if not isinstance(out, Earlier):
+        Recording.open(config)
+
+
 def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *, trains: bool) -> Stream:
     """Plan the samples in the ledger, unless the run is gone on with and has one, and start the actors."""
     plan = StreamPlan(
@@ -187,9 +198,7 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
         KeyboardInterrupt: passed on after the stream was closed and the summary written.
     """
     assert config.data is not None and config.training is not None
-    preflight(config, out)
-    if not isinstance(out, Earlier):
-        Recording.open(config)
+    preflight_stream(config, out)
     with RunProgress(console) as progress, connected(config.resources):
         progress.update(phase="starting", planned=config.data.samples, steps=config.training.steps)
         tell = partial(progress.tell_waits, "the run")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.pipelines.config import RunConfig, load, supply_faults
+from headrace.pipelines.checks import supply_faults
+from headrace.pipelines.config import RunConfig, load
 from headrace.pipelines.run_dir import RunDir, data_sets
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.files import sync
@@ -81,7 +82,7 @@ class Recording:
     def copy(self, run: RunDir, first_number: int) -> None:
         """Copy the shards into a run's folder, numbered from `first_number` on.
 
-        The run then has all of its data, whatever becomes of the recording; file systems that can share the blocks.
+        The run then has all of its data, whatever becomes of the recording.
         """
         for split, directory in self.sets.items():
             target = run.data(split)

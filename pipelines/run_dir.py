@@ -67,10 +67,10 @@ class RunDir:
         return self.path / "scale.json"
 
     def read_scale(self) -> int | None:
-        """How many solver actors are asked for; None when nobody asked."""
+        """How many solver actors are asked for; None when nobody asked, or in words that `headrace scale` has not."""
         try:
             return int(json.loads(self.scale.read_text(encoding="utf-8"))["solvers"])
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
     def read_metrics(self) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import yaml
+
 from headrace.pipelines.run_dir import RunDir, write_json
 from headrace.platform.errors import Fault, InputError
 
@@ -22,13 +24,17 @@ def scale(run: RunDir, changes: Sequence[str]) -> int:
         The number.
 
     Raises:
-        InputError: it is no such change, or nobody works on the run.
+        InputError: it is no such change, no solvers work in the run, or nobody works on it.
     """
     faults = []
     key, _, value = changes[0].partition("=")
     if len(changes) != 1 or key != "solvers" or not value.isdecimal() or not 1 <= int(value) <= MOST:
         faults.append(Fault(where="scale", value=" ".join(changes), expected=f"solvers=NUMBER, from 1 to {MOST}"))
-    if not run.is_worked_on:
+    # Every default is written out in it; reading it as a recipe would import torch.
+    recipe = yaml.safe_load(run.recipe.read_text(encoding="utf-8"))
+    if run.read_summary().get("command") == "train" or recipe["stream"]["mode"] == "replay":
+        faults.append(Fault(where=str(run.path), value="without solvers", expected="a run in which solvers work"))
+    elif not run.is_worked_on:
         faults.append(
             Fault(
                 where=str(run.path),

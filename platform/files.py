@@ -73,6 +73,11 @@ def lock(path: Path, what: str, *, seconds: float = 0.0) -> int:
                     "Stop it first.",
                 ) from error
             time.sleep(0.1)
+        except OSError as error:
+            os.close(descriptor)
+            raise InputError.single(
+                str(path), f"on a file system that cannot lock ({error.strerror})", f"{what} on one that can"
+            ) from error
     if not is_folder:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)

@@ -61,6 +61,16 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote; nothing is unpickled.
+
+    Raises:
+        ValueError: it holds objects.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
 def seal(folder: Path, step: int, facts: Mapping[str, int]) -> None:
     """Declare the files of a step that lie in a folder, all of them synced, to be one checkpoint; durable on return.
 

@@ -1,7 +1,7 @@
 """PacedReservoir: a reservoir filled in a fixed order at a fixed pace, so that a batch depends on its step alone."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int64
@@ -10,6 +10,20 @@ from headrace.platform.reservoir import Reservoir, ReservoirStats
 from headrace.platform.sample import SampleBatch
 
 MAX_PREFETCH = 64  # batches that a rank may have been served and not have taken
+
+
+def packed(batches: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Batches that are to be served again, as a checkpoint holds them: the indices of all, and the size of each."""
+    return {
+        "again": np.concatenate([np.zeros(0, dtype=np.int64), *batches]),
+        "again_sizes": np.array([len(indices) for indices in batches], dtype=np.int64),
+    }
+
+
+def unpacked(state: Mapping[str, np.ndarray]) -> list[Int64[np.ndarray, " batch"]]:
+    """What `packed` was given."""
+    sizes = state["again_sizes"]
+    return np.split(state["again"], np.cumsum(sizes)[:-1])[: len(sizes)]
 
 
 class StreamStopped(Exception):
@@ -79,11 +93,9 @@ class PacedReservoir:
         """All that a checkpoint of a step needs to go on with the very same batches; see `Reservoir.state`."""
         with self._lock:
             ahead = {**self._again, **{k: indices for k, indices in self._served.items() if k >= step}}
-            again = [ahead[k] for k in sorted(ahead)]
             return self._reservoir.state(samples=False) | {
                 "cursor": np.array([self._cursor, self._next], dtype=np.int64),
-                "again": np.concatenate([np.zeros(0, np.int64), *again]),
-                "again_sizes": np.array([len(indices) for indices in again], dtype=np.int64),
+                **packed([ahead[k] for k in sorted(ahead)]),
             }
 
     def stats(self) -> ReservoirStats:
@@ -109,8 +121,7 @@ class PacedReservoir:
         step, state = saved
         self._reservoir.restore(state, self._read(state["indices"]))
         self._cursor, self._next = (int(number) for number in state["cursor"])
-        again = np.split(state["again"], np.cumsum(state["again_sizes"])[:-1])
-        self._again = dict(enumerate(again[: self._next - step], start=step))
+        self._again = dict(enumerate(unpacked(state), start=step))
 
     def _make(self, size: int) -> SampleBatch | None:
         """The next batch; nothing has changed when it raises but that samples were taken in."""

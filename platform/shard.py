@@ -9,8 +9,8 @@ import numpy as np
 import ray
 from jaxtyping import Int64
 
-from headrace.platform.manifest import newest, reservoir_name, write_arrays
-from headrace.platform.paced import MAX_PREFETCH, PacedReservoir, StreamStopped
+from headrace.platform.manifest import newest, read_arrays, reservoir_name, write_arrays
+from headrace.platform.paced import MAX_PREFETCH, PacedReservoir, StreamStopped, packed, unpacked
 from headrace.platform.reservoir import Reservoir
 from headrace.platform.sample import SampleBatch
 from headrace.platform.seeding import generator
@@ -88,8 +88,7 @@ class ReservoirShard:
         path = checkpoint.reservoir(self._number) if checkpoint else None
         if checkpoint is None or path is None:
             return None
-        with np.load(path, allow_pickle=False) as file:
-            return checkpoint.step, dict(file)
+        return checkpoint.step, read_arrays(path)
 
     def _read(self, indices: Int64[np.ndarray, " some"]) -> SampleBatch:
         """Samples from the disk, once each is stored or failed, without the failed ones; called in a thread."""
@@ -118,9 +117,7 @@ class ReservoirShard:
             state["totals"][0] = False  # whether the stream had ended: the driver will say so again
             reservoir.restore(state, stored.batch(stored.positions(state["indices"])))
             self._taken_up.update(state["taken_up"].tolist())
-            for indices in np.split(state["again"], np.cumsum(state["again_sizes"])[:-1]):
-                if len(indices):
-                    self._again.append(stored.batch(stored.positions(indices)))
+            self._again.extend(stored.batch(stored.positions(indices)) for indices in unpacked(state))
         self._backlog = [index for index in held if index not in self._taken_up]
 
     def _start_replay(self) -> None:
@@ -169,8 +166,7 @@ class ReservoirShard:
         again = [*list(self._served)[len(self._served) - ahead :], *(batch.indices for batch in self._again)]
         return self._reservoir.state(samples=False) | {
             "taken_up": np.array(sorted(self._taken_up), dtype=np.int64),
-            "again": np.concatenate([np.zeros(0, np.int64), *again]),
-            "again_sizes": np.array([len(indices) for indices in again], dtype=np.int64),
+            **packed(again),
         }
 
     async def ingest(self, split: str, lease_id: int, message: SampleBatch) -> None:
@@ -207,6 +203,8 @@ class ReservoirShard:
         """
         started = time.monotonic()
         if self._paced is not None:
+            if self._stopped:
+                return None
             try:
                 return await asyncio.to_thread(self._paced.batch, step, size)
             except StreamStopped:

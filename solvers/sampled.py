@@ -107,7 +107,17 @@ class AbstractSource(Spec):
         Raises:
             InputError: there is no such level.
         """
-        return self.problem.overridden(self.levels[level]) if level in self.levels else self.problem.at_level(level)
+        return at_level(self.problem, self.levels, level)
+
+
+def at_level[Sampled: AbstractSampled](problem: Sampled, levels: Mapping[str, Mapping[str, Any]], name: str) -> Sampled:
+    """A problem at a level: one of a user's `levels`, else a built-in one.
+
+    Raises:
+        InputError: there is no such level.
+        pydantic.ValidationError: the user's level sets a value that is not allowed.
+    """
+    return problem.overridden(levels[name]) if name in levels else problem.at_level(name)
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

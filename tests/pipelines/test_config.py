@@ -223,3 +223,9 @@ def test_a_plug_in_from_another_package_is_a_kind(tmp_path: Path, monkeypatch: p
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == "plugged"
+
+
+def test_a_run_that_only_generates_needs_no_surrogate() -> None:
+    raw = parse(read_recipe("smoke"), "smoke", ["stream.mode=generate"])
+    del raw["surrogate"], raw["training"]
+    assert validate(raw, "run").stream.mode == "generate"

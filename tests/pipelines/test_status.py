@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from headrace.pipelines.cli import main
 from headrace.pipelines.config import load
+from headrace.pipelines.run_dir import RunDir
 from headrace.pipelines.session import Session
 from headrace.platform.ledger import Ledger
 
@@ -71,3 +72,41 @@ def test_a_run_that_has_not_planned_yet_has_a_status(tmp_path: Path) -> None:
     Session(load("smoke", ["tracking.enabled=false"], "run"), "run", tmp_path / "run")
     assert headrace("status", tmp_path / "run").exit_code == 0
     assert headrace("status", tmp_path / "nowhere").exit_code == 2
+
+
+def test_scale_leaves_a_note_for_the_process_that_works_on_the_run(run: Path) -> None:
+    done = headrace("scale", run, "solvers=5", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout.splitlines()[-1])["solvers"] == 5
+    assert RunDir(run).read_scale() == 5
+    RunDir(run).scale.write_text("{")
+    assert RunDir(run).read_scale() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("solvers=0", "scale is solvers=0; expected solvers=NUMBER, from 1"),
+        ("workers=3", "scale is workers=3"),
+        ("solvers=many", "expected solvers=NUMBER"),
+    ],
+)
+def test_what_cannot_be_scaled_is_said_with_status_2(run: Path, change: str, words: str) -> None:
+    done = headrace("scale", run, change)
+    assert done.exit_code == 2 and words in " ".join(done.stderr.split())
+    assert RunDir(run).read_scale() is None
+
+
+def test_a_run_at_rest_or_without_solvers_is_not_scaled(tmp_path: Path) -> None:
+    session = Session(load("smoke", ["tracking.enabled=false"], "run"), "run", tmp_path / "rests")
+    os.close(session._lock)
+    done = headrace("scale", tmp_path / "rests", "solvers=5")
+    assert done.exit_code == 2 and "headrace resume" in " ".join(done.stderr.split())
+    replay = load("smoke", ["tracking.enabled=false", "stream.mode=replay", "stream.recording=x"], "run")
+    for name, config, command in (
+        ("replays", replay, "run"),
+        ("trains", load("smoke", ["tracking.enabled=false"], "train"), "train"),
+    ):
+        Session(config, command, tmp_path / name)
+        done = headrace("scale", tmp_path / name, "solvers=5")
+        assert done.exit_code == 2 and "expected a run in which solvers work" in " ".join(done.stderr.split())

@@ -311,6 +311,8 @@ def test_a_paced_stream_gives_the_same_batches_whoever_was_fast(tmp_path: Path, 
         kill(stream.shards[0])
         batches += [pulled(rank) for _ in range(6)]
         solve_all(stream)
+        stream.stop()
+        assert rank.pull(8) is None, "a stopped stream serves nothing, though there is enough"
         found.append(batches)
     assert found[0] == found[1] and len({index for batch in found[0] for index in batch}) > 50
 

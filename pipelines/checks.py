@@ -1,0 +1,204 @@
+"""Checks between the sections of a recipe. The names of a check's arguments say which sections it needs."""
+
+from collections.abc import Callable, Iterator
+
+from pydantic import ValidationError
+
+from headrace.pipelines.faults import faults_of, shown
+from headrace.pipelines.sections import DataSpec, SolverSpec, StreamSpec
+from headrace.platform.errors import Fault, nearest
+from headrace.platform.resources import ResourcesSpec
+from headrace.platform.spec import kind_of
+from headrace.solvers.external import External
+from headrace.solvers.problem import AbstractProblem
+from headrace.solvers.sampled import DEFAULT_LEVEL, at_level
+from headrace.surrogates.models import AnySurrogate
+from headrace.surrogates.training import TrainingSpec
+
+
+def _check_mix(data: DataSpec) -> Iterator[Fault]:
+    known = [DEFAULT_LEVEL, *data.problem.levels(), *data.levels]
+    for level in data.mix:
+        if level not in known:
+            yield Fault(
+                where=f"data.mix.{level}",
+                value="not a level",
+                expected=f"one of {', '.join(known)}",
+                advice=nearest(level, known),
+            )
+    if not sum(data.mix.values()) > 0:
+        yield Fault(where="data.mix", value=shown(dict(data.mix)), expected="at least one weight above 0")
+    for level in data.levels:
+        try:
+            if at_level(data.problem, data.levels, level).schema() != data.problem.schema():
+                yield Fault(
+                    where=f"data.levels.{level}",
+                    value=shown(dict(data.levels[level])),
+                    expected="a level that keeps the grid and the fields: all samples of a data set share them",
+                )
+        except ValidationError as error:
+            yield from faults_of(error, type(data.problem), f"data.levels.{level}")
+
+
+def _check_method(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
+    if list(_check_mix(data)):
+        return
+    for level in data.mix:
+        problem = at_level(data.problem, data.levels, level)
+        if isinstance(problem, AbstractProblem) and (reason := solver.method.mismatch(problem)):
+            yield Fault(
+                where="solver.method",
+                value=solver.method.kind,
+                expected=f"a method that fits {kind_of(type(problem))} at level {level}: {reason}",
+                advice='"auto" chooses one that fits.',
+            )
+            return
+
+
+def _check_external(data: DataSpec, solver: SolverSpec, stream: StreamSpec) -> Iterator[Fault]:
+    """A program is not told how to solve, must be there at every level, and must not be taken to hang."""
+    if not isinstance(data.problem, External) or list(_check_mix(data)):
+        return
+    default = SolverSpec()
+    for name in ("method", "rtol", "order"):
+        if getattr(solver, name) != getattr(default, name):
+            yield Fault(
+                where=f"solver.{name}",
+                value=shown(getattr(getattr(solver, name), "kind", getattr(solver, name))),
+                expected="nothing: an external program solves in its own way, and nobody checks its residual",
+                advice="Say it in data.problem.command.",
+            )
+    for level in data.mix:
+        problem = at_level(data.problem, data.levels, level)
+        assert isinstance(problem, External)
+        where = "data.problem" if level == DEFAULT_LEVEL else f"data.levels.{level}"
+        if problem.timeout_seconds >= stream.lease_seconds:
+            yield Fault(
+                where=f"{where}.timeout_seconds",
+                value=f"{problem.timeout_seconds:g}",
+                expected=f"less than stream.lease_seconds = {stream.lease_seconds:g}, when its solver is replaced",
+            )
+        # What is wrong with the problem as it stands is said already.
+        if not data.problem.unavailable() and (reason := problem.unavailable()):
+            yield Fault(where=where, value="changed", expected="a program that can be run here", advice=reason)
+
+
+def _check_grid(data: DataSpec, surrogate: AnySurrogate) -> Iterator[Fault]:
+    reason = surrogate.mismatch(data.problem.schema())
+    if reason:
+        yield Fault(where="surrogate", value=surrogate.kind, expected=f"a network that can take the grid: {reason}")
+
+
+def _check_normalization(data: DataSpec, training: TrainingSpec) -> Iterator[Fault]:
+    reason = training.mismatch(data.problem.schema())
+    if reason:
+        yield Fault(where="training", value="not for these fields", expected=f"a training that can take them: {reason}")
+
+
+def _check_reservoir(stream: StreamSpec, training: TrainingSpec) -> Iterator[Fault]:
+    if training.batch_size > stream.reservoir.capacity:
+        yield Fault(
+            where="training.batch_size",
+            value=str(training.batch_size),
+            expected=f"at most stream.reservoir.capacity = {stream.reservoir.capacity}",
+            advice="Raise the capacity or lower the batch size.",
+        )
+    if stream.reservoir.min_simulations > training.batch_size:
+        yield Fault(
+            where="stream.reservoir.min_simulations",
+            value=str(stream.reservoir.min_simulations),
+            expected=f"at most training.batch_size = {training.batch_size}: a batch holds no more simulations",
+            advice="Lower it or raise the batch size.",
+        )
+
+
+def _check_level_weights(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
+    for level in stream.reservoir.level_weights:
+        if level not in data.mix:
+            yield Fault(
+                where=f"stream.reservoir.level_weights.{level}",
+                value="not a level of the data",
+                expected=f"one of data.mix: {', '.join(data.mix)}",
+                advice=nearest(level, data.mix),
+            )
+
+
+def _check_supply(
+    data: DataSpec, stream: StreamSpec, training: TrainingSpec, resources: ResourcesSpec
+) -> Iterator[Fault]:
+    if stream.mode == "online":
+        yield from supply_faults(data.samples, stream, training, resources)
+
+
+def supply_faults(
+    samples: int, stream: StreamSpec, training: TrainingSpec, resources: ResourcesSpec
+) -> Iterator[Fault]:
+    """Why so many training samples do not feed a training."""
+    ranks = resources.trainers.ranks
+    each = samples // ranks
+    if each < training.batch_size:
+        yield Fault(
+            where="data.samples",
+            value=str(samples),
+            expected=f"at least {training.batch_size * ranks}: one batch of {training.batch_size} for {ranks} rank(s)",
+        )
+    elif each < stream.reservoir.watermark:
+        yield Fault(
+            where="stream.reservoir.watermark",
+            value=str(stream.reservoir.watermark),
+            expected=f"at most {each}, the training samples that each of {ranks} rank(s) gets",
+            advice="Lower the watermark or raise data.samples.",
+        )
+    wanted = training.steps * training.batch_size * ranks
+    uses = stream.reservoir.max_uses if stream.reservoir.kind == "reservoir" else 1
+    if uses is not None and stream.reservoir.when_used_up == "wait" and wanted > uses * samples:
+        yield Fault(
+            where="training.steps",
+            value=str(training.steps),
+            expected=f"at most {uses * samples // (training.batch_size * ranks)}: {samples} samples "
+            f"of at most {uses} use(s) each feed no more steps of {training.batch_size * ranks}",
+            advice="Raise data.samples or stream.reservoir.max_uses, lower the steps, or set "
+            "stream.reservoir.when_used_up=go_on.",
+        )
+
+
+def _check_mode(stream: StreamSpec) -> Iterator[Fault]:
+    if stream.mode == "replay" and stream.recording is None:
+        yield Fault(where="stream.recording", value="missing", expected="an earlier run, for stream.mode = replay")
+    if stream.mode == "generate" and stream.recording is not None:
+        yield Fault(
+            where="stream.recording",
+            value=stream.recording,
+            expected="nothing with stream.mode = generate",
+            advice="An unfinished data set is gone on with by: headrace resume RUN",
+        )
+
+
+def _check_deterministic(
+    data: DataSpec, solver: SolverSpec, stream: StreamSpec, deterministic: bool
+) -> Iterator[Fault]:
+    if not deterministic or stream.mode == "replay" or list(_check_mix(data)):
+        return
+    problems = [at_level(data.problem, data.levels, level) for level in data.mix]
+    # Of an external program its author knows.
+    if any(isinstance(problem, AbstractProblem) and solver.method.learns(problem) for problem in problems):
+        yield Fault(
+            where="solver.method",
+            value=solver.method.kind,
+            expected="a method whose solutions do not depend on what it solved before, as deterministic needs",
+            advice="Such are multigrid, direct and the Krylov methods without stale factors, where they fit.",
+        )
+
+
+CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
+    _check_mix,
+    _check_method,
+    _check_external,
+    _check_grid,
+    _check_normalization,
+    _check_reservoir,
+    _check_level_weights,
+    _check_supply,
+    _check_mode,
+    _check_deterministic,
+)
