@@ -3,9 +3,8 @@
 from headrace.pipelines.config import read_recipe, recipe_names
 from headrace.platform.errors import InputError, nearest
 from headrace.platform.spec import Spec, kinds
-from headrace.solvers.external import External
+from headrace.solvers.all_sampled import SAMPLED
 from headrace.solvers.methods import METHODS
-from headrace.solvers.problems import PROBLEMS
 from headrace.surrogates.formats import FORMATS
 from headrace.surrogates.losses import LOSSES
 from headrace.surrogates.models import SURROGATES
@@ -26,7 +25,7 @@ def catalogue(what: str | None = None) -> dict[str, dict[str, str]]:
         InputError: there is no such group.
     """
     groups = {
-        "problems": lambda: _kinds("headrace.problems", (*PROBLEMS, External)),
+        "problems": lambda: _kinds("headrace.problems", SAMPLED),
         "solvers": lambda: _kinds("headrace.methods", METHODS),
         "surrogates": lambda: _kinds("headrace.surrogates", SURROGATES),
         "losses": lambda: _kinds("headrace.losses", LOSSES),

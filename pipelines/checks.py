@@ -9,6 +9,7 @@ from headrace.pipelines.sections import DataSpec, SolverSpec, StreamSpec
 from headrace.platform.errors import Fault, nearest
 from headrace.platform.resources import ResourcesSpec
 from headrace.platform.spec import kind_of
+from headrace.solvers.evolution.evolution import AbstractEvolution
 from headrace.solvers.external import External
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.sampled import DEFAULT_LEVEL, at_level
@@ -55,19 +56,47 @@ def _check_method(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
             return
 
 
-def _check_external(data: DataSpec, solver: SolverSpec, stream: StreamSpec) -> Iterator[Fault]:
-    """A program is not told how to solve, must be there at every level, and must not be taken to hang."""
-    if not isinstance(data.problem, External) or list(_check_mix(data)):
+def _check_unused_solver(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
+    """What makes its samples in its own way is not told how to solve."""
+    if isinstance(data.problem, AbstractProblem):
         return
-    default = SolverSpec()
+    is_program, default = isinstance(data.problem, External), SolverSpec()
+    why = (
+        "an external program solves in its own way, and nobody checks its residual"
+        if is_program
+        else "an equation in time is followed by its own integrator"
+    )
     for name in ("method", "rtol", "order"):
         if getattr(solver, name) != getattr(default, name):
             yield Fault(
                 where=f"solver.{name}",
                 value=shown(getattr(getattr(solver, name), "kind", getattr(solver, name))),
-                expected="nothing: an external program solves in its own way, and nobody checks its residual",
-                advice="Say it in data.problem.command.",
+                expected=f"nothing: {why}",
+                advice="Say it in data.problem.command." if is_program else "Grid and step are in data.numerics.",
             )
+
+
+def _check_numerics(data: DataSpec) -> Iterator[Fault]:
+    if not isinstance(data.problem, AbstractEvolution):
+        for name, value in (("accuracy", data.accuracy), ("numerics", dict(data.numerics))):
+            if value:
+                kind = kind_of(type(data.problem))
+                yield Fault(where=f"data.{name}", value=shown(value), expected=f"nothing: {kind} does not step in time")
+        return
+    for level in data.numerics:
+        if level not in data.mix:
+            yield Fault(
+                where=f"data.numerics.{level}",
+                value="not a level of the data",
+                expected=f"one of data.mix: {', '.join(data.mix)}",
+                advice=nearest(level, data.mix),
+            )
+
+
+def _check_external(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
+    """A program must be there at every level, and must not be taken to hang."""
+    if not isinstance(data.problem, External) or list(_check_mix(data)):
+        return
     for level in data.mix:
         problem = at_level(data.problem, data.levels, level)
         assert isinstance(problem, External)
@@ -193,6 +222,8 @@ def _check_deterministic(
 CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
     _check_mix,
     _check_method,
+    _check_unused_solver,
+    _check_numerics,
     _check_external,
     _check_grid,
     _check_normalization,

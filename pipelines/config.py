@@ -16,6 +16,8 @@ from headrace.platform.resources import ResourcesSpec
 from headrace.platform.spec import Spec, kind_of
 from headrace.platform.tracking import TrackingSpec
 from headrace.platform.tracking_address import without_password
+from headrace.solvers.evolution.evolution import AbstractEvolution
+from headrace.solvers.evolution.source import EvolutionSource
 from headrace.solvers.external import External, ExternalSource
 from headrace.solvers.source import SolverSource
 from headrace.surrogates.models import AnySurrogate
@@ -63,9 +65,18 @@ class RunConfig(Spec):
         """Whether the reservoirs are filled in a fixed order and at a fixed pace."""
         return self.deterministic or not self.solves
 
-    def source(self, split: Split) -> SolverSource | ExternalSource:
+    def source(self, split: Split) -> SolverSource | EvolutionSource | ExternalSource:
         """The source of a split's samples."""
         assert self.data is not None
+        if isinstance(self.data.problem, AbstractEvolution):
+            return EvolutionSource(
+                problem=self.data.problem,
+                numerics=self.data.numerics,
+                seed=self.seed,
+                split=split,
+                mix=self.data.mix,
+                levels=self.data.levels,
+            )
         if isinstance(self.data.problem, External):
             return ExternalSource(
                 problem=self.data.problem, seed=self.seed, split=split, mix=self.data.mix, levels=self.data.levels

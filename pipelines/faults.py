@@ -3,7 +3,7 @@
 from types import UnionType
 from typing import Annotated, Any, TypeAliasType, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from headrace.platform.errors import Fault, nearest
@@ -68,6 +68,7 @@ def _walk(annotation: Any, location: tuple[int | str, ...]) -> tuple[list[str], 
             annotation = get_args(annotation)[0]
         members = _models(annotation)
         tagged = [model for model in members if len(members) > 1 and _tag(model) == step]
+        tagged = tagged or [member for member in _members(annotation) if _written_tag(member) == step]
         if tagged:
             annotation = tagged[0]
             continue
@@ -76,6 +77,19 @@ def _walk(annotation: Any, location: tuple[int | str, ...]) -> tuple[list[str], 
         field = parent.model_fields.get(str(step)) if parent else None
         annotation = field.annotation if field else (get_args(annotation) or (None,))[-1]
     return path, parent
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """Those of a union."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
+
+
+def _written_tag(member: Any) -> str | None:
+    """The tag of a member of a union whose members are told apart by a function."""
+    notes = get_args(member)[1:] if get_origin(member) is Annotated else ()
+    return next((note.tag for note in notes if isinstance(note, Tag)), None)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from headrace.pipelines.config import RunConfig
+from headrace.pipelines.numerics import with_numerics
 from headrace.pipelines.online import POLL_SECONDS, StreamWatch, preflight_stream, start_stream
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.session import Earlier, Session
@@ -20,16 +21,17 @@ def generate(config: RunConfig, out: Path | Earlier | None, console: Console) ->
         InputError: the output folder, the tracking server or the cluster cannot be used; nothing was started.
         RunFailed: a solver failed; what was stored is safe and readable.
     """
-    assert config.data is not None
     if config.stream.mode == "replay":
         raise InputError.single("stream.mode", "replay", "online or generate, to make a data set")
     preflight_stream(config, out)
+    config, choices = with_numerics(config, console)
+    assert config.data is not None
     with RunProgress(console) as progress, connected(config.resources):
         progress.update(phase="starting", planned=config.data.samples)
         resources = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), trains=False)
         session = Session(config, "generate", out)
         with session.guarded(), session.phase("generate"):
-            session.summary["schema"] = config.source("train").schema().to_json()
+            session.describe(config.source("train").schema(), choices)
             stream = start_stream(config, session, resources, trains=False)
             watch = StreamWatch(stream, session, progress, resources)
             progress.update(phase="solving")

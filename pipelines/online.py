@@ -24,6 +24,7 @@ from rich.console import Console
 
 from headrace.pipelines.config import RunConfig
 from headrace.pipelines.evaluate import conclude
+from headrace.pipelines.numerics import with_numerics
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.recording import Recording
 from headrace.pipelines.session import Earlier, Session, preflight
@@ -197,15 +198,16 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
         RunFailed: a solver or a rank failed; what was stored is safe and readable.
         KeyboardInterrupt: passed on after the stream was closed and the summary written.
     """
-    assert config.data is not None and config.training is not None
     preflight_stream(config, out)
+    config, choices = with_numerics(config, console)
+    assert config.data is not None and config.training is not None
     with RunProgress(console) as progress, connected(config.resources):
         progress.update(phase="starting", planned=config.data.samples, steps=config.training.steps)
         tell = partial(progress.tell_waits, "the run")
         resources = fit_into_cluster(config.resources, tell, solves=config.solves)
         session = Session(config, "run", out)
         with session.guarded():
-            session.summary["schema"] = config.source("train").schema().to_json()
+            session.describe(config.source("train").schema(), choices)
             if is_trained(session):
                 session.count_samples()
             else:

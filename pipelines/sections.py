@@ -1,7 +1,7 @@
 """The sections of a recipe that belong to no one room: what is solved, how, and how samples are streamed."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -9,7 +9,8 @@ from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.reservoir_spec import ReservoirSpec
 from headrace.platform.spec import Spec
 from headrace.platform.stream_plan import ReplayOrder
-from headrace.solvers.external import AnySampled
+from headrace.solvers.all_sampled import AnySampled
+from headrace.solvers.evolution.evolution import Numerics
 from headrace.solvers.methods import AnyMethod, Auto
 from headrace.solvers.sampled import DEFAULT_LEVEL, Weight
 from headrace.solvers.sorting import Order
@@ -25,6 +26,14 @@ class DataSpec(Spec):
     )
     levels: Frozen[Mapping[str, Mapping[str, Any]]] = Field(
         default_factory=lambda: FrozenMap({}), description="Own levels: what each one changes of the problem."
+    )
+    accuracy: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        default=None,
+        description="Of an equation in time: the relative error that decides on grid and step of each level.",
+    )
+    numerics: Frozen[Mapping[str, Numerics]] = Field(
+        default_factory=lambda: FrozenMap({}),
+        description="Of an equation in time: grid and step by level; default: by the accuracy, or the equation's own.",
     )
     samples: PositiveInt = Field(description="Training samples that are planned.")
     validation: PositiveInt = Field(default=64, description="Held-out samples for the curves.")

@@ -17,11 +17,13 @@ from headrace.pipelines.report import write_report
 from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
 from headrace.platform import provenance
 from headrace.platform.errors import InputError, RunFailed, is_disk_full
+from headrace.platform.fields import SampleSchema
 from headrace.platform.files import write_synced
 from headrace.platform.ledger import Ledger
 from headrace.platform.sample import Failure, Provenance
 from headrace.platform.stored import StoredSamples, write_manifest
 from headrace.platform.tracking import Tracker, check_reachable
+from headrace.solvers.evolution.accuracy import Choice
 from headrace.solvers.source import SourceReport
 
 log = logging.getLogger(__name__)
@@ -97,6 +99,8 @@ class Session:
             tracked_as = earlier.summary.get("tracking", {}).get("run_id")
             resumed = [*earlier.summary.get("resumed", []), self.summary["started"]]
             self.summary |= {"started": earlier.summary["started"], "resumed": resumed}
+            if "numerics" in earlier.summary:
+                self.summary["numerics"] = earlier.summary["numerics"]
             if tracked_as is not None:
                 self.summary["tracking"] = earlier.summary["tracking"]
         self.write_summary()
@@ -126,6 +130,12 @@ class Session:
             self.summary["tracking"] = known
             self.write_summary()
         return tracker
+
+    def describe(self, schema: SampleSchema, choices: Sequence[Choice]) -> None:
+        """Note what the samples look like, and which grids and steps were chosen for them."""
+        self.summary["schema"] = schema.to_json()
+        if choices:
+            self.summary["numerics"] = [choice.to_json() for choice in choices]
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -8,6 +8,8 @@ Example:
     <SolveStatus.converged: 'converged'>
 """
 
+from headrace.solvers.evolution.evolution import AbstractEvolution, Numerics
+from headrace.solvers.evolution.source import EvolutionSource
 from headrace.solvers.external import External, ExternalSource
 from headrace.solvers.methods import (
     AMG,
@@ -29,17 +31,28 @@ from headrace.solvers.methods import (
 from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.problems import (
+    EVOLUTIONS,
     PROBLEMS,
     AbstractFiniteElementProblem,
+    Advection,
+    AllenCahn,
+    AnyEvolution,
     AnyProblem,
+    Burgers,
     ConvectionDiffusion,
     Darcy,
     Darcy3D,
+    Diffusion,
     Elasticity,
+    GrayScott,
     HeatConduction,
     Helmholtz,
+    KortewegDeVries,
+    KuramotoSivashinsky,
+    NavierStokes,
     NonlinearDiffusion,
     Poisson,
+    Wave,
 )
 from headrace.solvers.sequence import solve_sequence
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus, solve
@@ -48,35 +61,48 @@ from headrace.solvers.system import LinearSystem, NonlinearSystem, Structure, Sy
 
 __all__ = [
     "AMG",
-    "CG",
-    "DCDM",
-    "GCRODR",
-    "GMRES",
-    "METHODS",
-    "MINRES",
-    "PROBLEMS",
+    "AbstractEvolution",
     "AbstractFiniteElementProblem",
     "AbstractProblem",
     "AbstractSolver",
+    "Advection",
+    "AllenCahn",
+    "AnyEvolution",
     "AnyMethod",
     "AnyProblem",
     "Auto",
     "BatchedMultigrid",
     "BiCGStab",
+    "Burgers",
+    "CG",
     "ConvectionDiffusion",
+    "DCDM",
     "Darcy",
     "Darcy3D",
+    "Diffusion",
     "DiffusionOperator",
     "Direct",
+    "EVOLUTIONS",
     "Elasticity",
+    "EvolutionSource",
     "External",
     "ExternalSource",
+    "GCRODR",
+    "GMRES",
+    "GrayScott",
     "HeatConduction",
     "Helmholtz",
+    "KortewegDeVries",
+    "KuramotoSivashinsky",
     "LinearSystem",
+    "METHODS",
+    "MINRES",
     "Multigrid",
+    "NavierStokes",
     "NonlinearDiffusion",
     "NonlinearSystem",
+    "Numerics",
+    "PROBLEMS",
     "Poisson",
     "RecycledCG",
     "RunningSolver",
@@ -86,6 +112,7 @@ __all__ = [
     "Structure",
     "System",
     "Transform",
+    "Wave",
     "solve",
     "solve_sequence",
 ]

@@ -40,10 +40,17 @@ class Gaussian(Spec):
     smoothness: Smoothness = 1.5
 
     def draw(
-        self, rng: np.random.Generator, num_points: int, *, points: Points = "nodes"
-    ) -> Float64[np.ndarray, "num_points num_points"]:
-        """Draw the field on the unit square; see `matern_field`."""
-        field = matern_field(rng, num_points, length_scale=self.length_scale, smoothness=self.smoothness, points=points)
+        self, rng: np.random.Generator, num_points: int, *, points: Points = "nodes", ndim: int = 2
+    ) -> Float64[np.ndarray, "..."]:
+        """Draw the field on the unit interval, square or cube; see `matern_field`."""
+        field = matern_field(
+            rng,
+            num_points,
+            length_scale=self.length_scale,
+            smoothness=self.smoothness,
+            ndim=ndim,
+            points=points,
+        )
         field *= self.std
         return field
 

@@ -1,6 +1,5 @@
 """External: a program outside Headrace, what it is asked, and what it answers."""
 
-import math
 import os
 import re
 import shutil
@@ -9,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from headrace.platform.errors import nearest
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.spec import Spec
+from headrace.solvers.parameters import Uniform
 from headrace.solvers.sampled import AbstractSampled
 
 # What a command may name, besides the parameters. Also: names that no parameter may take.
@@ -28,44 +27,6 @@ SCRIPTS = (".py", ".jl", ".m", ".R", ".r", ".sh", ".pl", ".jar")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 Word = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
-
-
-class Uniform(Spec):
-    """A parameter that is drawn uniformly between two bounds, or so that its logarithm is uniform.
-
-    Attributes:
-        low: the least value.
-        high: the largest one; equal to `low` for a constant.
-        scale: `linear` or `log`.
-        unit: of the parameter; "1" when dimensionless.
-    """
-
-    low: Annotated[float, Field(ge=-1e30, le=1e30)]
-    high: Annotated[float, Field(ge=-1e30, le=1e30)]
-    scale: Literal["linear", "log"] = "linear"
-    unit: str = "1"
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low:g} not above high {self.high:g}")
-        if self.scale == "log" and self.low <= 0.0:
-            raise ValueError(f"a positive low for scale log, got {self.low:g}")
-        return self
-
-    def draw(self, rng: np.random.Generator) -> float:
-        """A value that single precision holds, as samples are stored in it."""
-        if self.scale == "log":
-            drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
-        else:
-            drawn = rng.uniform(self.low, self.high)
-        value = np.float32(drawn)
-        # Rounding must not leave the bounds, as far as there is a single precision number between them.
-        if value > self.high:
-            value = np.nextafter(value, np.float32(-np.inf))
-        elif value < self.low:
-            value = np.nextafter(value, np.float32(np.inf))
-        return float(value)
 
 
 class Output(Spec):

@@ -1,16 +1,26 @@
-"""One equation a file; a new problem is one file and one entry of this tuple."""
+"""One equation a file; a new problem is one file and one entry of a tuple."""
 
 from headrace.platform.spec import one_of
+from headrace.solvers.evolution.evolution import AbstractEvolution
 from headrace.solvers.problem import AbstractProblem
+from headrace.solvers.problems.advection import Advection
+from headrace.solvers.problems.allen_cahn import AllenCahn
+from headrace.solvers.problems.burgers import Burgers
 from headrace.solvers.problems.convection_diffusion import ConvectionDiffusion
 from headrace.solvers.problems.darcy import Darcy
 from headrace.solvers.problems.darcy_3d import Darcy3D
+from headrace.solvers.problems.diffusion import Diffusion
 from headrace.solvers.problems.elasticity import Elasticity
 from headrace.solvers.problems.finite_elements import AbstractFiniteElementProblem
+from headrace.solvers.problems.gray_scott import GrayScott
 from headrace.solvers.problems.heat import HeatConduction
 from headrace.solvers.problems.helmholtz import Helmholtz
+from headrace.solvers.problems.korteweg_de_vries import KortewegDeVries
+from headrace.solvers.problems.kuramoto_sivashinsky import KuramotoSivashinsky
+from headrace.solvers.problems.navier_stokes import NavierStokes
 from headrace.solvers.problems.nonlinear_diffusion import NonlinearDiffusion
 from headrace.solvers.problems.poisson import Poisson
+from headrace.solvers.problems.wave import Wave
 
 PROBLEMS: tuple[type[AbstractProblem], ...] = (
     Darcy,
@@ -24,16 +34,40 @@ PROBLEMS: tuple[type[AbstractProblem], ...] = (
 )
 AnyProblem = one_of("headrace.problems", PROBLEMS)
 
+EVOLUTIONS: tuple[type[AbstractEvolution], ...] = (
+    Advection,
+    Diffusion,
+    Wave,
+    Burgers,
+    KortewegDeVries,
+    KuramotoSivashinsky,
+    AllenCahn,
+    GrayScott,
+    NavierStokes,
+)
+AnyEvolution = one_of("headrace.problems", EVOLUTIONS)
+
 __all__ = [
-    "PROBLEMS",
     "AbstractFiniteElementProblem",
+    "Advection",
+    "AllenCahn",
+    "AnyEvolution",
     "AnyProblem",
+    "Burgers",
     "ConvectionDiffusion",
     "Darcy",
     "Darcy3D",
+    "Diffusion",
+    "EVOLUTIONS",
     "Elasticity",
+    "GrayScott",
     "HeatConduction",
     "Helmholtz",
+    "KortewegDeVries",
+    "KuramotoSivashinsky",
+    "NavierStokes",
     "NonlinearDiffusion",
+    "PROBLEMS",
     "Poisson",
+    "Wave",
 ]

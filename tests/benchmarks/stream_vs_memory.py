@@ -1,8 +1,14 @@
 """Does training from the stream cost throughput, compared with the same batches from memory?
 
-The same surrogate is trained with the same steps twice, in turn: from a reservoir shard in an actor of its own, through
-Ray's object store, and from a reservoir of the same seed in this process. Equal seeds give equal batches, so the losses
-must agree; only the way of the batches differs. The solvers have finished before: they are not the bottleneck.
+One training takes its batches by turns, some steps from a reservoir shard in an actor of its own, through Ray's object
+store, and as many from a reservoir in this process: a machine whose speed drifts by a tenth in a minute is the same for
+two neighbouring turns. The first steps of a turn, whose batches were fetched during the one before, are not counted.
+Both reservoirs hold the same samples and policy. The solvers have finished before: they are not the bottleneck.
+
+    python tests/benchmarks/stream_vs_memory.py [--pairs 24] [--turn 10]
+
+The ratio is that of the speeds of two neighbouring turns; given are its median over the pairs, the quartiles, and a
+90 % interval of the median by bootstrap. The last line is one JSON object. Needs a free machine: look at the load.
 """
 
 import argparse
@@ -16,6 +22,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import ray
 import torch
 
@@ -36,29 +43,48 @@ from headrace.surrogates.fit import fit
 from headrace.surrogates.training import TrainingSpec
 
 NUM_SAMPLES = 512
+Pull = Callable[[int, int], SampleBatch | None]
+
+
+UNCOUNTED = 3  # steps of a turn: two batches are fetched ahead, and one is under way
+
+
+def way_of(step: int, turn: int) -> str:
+    """Which way the batch of a step comes: turns in pairs, every second pair the other way round."""
+    number = step // turn
+    return ("stream", "memory", "memory", "stream")[number % 4]
 
 
 def train(
-    pull: Callable[[int, int], SampleBatch | None], schema: SampleSchema, steps: int, batch_size: int
-) -> dict[str, float]:
-    """Train and return samples per second after the first steps, the share of time spent waiting, and the last loss."""
-    moments: list[tuple[float, int, float]] = []
+    ways: dict[str, Pull], schema: SampleSchema, steps: int, turn: int, batch_size: int
+) -> list[dict[str, float]]:
+    """Train, and return for each pair of turns the samples per second of both ways."""
+    ended: dict[int, float] = {}
 
     def report(step: int | None, metrics: dict[str, float]) -> None:
         if step is not None and "train/loss" in metrics:
-            moments.append((time.perf_counter(), step, metrics["train/loss"]))
+            ended[step] = time.perf_counter()
 
-    training = TrainingSpec(steps=steps, batch_size=batch_size, log_every=10, validate_every=steps)
-    result = fit(
+    training = TrainingSpec(
+        steps=steps, batch_size=batch_size, log_every=1, validate_every=steps, checkpoint_every=steps
+    )
+    fit(
         surrogate=FNO(modes=12, width=32),
         training=training,
         schema=schema,
-        data=StreamDataModule(pull=pull, batch_size=batch_size),
+        data=StreamDataModule(pull=lambda size, step: ways[way_of(step, turn)](size, step), batch_size=batch_size),
         report=report,
         num_threads=1,
     )
-    (start, first, _), (end, last, loss) = moments[0], moments[-1]
-    return {"rate": (last - first) * batch_size / (end - start), "wait_share": result.wait_share, "loss": loss}
+    found = []
+    for first in range(0, steps, 2 * turn):
+        pair = {}
+        for start in (first, first + turn):
+            # Step s has ended when s + 1 steps are reported.
+            seconds = ended[start + turn] - ended[start + UNCOUNTED]
+            pair[way_of(start, turn)] = (turn - UNCOUNTED) * batch_size / seconds
+        found.append(pair)
+    return found
 
 
 def main() -> None:
@@ -66,8 +92,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--resolution", type=int, default=64)
     arguments.add_argument("--batch-size", type=int, default=32)
-    arguments.add_argument("--steps", type=int, default=40)
-    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--turn", type=int, default=10, help="steps of a turn")
+    arguments.add_argument("--pairs", type=int, default=24)
     given = arguments.parse_args()
     torch.set_num_threads(1)
     print(__doc__)
@@ -102,30 +128,25 @@ def main() -> None:
         local = reservoir.build(schema, seed=0)
         local.try_put(stored)
         local.end()
-        ways: dict[str, Callable[[int, int], SampleBatch | None]] = {
-            "stream": reader.pull,
-            "memory": lambda size, step: local.take(size),
-        }
-        rows = []
-        for repeat in range(given.repeats + 1):
-            # Turn by turn, and in the other order every second time: drift of the machine hits both.
-            for name in sorted(ways, reverse=bool(repeat % 2)):
-                row = {"way": name, "repeat": repeat, **train(ways[name], schema, given.steps, given.batch_size)}
-                print(row, "(warm-up, not counted)" if repeat == 0 else "", flush=True)
-                rows.append(row)
+        ways: dict[str, Pull] = {"stream": reader.pull, "memory": lambda size, step: local.take(size)}
+        # A pair is thrown away: the first steps of a process are slow.
+        steps = 2 * given.turn * (given.pairs + 1)
+        pairs = train(ways, schema, steps, given.turn, given.batch_size)[1:]
         stream.stop()
     ray.shutdown()
-    rates = {name: [row["rate"] for row in rows if row["way"] == name and row["repeat"]] for name in ways}
-    ratios = [a / b for a, b in zip(rates["stream"], rates["memory"], strict=True)]
+    for pair in pairs:
+        print(f"stream {pair['stream']:6.1f}   memory {pair['memory']:6.1f} samples / s")
+    ratios = np.array([pair["stream"] / pair["memory"] for pair in pairs])
+    again = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
     summary = {
         "benchmark": Path(sys.argv[0]).stem,
         "resolution": given.resolution,
         "batch_size": given.batch_size,
-        "samples_per_second": {name: statistics.median(values) for name, values in rates.items()},
-        "ratio_median": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-        "stream_wait_share": statistics.median([row["wait_share"] for row in rows if row["way"] == "stream"]),
+        "pairs": len(pairs),
+        "samples_per_second": {name: statistics.median(pair[name] for pair in pairs) for name in ways},
+        "ratio_median": float(np.median(ratios)),
+        "ratio_quartiles": np.percentile(ratios, [25, 75]).tolist(),
+        "ratio_median_90": np.percentile(np.median(again, axis=1), [5, 95]).tolist(),
     }
     print(json.dumps(summary))
 

@@ -1,0 +1,76 @@
+"""Following a batch of semilinear equations through their output times."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float64
+from torch import Tensor
+
+from headrace.solvers.evolution.etdrk4 import ETDRK4
+from headrace.solvers.evolution.evolution import Draw, Snapshot
+from headrace.solvers.evolution.periodic_box import PeriodicBox
+from headrace.solvers.evolution.semilinear import AbstractSemilinear
+
+# Before so many of the output times a step is done again as two halves.
+_LOOKS = 4
+
+
+@torch.no_grad()
+def follow(problem: AbstractSemilinear, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
+    """The states of a batch at the output times; see `AbstractEvolution.follow`."""
+    grid = problem.grid
+    box = PeriodicBox(grid.shape, grid.extent)
+    equation = problem.equation(box, _scalars(draws, box))
+    kept = 1.0 if equation.nonlinear is None else box.kept(problem.degree)
+    state = np.stack([np.concatenate([draw.fields[spec.name] for spec in problem.state]) for draw in draws])
+    v = box.forward(torch.from_numpy(state)) * kept
+    if equation.encode is not None:
+        v = equation.encode(v)
+    coefficients: dict[float, ETDRK4] = {}
+
+    def steps_of(size: float) -> ETDRK4:
+        if size not in coefficients:
+            coefficients[size] = ETDRK4.of(equation.symbol, size, kept)
+        return coefficients[size]
+
+    looked_at = {round((number + 1) * len(problem.times) / _LOOKS) - 1 for number in range(_LOOKS)}
+    time, num_steps = 0.0, 0
+    for number, later in enumerate(problem.times):
+        # Evenly spaced times differ in their last bits, which must not cost coefficients of their own.
+        interval = float(f"{later - time:.12g}")
+        count = max(1, math.ceil(interval / step - 1e-9))
+        whole = steps_of(interval / count)
+        for _ in range(count):
+            before, v = v, whole.advance(v, equation.nonlinear)
+        defect = np.full(len(draws), np.nan)
+        if number in looked_at and equation.nonlinear is not None:
+            half = steps_of(whole.step / 2.0)
+            again = half.advance(half.advance(before, equation.nonlinear), equation.nonlinear)
+            defect = _distance(v, again)
+        time, num_steps = later, num_steps + count
+        decoded = v if equation.decode is None else equation.decode(v)
+        yield Snapshot(state=box.backward(decoded).numpy(), defect=defect, num_steps=num_steps)
+
+
+def _scalars(draws: Sequence[Draw], box: PeriodicBox) -> dict[str, Tensor]:
+    """The scalars of a batch, in one row where all samples share them."""
+    shape = (-1, 1, *(1 for _ in box.shape))
+    found = {}
+    for name in draws[0].scalars:
+        values = [draw.scalars[name] for draw in draws]
+        found[name] = torch.tensor(values[:1] if len(set(values)) == 1 else values, dtype=box.dtype).reshape(shape)
+    return found
+
+
+def _distance(
+    spectrum: Complex[Tensor, "batch components *spectrum"], other: Complex[Tensor, "batch components *spectrum"]
+) -> Float64[np.ndarray, " batch"]:
+    size = other.abs().square().flatten(1).sum(1)
+    distance: Float64[np.ndarray, " batch"] = (
+        ((spectrum - other).abs().square().flatten(1).sum(1) / size.clamp_min(torch.finfo(size.dtype).tiny))
+        .sqrt()
+        .numpy()
+    )
+    return distance

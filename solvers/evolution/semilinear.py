@@ -1,0 +1,90 @@
+"""AbstractSemilinear: u_t = L u + N(u) on a periodic box, by Fourier series in space and ETDRK4 in time."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import Field, PositiveFloat
+
+from headrace.platform.fields import Grid
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from headrace.solvers.evolution.periodic_box import PeriodicBox
+
+Side = Annotated[int, Field(ge=8, le=8192)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Semilinear:
+    """An equation in the space where its linear part is diagonal, for a batch of samples.
+
+    Attributes:
+        symbol: L "batch components *spectrum", real or complex; a batch of 1 when the samples share it.
+        nonlinear: N of a batch of spectra; None when there is none.
+        encode: from the spectra of the state to the space where L is diagonal; None when they are that.
+        decode: back.
+    """
+
+    symbol: "Tensor"
+    nonlinear: "Callable[[Tensor], Tensor] | None" = None
+    encode: "Callable[[Tensor], Tensor] | None" = None
+    decode: "Callable[[Tensor], Tensor] | None" = None
+
+
+class AbstractSemilinear(AbstractEvolution):
+    """u_t = L u + N(u) on a periodic box: an equation is the symbol of L and the nonlinear term N.
+
+    The grid has `resolution` points along each axis, at i / resolution of the side `length`. Products are taken at the
+    points; the waves that they falsify are left out (`degree`). Outputs are the values of the Fourier series at the
+    points, whatever grid it was solved on.
+
+    Attributes:
+        resolution: points a side.
+        length: of the box, the same along all axes.
+        dim: number of axes.
+        degree: how many fields N multiplies; 1 without products.
+    """
+
+    integrator: ClassVar[str] = "ETDRK4"
+    degree: ClassVar[int] = 2
+
+    resolution: Side = 64
+    length: PositiveFloat = 1.0
+    dim: Literal[1, 2, 3] = 1
+
+    @abstractmethod
+    def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
+        """The equation for a batch.
+
+        Args:
+            box: its wave numbers and transforms.
+            scalars: the numbers by name, each shaped "batch 1 *ones" to broadcast with a spectrum.
+        """
+
+    @property
+    def grid(self) -> Grid:
+        """The points of the box."""
+        axes = self.dim
+        return Grid(shape=(self.resolution,) * axes, extent=(self.length,) * axes, periodic=(True,) * axes)
+
+    def refined(self, refinement: int) -> Self:
+        """The same equation with so many times the points along each axis."""
+        return self if refinement == 1 else self.overridden({"resolution": refinement * self.resolution})
+
+    def restrict(self, fields: Float64[np.ndarray, "..."], refinement: int) -> Float64[np.ndarray, "..."]:
+        """The values at the points that both grids share."""
+        every = slice(None, None, refinement)
+        return fields[{1: np.s_[..., every], 2: np.s_[..., every, every], 3: np.s_[..., every, every, every]}[self.dim]]
+
+    def follow(self, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
+        """The states at the output times; see `exponential.follow`."""
+        # torch takes a second to import: those who solve nothing do not wait for it.
+        from headrace.solvers.evolution.exponential import follow
+
+        return follow(self, draws, step)

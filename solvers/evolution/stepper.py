@@ -1,0 +1,87 @@
+"""Stepper: an equation with the grid and the step that it is solved on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
+
+MAX_DEFECT = 0.01
+"""A trajectory whose steps differ by more from two half steps, relative to its state, is not resolved in time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Followed:
+    """A batch of trajectories.
+
+    Attributes:
+        outputs: the states at the output times, on the output grid.
+        defect: see `Snapshot.defect`; the largest that was seen, NaN when none was.
+        num_steps: time steps of each.
+        first_bad: for each sample the first output time at which it was not finite; NaN when there is none.
+    """
+
+    outputs: Float32[np.ndarray, "batch time components *grid"]
+    defect: Float64[np.ndarray, " batch"]
+    num_steps: int
+    first_bad: Float64[np.ndarray, " batch"]
+
+    def failure(self, row: int) -> str | None:
+        """Why a trajectory is none, or None."""
+        if not np.isnan(self.first_bad[row]):
+            return f"blew up before t = {self.first_bad[row]:g}: take a smaller step, or an accuracy"
+        if self.defect[row] > MAX_DEFECT:
+            return (
+                f"not resolved in time: a step differs from two half steps by {self.defect[row]:.2g} of the state, "
+                f"allowed is {MAX_DEFECT:g}; take a smaller step, or an accuracy"
+            )
+        return None
+
+
+class Stepper:
+    """An equation with the grid and the step that it is solved on.
+
+    Attributes:
+        problem: the equation on the output grid.
+        fine: the same on the solver's grid, where its samples are drawn.
+        numerics: refinement and step.
+    """
+
+    def __init__(self, problem: AbstractEvolution, numerics: Numerics | None = None) -> None:
+        """Take an equation as it is, with its own step, or with other numerics."""
+        self.problem = problem
+        self.numerics = numerics or Numerics(step=problem.default_step)
+        self.fine = problem.refined(self.numerics.refinement)
+
+    @property
+    def method(self) -> str:
+        """Integrator, grid and step, as a sample's provenance names them."""
+        points = "x".join(str(n) for n in self.fine.grid.shape)
+        return f"{self.problem.integrator} on {points} points, step at most {self.numerics.step:.3g}"
+
+    def follow(self, draws: Sequence[Draw]) -> Followed:
+        """Follow samples, drawn by `fine`, through all output times."""
+        grid, times = self.problem.grid, self.problem.times
+        components = sum(spec.components for spec in self.problem.state)
+        outputs = np.full((len(draws), len(times), components, *grid.shape), np.nan, dtype=np.float32)
+        defect = np.full(len(draws), np.nan)
+        first_bad = np.full(len(draws), np.nan)
+        num_steps = 0
+        for number, snapshot in enumerate(self.fine.follow(draws, self.numerics.step)):
+            with np.errstate(over="ignore"):  # what blows up becomes infinite, and is found below
+                outputs[:, number] = self.problem.restrict(snapshot.state, self.numerics.refinement)
+            defect = np.fmax(defect, snapshot.defect)
+            num_steps = snapshot.num_steps
+            is_bad = ~np.isfinite(outputs[:, number].reshape(len(draws), -1)).all(axis=1)
+            first_bad[is_bad & np.isnan(first_bad)] = times[number]
+            if is_bad.all():
+                break
+        return Followed(outputs=outputs, defect=defect, num_steps=num_steps, first_bad=first_bad)
+
+    def inputs(self, draw: Draw) -> Float32[np.ndarray, "channels_in *grid"]:
+        """The fields of a draw as a sample's inputs."""
+        names = [spec.name for spec in (*self.problem.state, *self.problem.constants)]
+        fields = np.concatenate([draw.fields[name] for name in names])
+        return self.problem.restrict(fields, self.numerics.refinement).astype(np.float32)

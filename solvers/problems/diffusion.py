@@ -1,0 +1,79 @@
+"""The heat equation on a periodic box."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import model_validator
+
+from headrace.platform.fields import FieldSpec
+from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear
+from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.random_fields import Gaussian
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from headrace.solvers.evolution.periodic_box import PeriodicBox
+
+
+class Diffusion(AbstractSemilinear):
+    """The heat equation u_t = κ Δu on a periodic box in one to three dimensions; exact in time for the grid's waves.
+
+    Points lie at i length / resolution. Input and outputs are u; the parameter is κ.
+
+    Good values: resolution 32 to 256; κ horizon / length² from 10⁻³ to 10⁻¹, beyond which u is flat. Levels: `slow`
+    and `fast` change κ, `rough` halves the correlation length of u.
+
+    Attributes:
+        resolution: points a side.
+        length: of the box.
+        dim: number of axes.
+        horizon: the last time.
+        snapshots: output times.
+        diffusivity: κ, positive.
+        start: how u is drawn at time 0, in lengths of the box.
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    diffusivity: Scalar = Uniform(low=1e-3, high=1e-1, scale="log")
+    start: Gaussian = Gaussian()
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        require_between(self.scalars, ["diffusivity"], 0.0)
+        return self
+
+    @property
+    def state(self) -> tuple[FieldSpec, ...]:
+        """`u`."""
+        return (FieldSpec(name="u"),)
+
+    @property
+    def scalars(self) -> Mapping[str, Scalar]:
+        """The diffusivity."""
+        return {"diffusivity": self.diffusivity}
+
+    @property
+    def default_step(self) -> float:
+        """The horizon: every step is exact."""
+        return self.horizon
+
+    def levels(self) -> Mapping[str, Mapping[str, Any]]:
+        """`slow`, `fast` and `rough`."""
+        return {
+            "slow": {"diffusivity": {"low": 1e-4, "high": 1e-3, "scale": "log"}},
+            "fast": {"diffusivity": {"low": 1e-2, "high": 1e-1, "scale": "log"}},
+            "rough": {"start": {"length_scale": self.start.length_scale / 2.0}},
+        }
+
+    def initial(
+        self, rng: np.random.Generator, scalars: Mapping[str, float]
+    ) -> dict[str, Float64[np.ndarray, "1 *grid"]]:
+        """Draw u."""
+        return {"u": self.start.draw(rng, self.resolution, points="periodic", ndim=self.dim)[np.newaxis]}
+
+    def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
+        """L = -κ |k|²."""
+        return Semilinear(symbol=scalars["diffusivity"] * box.laplacian)

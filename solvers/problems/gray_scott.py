@@ -1,0 +1,105 @@
+"""The Gray-Scott model of two reacting substances on a periodic box."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import PositiveFloat, model_validator
+
+from headrace.platform.fields import FieldSpec
+from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, Side
+from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.random_fields import Gaussian
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from headrace.solvers.evolution.periodic_box import PeriodicBox
+
+
+class GrayScott(AbstractSemilinear):
+    """The Gray-Scott model on a periodic box in one to three dimensions: spots and stripes that grow and divide.
+
+    u_t = D_u Δu - u v² + F (1 - u),  v_t = D_v Δv + u v² - (F + κ) v
+
+    Points lie at i length / resolution. Inputs and outputs are the concentrations u and v; the parameters are F and κ.
+    At time 0 the box is full of u, but for patches of v where a smooth random field is large.
+
+    Good values: length 2.5 with 128 to 256 points, D_u = 2·10⁻⁵, D_v = 10⁻⁵, horizon 1000 to 5000 (Pearson 1993).
+    Levels are named after his patterns and fix F and κ: `spots` (type ε; 0.02 and 0.059), `worms` (μ; 0.046 and
+    0.065), `maze` (κ; 0.05 and 0.063).
+
+    Attributes:
+        resolution: points a side.
+        length: of the box.
+        dim: number of axes.
+        horizon: the last time.
+        snapshots: output times.
+        feed: F, positive.
+        kill: κ, positive.
+        diffusivity_u: D_u, positive, of all samples.
+        diffusivity_v: D_v, positive, of all samples.
+        start: the random field of which patches are made, in lengths of the box.
+    """
+
+    degree: ClassVar[int] = 3
+
+    kind: Literal["gray_scott"] = "gray_scott"
+    resolution: Side = 128
+    length: PositiveFloat = 2.5
+    dim: Literal[1, 2, 3] = 2
+    horizon: PositiveFloat = 2000.0
+    feed: Scalar = Uniform(low=0.02, high=0.05)
+    kill: Scalar = Uniform(low=0.059, high=0.065)
+    diffusivity_u: PositiveFloat = 2e-5
+    diffusivity_v: PositiveFloat = 1e-5
+    start: Gaussian = Gaussian(length_scale=0.1, smoothness=2.5)
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        require_between(self.scalars, self.scalars, 0.0)
+        return self
+
+    @property
+    def state(self) -> tuple[FieldSpec, ...]:
+        """`u` and `v`."""
+        return (FieldSpec(name="u"), FieldSpec(name="v"))
+
+    @property
+    def scalars(self) -> Mapping[str, Scalar]:
+        """Feed and kill rate."""
+        return {"feed": self.feed, "kill": self.kill}
+
+    @property
+    def default_step(self) -> float:
+        """The reaction's fastest rate is below 1."""
+        return 1.0
+
+    def levels(self) -> Mapping[str, Mapping[str, Any]]:
+        """`spots`, `worms` and `maze`."""
+        rates = {"spots": (0.02, 0.059), "worms": (0.046, 0.065), "maze": (0.05, 0.063)}
+        return {name: {"feed": feed, "kill": kill} for name, (feed, kill) in rates.items()}
+
+    def initial(
+        self, rng: np.random.Generator, scalars: Mapping[str, float]
+    ) -> dict[str, Float64[np.ndarray, "1 *grid"]]:
+        """Patches of v where a random field is above about one standard deviation, with soft edges."""
+        field = self.start.draw(rng, self.resolution, points="periodic", ndim=self.dim)
+        patches = 0.5 * (1.0 + np.tanh(4.0 * (field - self.start.std) / max(self.start.std, 1e-12)))
+        return {"u": (1.0 - 0.5 * patches)[np.newaxis], "v": (0.25 * patches)[np.newaxis]}
+
+    def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
+        """L = -D |k|² - F and -D |k|² - F - κ; N = (F - u v², u v²)."""
+        feed, kill = scalars["feed"], scalars["kill"]
+        diffusion = [d * box.laplacian for d in (self.diffusivity_u, self.diffusivity_v)]
+        symbol = box.stack_components([diffusion[0] - feed, diffusion[1] - feed - kill])
+        # Of a constant 1 the spectrum is the number of points at k = 0.
+        supply = feed * (box.laplacian == 0.0) * box.num_points
+
+        def nonlinear(w: "Tensor") -> "Tensor":
+            u, v = box.backward(w).split(1, dim=1)
+            reaction = box.forward(u * v.square())
+            return box.stack_components([supply - reaction, reaction])
+
+        return Semilinear(symbol=symbol, nonlinear=nonlinear)

@@ -1,0 +1,121 @@
+"""From indices to trajectories, and the choice of grid and step."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from headrace.platform.errors import InputError
+from headrace.platform.sample import Failure, Sample
+from headrace.platform.seeding import generator
+from headrace.solvers.evolution.accuracy import choose
+from headrace.solvers.evolution.evolution import AbstractEvolution, Numerics
+from headrace.solvers.evolution.source import EvolutionSource
+from headrace.solvers.evolution.stepper import Stepper
+from headrace.solvers.problems import EVOLUTIONS, Burgers, KuramotoSivashinsky, NavierStokes
+from headrace.solvers.sampled import DEFAULT_LEVEL
+
+
+def quick(kind: type[AbstractEvolution]) -> AbstractEvolution:
+    """A few steps of an equation on a grid that takes moments."""
+    problem = kind()
+    changes = {"horizon": 10.0 * problem.default_step, "snapshots": 3}
+    return problem.overridden(changes if len(problem.grid.shape) == 1 else changes | {"resolution": 32})
+
+
+@pytest.mark.parametrize("kind", EVOLUTIONS, ids=lambda kind: kind.__name__)
+def test_a_sample_of_every_level_is_followed(kind: type[AbstractEvolution]) -> None:
+    problem = quick(kind)
+    levels = [DEFAULT_LEVEL, *problem.levels()]
+    source = EvolutionSource.model_validate({"problem": problem.model_dump(), "mix": dict.fromkeys(levels, 1.0)})
+    schema = source.schema()
+    results = list(source.build().solve(range(12)))
+    assert sorted(result.provenance.index for result in results if isinstance(result, Sample)) == list(range(12))
+    assert len({result.provenance.level for result in results if isinstance(result, Sample)}) > 1
+    for sample in results:
+        assert isinstance(sample, Sample), sample
+        assert sample.inputs.shape == (schema.num_input_channels, *schema.domain.shape)
+        assert sample.outputs.shape == (3, schema.num_output_channels, *schema.domain.shape)
+        assert sample.parameters.shape == (schema.num_parameters,)
+        assert sample.provenance.status == "integrated" and sample.provenance.num_iterations >= 3
+        for array in (sample.inputs, sample.outputs, sample.parameters):
+            assert array.dtype == np.float32 and np.isfinite(array).all()
+        assert np.abs(sample.outputs[-1]).max() > 0.0
+
+
+@pytest.mark.parametrize("kind", EVOLUTIONS, ids=lambda kind: kind.__name__)
+def test_an_equation_travels_and_comes_back(kind: type[AbstractEvolution]) -> None:
+    source = EvolutionSource(problem=kind())
+    assert pickle.loads(pickle.dumps(source)) == source
+    assert EvolutionSource.model_validate_json(source.model_dump_json()) == source
+
+
+def test_a_sample_is_the_same_whoever_solves_it() -> None:
+    source = EvolutionSource(problem=quick(Burgers), mix={"viscous": 1.0, "shock": 1.0}, seed=3)
+    together = {s.provenance.index: s for s in source.build().solve(range(9)) if isinstance(s, Sample)}
+    for index in (7, 2):
+        (alone,) = source.build().solve([index])
+        assert isinstance(alone, Sample)
+        for name in ("inputs", "outputs", "parameters"):
+            np.testing.assert_array_equal(getattr(alone, name), getattr(together[index], name))
+
+
+def test_parameters_are_what_was_solved_with() -> None:
+    source = EvolutionSource(problem=quick(NavierStokes))
+    (sample,) = source.build().solve([5])
+    assert isinstance(sample, Sample)
+    draw = source.problem.draw(generator(0, "train", "fields", 5))
+    assert sample.parameters.tolist() == list(draw.scalars.values())
+
+
+def test_a_trajectory_that_blows_up_is_a_failure_with_its_reason() -> None:
+    problem = KuramotoSivashinsky(viscosity={"low": 1.0, "high": 1.0}, start={"std": 100.0}, horizon=50.0)
+    source = EvolutionSource(problem=problem, numerics={DEFAULT_LEVEL: Numerics(step=5.0)})
+    built = source.build()
+    results = list(built.solve([0, 1]))
+    assert all(isinstance(result, Failure) and "blew up before t = " in result.reason for result in results)
+    assert built.report()["failed"] == 2
+
+
+def test_a_step_that_resolves_nothing_is_a_failure_though_it_stays_finite() -> None:
+    problem = Burgers(viscosity=0.05, horizon=1.0, snapshots=4)
+    (result,) = EvolutionSource(problem=problem, numerics={DEFAULT_LEVEL: Numerics(step=0.25)}).build().solve([0])
+    assert isinstance(result, Failure) and "not resolved in time: a step differs from two half steps" in result.reason
+
+
+def test_the_chosen_grid_and_step_meet_the_accuracy() -> None:
+    problem = Burgers(resolution=32, viscosity={"low": 4e-3, "high": 5e-3}, horizon=0.5, snapshots=4)
+    told: list[str] = []
+    choice = choose(problem, 0.02, level="shock", seed=0, num_pilots=3, tell=told.append)
+    assert choice.numerics.refinement > 1, "32 points do not hold such a front"
+    assert choice.error <= 0.02 and told
+    assert all(trial.error > 0.02 for trial in choice.trials[:-1])
+    # Other samples, against a solution that is finer by far.
+    chosen = Stepper(problem, choice.numerics)
+    truth = Stepper(problem, Numerics(refinement=16, step=choice.numerics.step / 16.0))
+    errors = []
+    for number in range(4):
+        a, b = (
+            stepper.follow([stepper.fine.draw(generator(9, "other", number))]).outputs for stepper in (chosen, truth)
+        )
+        errors.append(np.linalg.norm(a - b) / np.linalg.norm(b))
+    assert np.median(errors) < 0.02
+
+
+def test_an_easier_level_is_solved_more_cheaply() -> None:
+    problem = Burgers(resolution=64, horizon=0.5, snapshots=4)
+    easy, hard = (choose(problem.at_level(level), 0.01, level=level, seed=0) for level in ("viscous", "shock"))
+    assert easy.numerics.refinement < hard.numerics.refinement
+    assert easy.numerics.step >= hard.numerics.step
+
+
+def test_an_accuracy_that_no_grid_reaches_is_said() -> None:
+    problem = Burgers(resolution=8, viscosity=5e-4, horizon=0.5, snapshots=2)
+    with pytest.raises(InputError, match="on a grid up to 16 times as fine as the output's") as raised:
+        choose(problem, 1e-4, level="default", seed=0, num_pilots=1)
+    assert "raise the resolution or the accuracy" in str(raised.value)
+
+
+def test_numerics_of_an_unknown_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="greater than 0"):
+        Numerics(step=0.0)
