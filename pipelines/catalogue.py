@@ -8,6 +8,7 @@ from headrace.solvers.methods import METHODS
 from headrace.surrogates.formats import FORMATS
 from headrace.surrogates.losses import LOSSES
 from headrace.surrogates.models import SURROGATES
+from headrace.surrogates.strategies import STRATEGIES
 
 
 def _first_line(text: str | None) -> str:
@@ -29,6 +30,7 @@ def catalogue(what: str | None = None) -> dict[str, dict[str, str]]:
         "solvers": lambda: _kinds("headrace.methods", METHODS),
         "surrogates": lambda: _kinds("headrace.surrogates", SURROGATES),
         "losses": lambda: _kinds("headrace.losses", LOSSES),
+        "strategies": lambda: _kinds("headrace.strategies", STRATEGIES),
         "formats": lambda: {name: _first_line(format_.__doc__) for name, format_ in FORMATS.items()},
         "recipes": lambda: {name: read_recipe(name).splitlines()[0].lstrip("# ") for name in recipe_names()},
     }

@@ -112,9 +112,9 @@ def _check_external(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
             yield Fault(where=where, value="changed", expected="a program that can be run here", advice=reason)
 
 
-def _check_grid(data: DataSpec, surrogate: AnySurrogate) -> Iterator[Fault]:
-    reason = surrogate.mismatch(data.problem.schema())
-    if reason:
+def _check_grid(data: DataSpec, surrogate: AnySurrogate, training: TrainingSpec) -> Iterator[Fault]:
+    schema = data.problem.schema()
+    if training.mismatch(schema) is None and (reason := training.network_mismatch(surrogate, schema)):
         yield Fault(where="surrogate", value=surrogate.kind, expected=f"a network that can take the grid: {reason}")
 
 

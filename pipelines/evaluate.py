@@ -11,6 +11,7 @@ from jaxtyping import Float
 from headrace.pipelines import pictures
 from headrace.pipelines.run_dir import RunDir, data_sets, write_json
 from headrace.pipelines.session import Session
+from headrace.pipelines.trajectories import over_time
 from headrace.platform.errors import InputError
 from headrace.platform.sample import SampleBatch
 from headrace.platform.stored import StoredSamples
@@ -62,6 +63,7 @@ def evaluate(run: RunDir, sets: Mapping[str, Path] | None = None) -> dict[str, A
     sets = sets or held_out_sets(Path(run.read_summary().get("data_folder", run.path)))
     predictor: Predictor | None = None
     levels: dict[str, dict[str, Any]] = {}
+    rollout: dict[str, Any] = {}
     for number, (name, directory) in enumerate(sets.items()):
         stored = StoredSamples.open(directory)
         batch = stored.read_all()
@@ -76,9 +78,14 @@ def evaluate(run: RunDir, sets: Mapping[str, Path] | None = None) -> dict[str, A
             levels[group] = {"count": int(rows.sum())} | {
                 metric: statistics(values[rows]) for metric, values in errors.items()
             }
+        if len(stored.schema.times) > 1:
+            found = over_time(prediction, batch.outputs, stored.schema.domain, stored.schema.times, groups)
+            rollout = {**found, "groups": {**rollout.get("groups", {}), **found["groups"]}}
         if number == 0:
             _keep_pictured(run, batch, prediction, names, errors["relative_l2"])
     result = {"split": ", ".join(sets), "metrics": list(METRICS), "levels": levels}
+    if rollout:
+        result["rollout"] = rollout
     write_json(run.path / "evaluation.json", result)
     return result
 

@@ -37,7 +37,7 @@ MOST_CHANNELS = 4
 LOG_SPAN = 50.0
 
 
-def _figure(width: float, height: float, *, left: float, right: float, bottom: float, top: float) -> Figure:
+def blank_figure(width: float, height: float, *, left: float, right: float, bottom: float, top: float) -> Figure:
     """A blank figure with margins in inches: Matplotlib's layout engines would take as long as all the drawing."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -45,8 +45,11 @@ def _figure(width: float, height: float, *, left: float, right: float, bottom: f
     return figure
 
 
-def _panel(title: str, xlabel: str, ylabel: str, *, height: float = 3.2, left: float = 0.75) -> tuple[Figure, Axes]:
-    figure = _figure(5.4, height, left=left, right=0.15, bottom=0.55, top=0.4)
+def blank_panel(
+    title: str, xlabel: str, ylabel: str, *, height: float = 3.2, left: float = 0.75
+) -> tuple[Figure, Axes]:
+    """A figure with a single, empty diagram."""
+    figure = blank_figure(5.4, height, left=left, right=0.15, bottom=0.55, top=0.4)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.set_xlabel(xlabel, fontsize=9.5)
@@ -96,11 +99,11 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
     names = _names(schema)
     columns = 3 if dimensions == 1 else 4
     height = 2.15 * len(rows) + 0.45
-    figure = _figure(2.7 * columns, height, left=0.75, right=0.55, bottom=0.2, top=0.35)
+    figure = blank_figure(2.7 * columns, height, left=0.75, right=0.55, bottom=0.2, top=0.35)
     axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"wspace": 0.42, "hspace": 0.14})
     for line, (rank, row) in zip(axes, rows, strict=True):
-        field, truth = _plane(arrays["inputs"][row, 0]), _plane(arrays["truth"][row, -1, 0])
-        prediction = _plane(arrays["prediction"][row, -1, 0])
+        field, truth = plane(arrays["inputs"][row, 0]), plane(arrays["truth"][row, -1, 0])
+        prediction = plane(arrays["prediction"][row, -1, 0])
         draw = _draw_lines if dimensions == 1 else _draw_maps
         draw(figure, line, field, truth, prediction, schema)
         line[0].set_ylabel(
@@ -130,11 +133,11 @@ def sample_grid(arrays: Arrays, schema: SampleSchema) -> Figure:
     columns, count = shown_in + shown_out, len(arrays["index"])
     domain = schema.domain
     x = domain.coordinates()[0] if isinstance(domain, Grid) and len(domain.shape) == 1 else None
-    figure = _figure(2.7 * columns, 2.15 * count + 0.45, left=0.75, right=0.55, bottom=0.2, top=0.35)
+    figure = blank_figure(2.7 * columns, 2.15 * count + 0.45, left=0.75, right=0.55, bottom=0.2, top=0.35)
     axes = figure.subplots(count, columns, squeeze=False, gridspec_kw={"wspace": 0.42, "hspace": 0.14})
     for row, line in enumerate(axes):
         fields = [*arrays["inputs"][row, :shown_in], *arrays["outputs"][row, -1, :shown_out]]
-        for column, (panel, field) in enumerate(zip(line, map(_plane, fields), strict=True)):
+        for column, (panel, field) in enumerate(zip(line, map(plane, fields), strict=True)):
             colours = INPUT_MAP if column < shown_in else FIELD_MAP
             if x is not None:
                 panel.plot(x, field, color=GREY if column < shown_in else COLOURS[0])
@@ -163,7 +166,7 @@ def _names(schema: SampleSchema | None) -> tuple[str, str]:
     return _channels(schema.inputs)[0], _channels(schema.outputs)[0]
 
 
-def _plane(field: np.ndarray) -> np.ndarray:
+def plane(field: np.ndarray) -> np.ndarray:
     """A 1-D or 2-D field as it is; of a 3-D one the middle plane of the last axis."""
     return field if field.ndim < 3 else field[..., field.shape[-1] // 2]
 
@@ -266,7 +269,7 @@ def smoothed(values: Float[np.ndarray, " points"], window: int) -> Float[np.ndar
 
 def training_loss(rows: Rows) -> Figure:
     """The training loss over steps, with its running median when there is enough of it."""
-    figure, axes = _panel("Training loss", "step", "loss")
+    figure, axes = blank_panel("Training loss", "step", "loss")
     step, loss = series(rows, "train/loss", "step")
     axes.plot(step, loss, color=COLOURS[0], linewidth=0.8, alpha=0.35 if len(loss) > 40 else 1.0)
     if len(loss) > 40:
@@ -279,7 +282,7 @@ def training_loss(rows: Rows) -> Figure:
 
 def validation_error(rows: Rows, levels: Sequence[str] = (), metric: str = "relative_l2") -> Figure:
     """The validation error over steps: all samples, and each difficulty level, those of `levels` first."""
-    figure, axes = _panel("Validation error", "step", metric.replace("_", " "))
+    figure, axes = blank_panel("Validation error", "step", metric.replace("_", " "))
     total = f"validation/{metric}"
     found = [name.removeprefix(f"{total}/") for name in names_under(rows, f"{total}/")]
     for level, colour in level_colours(in_order(found, levels)).items():
@@ -303,7 +306,7 @@ def stream_curve(rows: Rows, names: Mapping[str, str], title: str, ylabel: str) 
         title: the heading.
         ylabel: the quantity and its unit.
     """
-    figure, axes = _panel(title, "seconds since the start", ylabel, height=2.7)
+    figure, axes = blank_panel(title, "seconds since the start", ylabel, height=2.7)
     for number, (name, label) in enumerate(names.items()):
         seconds, values = series(rows, name)
         if len(values):
@@ -317,7 +320,7 @@ def stream_curve(rows: Rows, names: Mapping[str, str], title: str, ylabel: str) 
 def error_distribution(arrays: Arrays, levels: Sequence[str] = ()) -> Figure:
     """The error of each sample, with the quartiles, per difficulty level, those of `levels` first."""
     colours = level_colours(in_order(set(arrays["level"].tolist()), levels))
-    figure, axes = _panel(
+    figure, axes = blank_panel(
         "Held-out error of each sample", "relative L2 error", "", height=0.95 + 0.65 * len(colours), left=1.35
     )
     groups = [arrays["relative_l2"][arrays["level"] == level] for level in colours]
@@ -347,7 +350,7 @@ def error_distribution(arrays: Arrays, levels: Sequence[str] = ()) -> Figure:
 def solver_cost(cost: Mapping[str, Mapping[str, Any]]) -> Figure:
     """CPU seconds that the solvers spent per level, failed samples included, with the cost of a stored sample."""
     levels = list(cost)
-    figure, axes = _panel(
+    figure, axes = blank_panel(
         "Solver cost", "CPU seconds, failures included", "", height=0.95 + 0.45 * len(levels), left=1.1
     )
     seconds = [float(cost[level]["cpu_seconds"]) for level in levels]
@@ -400,7 +403,7 @@ def energy_spectrum(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
         ValueError: the samples live on a mesh.
     """
     periodic = require_grid(schema.domain).periodic if schema else (False,) * (arrays["truth"].ndim - 3)
-    figure, axes = _panel("Energy spectrum", "wavenumber [periods per domain]", "energy")
+    figure, axes = blank_panel("Energy spectrum", "wavenumber [periods per domain]", "energy")
     truth = np.asarray(arrays["truth"][:, -1, 0], dtype=float)
     prediction = np.asarray(arrays["prediction"][:, -1, 0], dtype=float)
     lines = (("truth", truth, "-"), ("prediction", prediction, "--"), ("error", prediction - truth, ":"))

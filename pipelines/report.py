@@ -17,7 +17,7 @@ import yaml
 from jinja2 import ChainableUndefined, Environment, PackageLoader, Undefined
 from matplotlib.figure import Figure
 
-from headrace.pipelines import pictures
+from headrace.pipelines import pictures, trajectories
 from headrace.pipelines.run_dir import read_metrics
 from headrace.platform.errors import InputError
 from headrace.platform.fields import Mesh, SampleSchema
@@ -145,6 +145,10 @@ def write_report(directory: Path) -> Path:
         folder.mkdir(exist_ok=True)
         figure.savefig(folder / f"{name}.png", format="png")
         inlined[name] = _inlined(folder / f"{name}.png")
+    if movie := _movie(record):
+        folder.mkdir(exist_ok=True)
+        (folder / "forecast.gif").write_bytes(movie)
+        inlined["forecast"] = f"data:image/gif;base64,{base64.b64encode(movie).decode('ascii')}"
     environment = Environment(
         loader=PackageLoader("headrace.pipelines"),
         autoescape=True,
@@ -162,6 +166,7 @@ def write_report(directory: Path) -> Path:
 def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
     """Every picture that the run has the numbers for, by name; one that cannot be drawn is left out with a warning."""
     rows, arrays, schema = record.metrics, record.arrays, record.schema
+    rollout = _mapping(record.evaluation.get("rollout"))
     on_mesh = schema is not None and isinstance(schema.domain, Mesh)
     present = {name for row in rows for name, value in row.items() if value is not None}
     wanted: list[tuple[str, bool, Callable[[], Figure]]] = [
@@ -171,6 +176,7 @@ def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
         ("predictions", bool(arrays), partial(pictures.prediction_grid, arrays, schema)),
         ("distribution", bool(arrays), partial(pictures.error_distribution, arrays, record.levels)),
         ("spectrum", bool(arrays) and not on_mesh, partial(pictures.energy_spectrum, arrays, schema)),
+        ("rollout", bool(rollout), lambda: trajectories.rollout_errors(rollout, record.levels)),
         ("cost", bool(record.cost), partial(pictures.solver_cost, record.cost)),
     ]
     for name, (title, ylabel, lines) in STREAM_CURVES.items():
@@ -182,6 +188,18 @@ def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
                 yield name, draw()
             except (KeyError, ValueError, IndexError, TypeError) as error:  # a run's page is written whatever it holds
                 log.warning("the picture %s of %s is left out: %s", name, record.path, error)
+
+
+def _movie(record: RunRecord) -> bytes | None:
+    """The forecast in time, where there is one on a grid; None otherwise."""
+    schema = record.schema
+    if not record.arrays or schema is None or isinstance(schema.domain, Mesh) or len(schema.times) < 2:
+        return None
+    try:
+        return trajectories.animation(record.arrays, schema)
+    except (KeyError, ValueError, IndexError, TypeError) as error:  # as above
+        log.warning("the forecast in time of %s is left out: %s", record.path, error)
+        return None
 
 
 def context(record: RunRecord) -> dict[str, Any]:
@@ -203,6 +221,8 @@ def context(record: RunRecord) -> dict[str, Any]:
         "metrics": [name for name in record.evaluation.get("metrics", ["relative_l2"]) if name in METRIC_NAMES],
         "metric_names": METRIC_NAMES,
         "split": record.evaluation.get("split", "test"),
+        "numerics": run.get("numerics") or [],
+        "rollout": _mapping(record.evaluation.get("rollout")),
         "cost": cost,
         "cost_total": cost_total(cost),
         "solving": run.get("solving") or {},
@@ -238,10 +258,22 @@ def asked(recipe: Mapping[str, Any], command: str | None = None) -> list[tuple[s
         lines.append(("Mix", ", ".join(f"{level} {100 * weight / total:.0f} %" for level, weight in mix.items())))
         counts = [f"{data[key]} {word}" for key, word in SPLITS.items() if data.get(key)]
         lines.append(("Samples", ", ".join(counts)))
-        lines.append(("Solver", f"{_spec(solver.get('method'))}, relative residual {solver.get('rtol', 'by default')}"))
+        if data.get("accuracy") or data.get("numerics"):
+            wanted = data.get("accuracy")
+            chosen = [
+                f"{level}: {one['refinement']} x the points, step {one['step']:.3g}"
+                for level, one in _mapping(data.get("numerics")).items()
+            ]
+            lines.append(("Solved with", "; ".join([f"accuracy {wanted:g}", *chosen] if wanted else chosen)))
+        else:
+            rtol = solver.get("rtol", "by default")
+            lines.append(("Solver", f"{_spec(solver.get('method'))}, relative residual {rtol}"))
     if surrogate:
         lines.append(("Surrogate", _spec(surrogate)))
     if training:
+        strategy = _mapping(training.get("strategy"))
+        if strategy.get("kind", "direct") != "direct":
+            lines.append(("Strategy", _spec(strategy)))
         lines.append(("Training", f"{training.get('steps')} steps of {training.get('batch_size')} samples a rank"))
         parts = [_spec(training.get(part)) for part in ("loss", "optimizer", "schedule") if training.get(part)]
         lines.append(("Optimisation", "; ".join(parts)))

@@ -190,7 +190,8 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
     assert config.training is not None and config.surrogate is not None
     sets = locate_data(data)
     stored = StoredSamples.open(sets["train"])
-    reason = config.surrogate.mismatch(stored.schema) or config.training.mismatch(stored.schema)
+    reason = config.training.mismatch(stored.schema)
+    reason = reason or config.training.network_mismatch(config.surrogate, stored.schema)
     if reason:
         raise InputError.single(
             "surrogate", config.surrogate.kind, f"a network that can take {sets['train']}: {reason}"

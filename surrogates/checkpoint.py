@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, Shaped
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from headrace.platform.errors import InputError, nearest
@@ -21,9 +21,11 @@ from headrace.platform.files import replacing
 from headrace.platform.spec import kinds
 from headrace.surrogates.models import SURROGATES
 from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
+from headrace.surrogates.strategies import AnyStrategy, Direct
+from headrace.surrogates.strategy import AbstractStrategy
 from headrace.surrogates.surrogate import AbstractSurrogate
 
-FORMAT = 1
+FORMAT = 2
 """Raised when older code cannot read what newer code writes."""
 
 
@@ -35,6 +37,7 @@ class Checkpoint:
         step: finished optimiser steps.
         surrogate: the network's spec.
         normalization: the normaliser's spec.
+        strategy: how the network forecasts a trajectory.
         training: the training spec as JSON data, as it was written: a checkpoint outlives the plug-in of a loss.
         schema: what the samples look like.
         weights: the network's state.
@@ -47,6 +50,7 @@ class Checkpoint:
     step: int
     surrogate: AbstractSurrogate
     normalization: NormalizationSpec
+    strategy: AbstractStrategy
     training: Mapping[str, Any]
     schema: SampleSchema
     weights: Mapping[str, Tensor]
@@ -56,10 +60,11 @@ class Checkpoint:
     version: str = version("headrace")
 
     def build(self) -> NormalizedNetwork:
-        """The trained network with its normalisation, in evaluation mode."""
+        """The trained network with its normalisation, in evaluation mode; `strategy` forecasts with it."""
+        seen = self.strategy.network_schema(self.schema)
         with torch.random.fork_rng(devices=[]):
-            network = self.surrogate.build(self.schema)
-        model = NormalizedNetwork(network, Normalizer(self.normalization, self.schema))
+            network = self.surrogate.build(seen)
+        model = NormalizedNetwork(network, Normalizer(self.normalization, seen))
         model.network.load_state_dict(self.weights)
         model.normalizer.load_state_dict(self.moments)
         return model.eval()
@@ -76,6 +81,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "step": checkpoint.step,
         "surrogate": checkpoint.surrogate.model_dump_json(),
         "normalization": checkpoint.normalization.model_dump_json(),
+        "strategy": checkpoint.strategy.model_dump_json(),
         "training": json.dumps(checkpoint.training),
         "schema": json.dumps(checkpoint.schema.to_json()),
         "weights": dict(checkpoint.weights),
@@ -106,6 +112,7 @@ def load_checkpoint(path: Path, *, schema: SampleSchema | None = None) -> Checkp
             step=content["step"],
             surrogate=_surrogate(path, json.loads(content["surrogate"])),
             normalization=NormalizationSpec.model_validate_json(content["normalization"]),
+            strategy=_strategy(content),
             training=json.loads(content["training"]),
             schema=found,
             weights=content["weights"],
@@ -188,7 +195,9 @@ class Predictor:
         with torch.inference_mode():
             for start in range(0, len(inputs), batch_size):
                 rows = slice(start, start + batch_size)
-                prediction = self._model(self._tensor(inputs[rows]), self._tensor(parameters[rows]))
+                prediction = self.checkpoint.strategy.forecast(
+                    self._model, self.schema, self._tensor(inputs[rows]), self._tensor(parameters[rows])
+                )
                 outputs[rows] = prediction.cpu().numpy()
         return outputs
 
@@ -288,6 +297,14 @@ def _read(path: Path) -> Mapping[str, Any]:
             "Install that version, or a newer one.",
         )
     return content
+
+
+def _strategy(content: Mapping[str, Any]) -> AbstractStrategy:
+    # Format 1 knew one way only.
+    written = content["strategy"] if content["format"] > 1 else Direct().model_dump_json()
+    strategy = TypeAdapter(AnyStrategy).validate_json(written)
+    assert isinstance(strategy, AbstractStrategy)
+    return strategy
 
 
 def _surrogate(path: Path, data: dict[str, Any]) -> AbstractSurrogate:

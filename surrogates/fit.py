@@ -101,9 +101,10 @@ def fit(
         RuntimeError: another rank failed.
     """
     began = time.perf_counter()
-    for name, reason in (("surrogate", surrogate.mismatch(schema)), ("training", training.mismatch(schema))):
-        if reason:
-            raise InputError.single(name, "", "one that fits the problem", f"{reason}.")
+    if reason := training.mismatch(schema):
+        raise InputError.single("training", "", "one that fits the problem", f"{reason}.")
+    if reason := training.network_mismatch(surrogate, schema):
+        raise InputError.single("surrogate", "", "one that fits the problem", f"{reason}.")
     module = SurrogateModule(surrogate=surrogate, training=training, schema=schema, seed=seed)
     start = 0 if resume is None else _resume(module, load_checkpoint(resume, schema=schema), resume)
     data.plan(range(start, max(training.steps, start)))
@@ -168,6 +169,12 @@ def _resume(module: SurrogateModule, checkpoint: Checkpoint, path: Path) -> int:
             str(path),
             f"normalised by {checkpoint.normalization.model_dump_json()}",
             f"the recipe's, {module.training_spec.normalization.model_dump_json()}",
+        )
+    if checkpoint.strategy != module.training_spec.strategy:
+        raise InputError.single(
+            str(path),
+            f"of the strategy {checkpoint.strategy.model_dump_json()}",
+            f"the recipe's, {module.training_spec.strategy.model_dump_json()}",
         )
     if checkpoint.training != module.training_spec.model_dump(mode="json"):
         log.warning("the checkpoint %s was trained by another training spec; this run's is used from here on", path)

@@ -1,7 +1,7 @@
 """How far a prediction is from the truth: one number per sample."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -54,15 +54,29 @@ METRICS: dict[str, Callable[[Fields, Fields, Domain], PerSample]] = {
 }
 
 
+def over_time(
+    prediction: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."], grid: Domain, names: Iterable[str]
+) -> dict[str, Float64[np.ndarray, "batch time"]]:
+    """Some metrics of every sample at every output time, in float64; for the arguments see `per_sample`."""
+    found = [
+        per_sample(prediction[:, [number]], truth[:, [number]], grid, names) for number in range(prediction.shape[1])
+    ]
+    return {name: np.stack([one[name] for one in found], axis=1) for name in names}
+
+
 def per_sample(
-    prediction: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."], grid: Domain
+    prediction: Float[np.ndarray, "..."],
+    truth: Float[np.ndarray, "..."],
+    grid: Domain,
+    names: Iterable[str] = tuple(METRICS),
 ) -> dict[str, Float64[np.ndarray, " batch"]]:
-    """Every metric of every sample, in float64.
+    """Metrics of every sample, in float64.
 
     Args:
         prediction: "batch time channels *grid".
         truth: the same shape.
         grid: the domain; the fields may be sampled on it at another resolution.
+        names: which metrics; default: all.
 
     Raises:
         ValueError: the shapes differ.
@@ -70,7 +84,7 @@ def per_sample(
     if prediction.shape != truth.shape:
         raise ValueError(f"the prediction has shape {prediction.shape}, the truth {truth.shape}")
     u, v = (torch.from_numpy(array.astype(np.float64)) for array in (prediction, truth))
-    return {name: metric(u, v, grid).numpy() for name, metric in METRICS.items()}
+    return {name: METRICS[name](u, v, grid).numpy() for name in names}
 
 
 def _total(values: Tensor) -> Tensor:

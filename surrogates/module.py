@@ -32,8 +32,9 @@ class SurrogateModule(LightningModule):
         self.surrogate, self.training_spec, self.schema = surrogate, training, schema
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = surrogate.build(schema)
-        self.model = NormalizedNetwork(network, Normalizer(training.normalization, schema))
+            seen = training.strategy.network_schema(schema)
+            network = surrogate.build(seen)
+        self.model = NormalizedNetwork(network, Normalizer(training.normalization, seen))
         self._resumed: Checkpoint | None = None
 
     @property
@@ -55,6 +56,7 @@ class SurrogateModule(LightningModule):
             step=step,
             surrogate=self.surrogate,
             normalization=self.training_spec.normalization,
+            strategy=self.training_spec.strategy,
             training=self.training_spec.model_dump(mode="json"),
             schema=self.schema,
             weights=self.model.network.state_dict(),
@@ -68,18 +70,25 @@ class SurrogateModule(LightningModule):
         inputs: Float[Tensor, "batch channels_in *grid"],
         parameters: Float[Tensor, "batch num_parameters"],
     ) -> Float[Tensor, "batch time channels_out *grid"]:
-        """Predict in physical units."""
-        return self.model(inputs, parameters)
+        """Predict all output times in physical units."""
+        forecast: Float[Tensor, "batch time channels_out *grid"] = self.training_spec.strategy.forecast(
+            self.model, self.schema, inputs, parameters
+        )
+        return forecast
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Learn the scales, before any rank's forward pass uses them."""
-        self.model.normalizer.update(batch.inputs, batch.outputs, batch.parameters)
+        if not self.model.normalizer.is_frozen:
+            scales = self.training_spec.strategy.scales(self.schema, batch.inputs, batch.outputs)
+            self.model.normalizer.update(scales.inputs, scales.outputs, batch.parameters)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """The loss of a batch."""
-        in_deviations = self.model.normalizer.in_standard_deviations
-        prediction = self(batch.inputs, batch.parameters)
-        return self.training_spec.loss(in_deviations(prediction), in_deviations(batch.outputs), self.schema.domain)
+        spec = self.training_spec
+        loss: Float[Tensor, ""] = spec.strategy.loss(
+            self.model, self.schema, spec.loss, batch.inputs, batch.outputs, batch.parameters
+        )
+        return loss
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser, and the schedule over the planned steps."""
@@ -105,7 +114,7 @@ class SurrogateModule(LightningModule):
         for start in range(0, len(mine), self.training_spec.batch_size):
             part = samples.take(mine[start : start + self.training_spec.batch_size])
             batch = Batch(*(tensor.to(self.device, self.dtype) for tensor in Batch.of(part)))
-            prediction = self.model(batch.inputs, batch.parameters)
+            prediction = self(batch.inputs, batch.parameters)
             errors = metrics.relative_l2(prediction, batch.outputs, self.schema.domain).double().cpu()
             for row, error in enumerate(errors):
                 entry = torch.stack([error, torch.ones_like(error)])

@@ -1,5 +1,7 @@
 """Normalisation learned from the stream: mean and standard deviation of every channel, then frozen."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from pydantic import NonNegativeInt
@@ -30,6 +32,13 @@ class NormalizationSpec(Spec):
         names = [field.name for field in schema.inputs]
         unknown = [name for name in self.log if name not in names]
         return f"log names {', '.join(unknown)}, the inputs are {', '.join(names)}" if unknown else None
+
+
+class Scales(NamedTuple):
+    """Fields that scales are learned from: what enters the network, and what it has to say."""
+
+    inputs: Float[Tensor, "rows channels_in *grid"]
+    outputs: Float[Tensor, "rows time channels_out *grid"]
 
 
 class RunningMoments(nn.Module):
@@ -98,18 +107,23 @@ class Normalizer(nn.Module):
         self._frozen = False
         self.register_load_state_dict_post_hook(self._note_frozen)
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether enough samples were seen."""
+        return self._frozen
+
     def update(
         self,
-        inputs: Float[Tensor, "batch channels_in *grid"],
-        outputs: Float[Tensor, "batch time channels_out *grid"],
+        inputs: Float[Tensor, "rows channels_in *grid"],
+        outputs: Float[Tensor, "rows time channels_out *grid"],
         parameters: Float[Tensor, "batch num_parameters"],
     ) -> None:
-        """Learn from a batch, unless frozen.
+        """Learn from a batch, unless frozen. Of one sample there may be several rows.
 
         Raises:
             InputError: a field whose logarithm is wanted is not positive.
         """
-        if self._frozen:
+        if self.is_frozen:
             return
         if self._takes_log and not bool((inputs[:, self.logarithmic] > 0).all()):
             raise InputError.single(
@@ -121,7 +135,7 @@ class Normalizer(nn.Module):
         self.input_moments.update(_rows(self._transform(inputs)))
         self.output_moments.update(_rows(outputs.flatten(0, 1)))
         self.parameter_moments.update(parameters)
-        self.samples_seen += sum(int(count) for count in gather(self.samples_seen.new_tensor([len(inputs)])))
+        self.samples_seen += sum(int(count) for count in gather(self.samples_seen.new_tensor([len(parameters)])))
         self._frozen = 0 < self.freeze_after <= int(self.samples_seen)
 
     def normalize(

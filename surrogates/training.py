@@ -10,12 +10,15 @@ from headrace.surrogates.losses import AnyLoss, RelativeL2
 from headrace.surrogates.normalization import NormalizationSpec
 from headrace.surrogates.optimizers import AdamW, AnyOptimizer
 from headrace.surrogates.schedules import AnySchedule, OneCycle
+from headrace.surrogates.strategies import AnyStrategy, Direct
+from headrace.surrogates.surrogate import AbstractSurrogate
 
 
 class TrainingSpec(Spec):
     """How a surrogate is trained.
 
     Attributes:
+        strategy: what the network learns of a trajectory: all times at once, or the way from one time to the next.
         steps: planned optimiser steps; the schedule spans them.
         batch_size: samples per step and rank.
         loss: what is made small.
@@ -30,6 +33,7 @@ class TrainingSpec(Spec):
         precision: of weights and arithmetic, as Lightning names it. Spectral layers stay in float32 under bf16-mixed.
     """
 
+    strategy: AnyStrategy = Direct()
     steps: PositiveInt = 1000
     batch_size: PositiveInt = 16
     loss: AnyLoss = RelativeL2()
@@ -46,4 +50,11 @@ class TrainingSpec(Spec):
     def mismatch(self, schema: SampleSchema) -> str | None:
         """Why a problem with this schema cannot be trained on this way, or None."""
         reason = self.normalization.mismatch(schema)
-        return f"normalization: {reason}" if reason else None
+        if reason:
+            return f"normalization: {reason}"
+        reason = self.strategy.mismatch(schema)
+        return f"strategy {self.strategy.kind}: {reason}" if reason else None
+
+    def network_mismatch(self, surrogate: AbstractSurrogate, schema: SampleSchema) -> str | None:
+        """Why a surrogate cannot be trained this way on a problem that can be, or None when it can."""
+        return surrogate.mismatch(self.strategy.network_schema(schema))

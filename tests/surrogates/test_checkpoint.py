@@ -18,6 +18,7 @@ from headrace.surrogates.checkpoint import Checkpoint, Predictor, _load_pyfunc, 
 from headrace.surrogates.datamodule import Batch
 from headrace.surrogates.models.fno import FNO
 from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
+from headrace.surrogates.strategies import Direct
 from headrace.surrogates.training import TrainingSpec
 
 Trained = tuple[NormalizedNetwork, Checkpoint, SampleBatch]
@@ -41,6 +42,7 @@ def trained(make_schema: Callable[..., SampleSchema], make_samples: Callable[...
         step=7,
         surrogate=surrogate,
         normalization=normalization,
+        strategy=Direct(),
         training=TrainingSpec().model_dump(mode="json"),
         schema=schema,
         weights=model.network.state_dict(),
@@ -78,7 +80,7 @@ class TestRoundTrip:
 
     def test_the_file_holds_nothing_but_tensors_numbers_and_text(self, path: Path) -> None:
         content = torch.load(path, weights_only=True)
-        assert content["format"] == 1
+        assert content["format"] == 2
         assert json.loads(content["surrogate"])["kind"] == "fno"
         assert [entry["name"] for entry in json.loads(content["schema"])["inputs"]] == ["permeability", "source"]
         assert all(
@@ -140,8 +142,8 @@ class TestRefusal:
 
     def test_of_a_newer_format(self, path: Path) -> None:
         self.refused(
-            self.changed(path, format=2, headrace="9.1"),
-            r"is of format 2, written by Headrace 9\.1; expected format 1 at most. Install that version",
+            self.changed(path, format=3, headrace="9.1"),
+            r"is of format 3, written by Headrace 9\.1; expected format 2 at most. Install that version",
         )
 
     def test_of_a_surrogate_that_is_not_installed(self, path: Path) -> None:

@@ -1,0 +1,54 @@
+"""Direct: all output times at once."""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from headrace.platform.fields import SampleSchema
+from headrace.surrogates.losses import AbstractLoss
+from headrace.surrogates.normalization import NormalizedNetwork, Scales
+from headrace.surrogates.strategy import AbstractStrategy
+
+
+class Direct(AbstractStrategy):
+    """One step of the network gives all output times; the only way for a steady problem."""
+
+    kind: Literal["direct"] = "direct"
+
+    def network_schema(self, schema: SampleSchema) -> SampleSchema:
+        """The problem's own."""
+        return schema
+
+    def scales(
+        self,
+        schema: SampleSchema,
+        inputs: Float[Tensor, "batch channels_in *grid"],
+        outputs: Float[Tensor, "batch time channels_out *grid"],
+    ) -> Scales:
+        """Inputs and outputs as they are."""
+        return Scales(inputs, outputs)
+
+    def loss(
+        self,
+        model: NormalizedNetwork,
+        schema: SampleSchema,
+        loss: AbstractLoss,
+        inputs: Float[Tensor, "batch channels_in *grid"],
+        outputs: Float[Tensor, "batch time channels_out *grid"],
+        parameters: Float[Tensor, "batch num_parameters"],
+    ) -> Float[Tensor, ""]:
+        """The loss over all times."""
+        scaled = model.normalizer.in_standard_deviations
+        return loss(scaled(model(inputs, parameters)), scaled(outputs), schema.domain)
+
+    def forecast(
+        self,
+        model: NormalizedNetwork,
+        schema: SampleSchema,
+        inputs: Float[Tensor, "batch channels_in *grid"],
+        parameters: Float[Tensor, "batch num_parameters"],
+    ) -> Float[Tensor, "batch time channels_out *grid"]:
+        """What the network says."""
+        prediction: Float[Tensor, "batch time channels_out *grid"] = model(inputs, parameters)
+        return prediction
