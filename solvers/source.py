@@ -140,6 +140,19 @@ class SourceReport:
     methods: dict[str, dict[str, float]] = field(default_factory=dict)
     selection: SelectionReport | None = None
 
+    def note_sample(self, method: str, seconds: float) -> None:
+        """Count a sample."""
+        self.samples += 1
+        counted = self.methods.setdefault(method, {"samples": 0, "seconds": 0.0})
+        counted["samples"] += 1
+        counted["seconds"] += seconds
+
+    def note_rescue(self, index: int, level: str, seed: int, reason: str) -> None:
+        """Count a sample that needed a second try, whether it helped or not; the first are named."""
+        self.rescued += 1
+        if len(self.rescues) < _NAMED:
+            self.rescues.append({"index": index, "level": level, "seed": seed, "reason": reason})
+
     @classmethod
     def merged(cls, reports: "Sequence[SourceReport]") -> "SourceReport":
         """One report of several sources that worked on one run."""
@@ -278,16 +291,13 @@ class BuiltSource:
         arrays = drawn.problem.sample_arrays(drawn.fields, solution.value) if solved else None
         wall, cpu = (sum(parts) for parts in zip(drawn.cost, share, clock.read(), strict=True))
         if len(reasons) > 1 or solution.num_tries > 1:
-            self._note_rescue(drawn, "; ".join(reasons))
+            self._report.note_rescue(drawn.index, drawn.level, spec.seed, "; ".join(reasons))
         if arrays is None:
             self._report.failed += 1
             return Failure(
                 index=drawn.index, level=drawn.level, reason="; ".join(reasons), wall_seconds=wall, cpu_seconds=cpu
             )
-        self._report.samples += 1
-        counted = self._report.methods.setdefault(solution.method, {"samples": 0, "seconds": 0.0})
-        counted["samples"] += 1
-        counted["seconds"] += wall
+        self._report.note_sample(solution.method, wall)
         inputs, outputs, parameters = arrays
         provenance = Provenance(
             spec_hash=self._hash,
@@ -303,13 +313,6 @@ class BuiltSource:
             cpu_seconds=cpu,
         )
         return Sample(inputs=inputs, outputs=outputs, parameters=parameters, provenance=provenance)
-
-    def _note_rescue(self, drawn: "_Drawn", reason: str) -> None:
-        self._report.rescued += 1
-        if len(self._report.rescues) < _NAMED:
-            self._report.rescues.append(
-                {"index": drawn.index, "level": drawn.level, "seed": self._spec.seed, "reason": reason}
-            )
 
 
 def _small(problem: AbstractProblem) -> AbstractProblem:

@@ -127,12 +127,14 @@ class _Pilots:
         self._problem, self._level, self._seed, self._count, self._tell = problem, level, seed, count, tell
         times = (0.0, *problem.times)
         self._interval = min(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        # Sines, cosines and transforms are compiled and planned once: no trial shall pay for it.
+        Stepper(problem, Numerics(step=self._interval)).follow([problem.draw(generator(seed, "warm-up"))])
         self._found: dict[tuple[int, float], tuple[np.ndarray, float]] = {}
 
     def longest_step(self, refinement: int, tolerance: float) -> float | None:
         """The longest step that half of it changes by no more than `tolerance`; None when there is none."""
         for halvings in range(_HALVINGS):
-            step = self._interval / 2**halvings
+            step = float(f"{self._interval / 2**halvings:.12g}")
             if self.distance((refinement, step), (refinement, step / 2.0)) <= tolerance:
                 return step
         return None

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,13 +12,17 @@ from headrace.platform.sampling import Mixture
 from headrace.platform.seeding import generator
 from headrace.platform.spec import spec_hash
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
-from headrace.solvers.evolution.stepper import Stepper
+from headrace.solvers.evolution.stepper import Followed, Stepper
 from headrace.solvers.problems import AnyEvolution
 from headrace.solvers.sampled import AbstractSource
 from headrace.solvers.source import Clock, SourceReport, headrace_version
 
 INTEGRATED = "integrated"
 """The status of these samples: followed in time, with steps that agree with two halves of themselves."""
+
+
+HALVINGS = 6
+"""How often the step of a trajectory that is not resolved is halved before it is given up."""
 
 
 class EvolutionSource(AbstractSource):
@@ -77,46 +82,75 @@ class BuiltEvolution:
         return self._report.to_json()
 
     def _solve(self, level: str, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        spec, stepper, clock = self._spec, self._steppers[level], Clock()
-        draws: dict[int, Draw] = {}
-        reasons: dict[int, str | None] = {}
+        """One result for each index. What a step was too long for is followed again, with half of it and less."""
+        stepper, clock = self._steppers[level], Clock()
+        pending: list[_Pending] = []
         for index in indices:
             try:
-                draws[index] = stepper.fine.draw(generator(spec.seed, spec.split, "fields", index))
+                draw = stepper.fine.draw(generator(self._spec.seed, self._spec.split, "fields", index))
             except (ValueError, ArithmeticError) as error:
-                reasons[index] = f"not drawn: {error}"
-        followed = stepper.follow(list(draws.values())) if draws else None
-        wall, cpu = (seconds / len(indices) for seconds in clock.read())
-        rows = {index: row for row, index in enumerate(draws)}
-        for index in indices:
-            if followed is not None and index in rows:
-                reasons[index] = followed.failure(rows[index])
-            if (reason := reasons[index]) is not None:
-                self._report.failed += 1
-                yield Failure(index=index, level=level, reason=reason, wall_seconds=wall, cpu_seconds=cpu)
-                continue
-            assert followed is not None
-            row = rows[index]
-            self._report.samples += 1
-            counted = self._report.methods.setdefault(stepper.method, {"samples": 0, "seconds": 0.0})
-            counted["samples"] += 1
-            counted["seconds"] += wall
-            provenance = Provenance(
-                spec_hash=self._hash,
-                seed=spec.seed,
-                index=index,
-                level=level,
-                solver=stepper.method,
-                status=INTEGRATED,
-                relative_residual=float(followed.defect[row]),
-                num_iterations=followed.num_steps,
-                version=headrace_version(),
-                wall_seconds=wall,
-                cpu_seconds=cpu,
-            )
-            yield Sample(
-                inputs=stepper.inputs(draws[index]),
-                outputs=followed.outputs[row],
-                parameters=np.array(list(draws[index].scalars.values()), dtype=np.float32),
-                provenance=provenance,
-            )
+                yield self._failed(_Pending(index=index, level=level), [f"not drawn: {error}"])
+            else:
+                pending.append(_Pending(index=index, level=level, draw=draw))
+        for halvings in range(1 + HALVINGS):
+            if not pending:
+                return
+            followed = stepper.follow([one.draw for one in pending if one.draw is not None])
+            wall, cpu = (seconds / len(pending) for seconds in clock.read())
+            clock, failed = Clock(), []
+            for row, one in enumerate(pending):
+                one.wall, one.cpu = one.wall + wall, one.cpu + cpu
+                if (reason := followed.failure(row)) is not None:
+                    one.reasons.append(reason if not halvings else f"with step {stepper.numerics.step:.3g} {reason}")
+                    failed.append(one)
+                    continue
+                yield self._stored(one, stepper, followed, row)
+            pending, stepper = failed, stepper.halved()
+        for one in pending:
+            yield self._failed(one, one.reasons)
+
+    def _failed(self, one: "_Pending", reasons: Sequence[str]) -> Failure:
+        self._report.failed += 1
+        # The first says what happened, the last that it did to the end.
+        text = "; ".join([*reasons[:1], *reasons[1:][-1:]])
+        if len(reasons) > 1:
+            self._report.note_rescue(one.index, one.level, self._spec.seed, text)
+        return Failure(index=one.index, level=one.level, reason=text, wall_seconds=one.wall, cpu_seconds=one.cpu)
+
+    def _stored(self, one: "_Pending", stepper: Stepper, followed: Followed, row: int) -> Sample:
+        assert one.draw is not None
+        if one.reasons:
+            reason = f"{one.reasons[0]}; solved with step {stepper.numerics.step:.3g}"
+            self._report.note_rescue(one.index, one.level, self._spec.seed, reason)
+        self._report.note_sample(stepper.method, one.wall)
+        provenance = Provenance(
+            spec_hash=self._hash,
+            seed=self._spec.seed,
+            index=one.index,
+            level=one.level,
+            solver=stepper.method,
+            status=INTEGRATED,
+            relative_residual=float(followed.defect[row]),
+            num_iterations=followed.num_steps,
+            version=headrace_version(),
+            wall_seconds=one.wall,
+            cpu_seconds=one.cpu,
+        )
+        return Sample(
+            inputs=stepper.inputs(one.draw),
+            outputs=followed.outputs[row],
+            parameters=np.array(list(one.draw.scalars.values()), dtype=np.float32),
+            provenance=provenance,
+        )
+
+
+@dataclass(kw_only=True)
+class _Pending:
+    """A sample on its way, and what it has cost so far [s]."""
+
+    index: int
+    level: str
+    draw: Draw | None = None
+    reasons: list[str] = field(default_factory=list)
+    wall: float = 0.0
+    cpu: float = 0.0

@@ -31,11 +31,11 @@ class Followed:
     def failure(self, row: int) -> str | None:
         """Why a trajectory is none, or None."""
         if not np.isnan(self.first_bad[row]):
-            return f"blew up before t = {self.first_bad[row]:g}: take a smaller step, or an accuracy"
+            return f"blew up before t = {self.first_bad[row]:g}"
         if self.defect[row] > MAX_DEFECT:
             return (
                 f"not resolved in time: a step differs from two half steps by {self.defect[row]:.2g} of the state, "
-                f"allowed is {MAX_DEFECT:g}; take a smaller step, or an accuracy"
+                f"allowed is {MAX_DEFECT:g}"
             )
         return None
 
@@ -60,6 +60,10 @@ class Stepper:
         """Integrator, grid and step, as a sample's provenance names them."""
         points = "x".join(str(n) for n in self.fine.grid.shape)
         return f"{self.problem.integrator} on {points} points, step at most {self.numerics.step:.3g}"
+
+    def halved(self) -> "Stepper":
+        """The same with half the step."""
+        return Stepper(self.problem, self.numerics.model_copy(update={"step": self.numerics.step / 2.0}))
 
     def follow(self, draws: Sequence[Draw]) -> Followed:
         """Follow samples, drawn by `fine`, through all output times."""

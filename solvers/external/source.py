@@ -96,10 +96,7 @@ class BuiltExternal:
             if isinstance(result, Failure):
                 self._report.failed += 1
             else:
-                self._report.samples += 1
-                counted = self._report.methods.setdefault(result.provenance.solver, {"samples": 0, "seconds": 0.0})
-                counted["samples"] += 1
-                counted["seconds"] += result.provenance.wall_seconds
+                self._report.note_sample(result.provenance.solver, result.provenance.wall_seconds)
             yield result
 
     def report(self) -> dict[str, object]:
