@@ -1,0 +1,130 @@
+"""Forecasts over time, and the choice of grid and step before a run."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from headrace.pipelines.config import RunConfig, validate
+from headrace.pipelines.numerics import with_numerics
+from headrace.pipelines.trajectories import animation, over_time, rollout_errors
+from headrace.platform.errors import InputError
+from headrace.platform.fields import FieldSpec, Grid, SampleSchema
+from headrace.solvers.evolution.evolution import Numerics
+from headrace.solvers.evolution.source import EvolutionSource
+
+TIMES = (0.5, 1.0, 1.5, 2.0)
+
+
+def schema(shape: tuple[int, ...]) -> SampleSchema:
+    domain = Grid(shape=shape, extent=(1.0,) * len(shape), periodic=(True,) * len(shape))
+    return SampleSchema(inputs=(FieldSpec(name="u"),), outputs=(FieldSpec(name="u"),), domain=domain, times=TIMES)
+
+
+def test_a_forecast_holds_until_it_knows_no_more_than_the_mean() -> None:
+    truth = np.random.default_rng(0).normal(size=(3, 4, 1, 16))
+    error = np.zeros_like(truth)
+    error[1] = np.array([0.1, 0.5, 2.0, 0.1]).reshape(4, 1, 1) * truth[1].std(axis=-1, keepdims=True)
+    error[2] = np.array([0.1, np.nan, np.inf, 0.0]).reshape(4, 1, 1)
+    groups = {"all": np.array([True, True, True]), "second": np.array([False, True, False])}
+    found = over_time(truth + error, truth, schema((16,)).domain, TIMES, groups)
+    assert found["times"] == list(TIMES)
+    second = found["groups"]["second"]
+    assert second["vrmse"]["median"] == pytest.approx([0.1, 0.5, 2.0, 0.1])
+    assert second["horizon"] == 1.0 and second["lost"] == 1.0
+    # The first never fails, the third holds until 0.5.
+    assert found["groups"]["all"]["horizon"] == 1.0 and found["groups"]["all"]["lost"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("shape", [(16,), (12, 10), (6, 5, 4)])
+def test_a_forecast_moves_from_one_output_time_to_the_next(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(3, 4, 1, *shape)).astype(np.float32)
+    prediction = truth.copy()
+    prediction[1, 2] = np.nan
+    arrays = {
+        "truth": truth,
+        "prediction": prediction,
+        "relative_l2": np.array([0.2, 0.1, 0.3]),
+        "index": np.arange(3),
+        "level": np.array(["easy"] * 3),
+    }
+    with Image.open(io.BytesIO(animation(arrays, schema(shape)))) as movie:
+        assert movie.format == "GIF" and movie.n_frames == 4
+
+
+def test_errors_over_time_are_drawn_for_every_level() -> None:
+    truth = np.random.default_rng(0).normal(size=(4, 4, 1, 16))
+    groups = {"all": np.ones(4, dtype=bool), "easy": np.arange(4) < 2, "hard": np.arange(4) >= 2}
+    figure = rollout_errors(over_time(0.9 * truth, truth, schema((16,)).domain, TIMES, groups), ["easy", "hard"])
+    (axes,) = figure.axes
+    assert [line.get_label() for line in axes.lines[:4]] == ["easy", "hard", "all", "all, 95th percentile"]
+
+
+def recipe(**data: object) -> dict[str, object]:
+    problem = {"kind": "burgers", "resolution": 32, "horizon": 0.25, "snapshots": 2}
+    return {"data": {"problem": problem, "samples": 8} | data, "tracking": {"enabled": False}}
+
+
+def config_of(**data: object) -> RunConfig:
+    return validate(recipe(**data), "generate")
+
+
+def test_an_accuracy_becomes_a_grid_and_a_step_for_every_level() -> None:
+    config = config_of(accuracy=0.05, mix={"viscous": 1.0, "medium": 1.0})
+    settled, choices = with_numerics(config, Console(quiet=True))
+    assert [choice.level for choice in choices] == ["viscous", "medium"]
+    assert settled.data is not None and dict(settled.data.numerics) == {c.level: c.numerics for c in choices}
+    source = settled.source("train")
+    assert isinstance(source, EvolutionSource) and source.numerics == settled.data.numerics
+    # A run that is gone on with has them in its recipe, and keeps them.
+    again, none = with_numerics(settled, Console(quiet=True))
+    assert again == settled and none == []
+
+
+def test_numerics_of_the_recipe_are_taken_as_they_are() -> None:
+    config = config_of(numerics={"default": {"refinement": 2, "step": 0.01}})
+    settled, choices = with_numerics(config, Console(quiet=True))
+    assert settled is config and not choices
+    source = settled.source("train")
+    assert isinstance(source, EvolutionSource) and source.numerics["default"] == Numerics(refinement=2, step=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": {"accuracy": 2.0}}, "data.accuracy is 2.0"),
+        ({"data": {"numerics": {"hard": {"step": 0.1}}}}, "data.numerics.hard is not a level of the data"),
+        (
+            {"data": {"numerics": {"default": {"step": 0.0}}}},
+            "data.numerics.default.step is 0.0; expected greater than 0",
+        ),
+        ({"data": {"problem": {"viscosity": -1.0}}}, "viscosity above 0, got -1"),
+        ({"data": {"problem": {"viscosity": "thin"}}}, 'data.problem.viscosity is "thin"; expected a valid number'),
+        ({"data": {"problem": {"viscosity": {"low": 1.0, "hihg": 2.0}}}}, "data.problem.viscosity.hihg is unknown"),
+        ({"data": {"problem": {"snapshots": [0.1, 2.0]}}}, "output times up to the horizon"),
+        ({"solver": {"rtol": 1e-6}}, "an equation in time is followed by its own integrator"),
+        ({"data": {"problem": {"kind": "darcy"}, "accuracy": 0.1}}, "expected nothing: darcy does not step in time"),
+    ],
+)
+def test_what_an_equation_in_time_cannot_take_is_said(changes: dict[str, dict[str, object]], words: str) -> None:
+    raw = recipe()
+    for section, values in changes.items():
+        there = raw.setdefault(section, {})
+        assert isinstance(there, dict)
+        problem = values.pop("problem", None)
+        there.update(values)
+        if isinstance(problem, dict):
+            there["problem"] = problem if "kind" in problem else there["problem"] | problem
+    with pytest.raises(InputError) as raised:
+        validate(raw, "generate")
+    assert words in " ".join(str(raised.value).split())
+
+
+def test_an_autoregressive_strategy_needs_a_trajectory() -> None:
+    raw = recipe(problem={"kind": "darcy", "resolution": 17})
+    raw |= {"surrogate": {"kind": "fno", "modes": 4}, "training": {"strategy": {"kind": "autoregressive"}, "steps": 2}}
+    with pytest.raises(InputError, match="strategy autoregressive: pressure is an output and no input"):
+        validate(raw, "run")
