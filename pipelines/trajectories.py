@@ -19,6 +19,7 @@ from headrace.pipelines.pictures import (
     Arrays,
     blank_figure,
     blank_panel,
+    in_order,
     level_colours,
     plane,
 )
@@ -76,7 +77,7 @@ def rollout_errors(rollout: Mapping[str, Any], levels: Sequence[str] = ()) -> Fi
     """VRMSE over time: the median of each level, and the 95th percentile of all, dashed."""
     figure, axes = blank_panel("Error of forecasts", "time", "VRMSE")
     times, groups = rollout["times"], rollout["groups"]
-    for level, colour in level_colours(name for name in (*levels, *groups) if name in groups and name != "all").items():
+    for level, colour in level_colours(in_order(set(groups) - {"all"}, levels)).items():
         axes.plot(times, groups[level]["vrmse"]["median"], color=colour, linewidth=1.2, marker=".", label=level)
     if "all" in groups:
         whole = groups["all"]["vrmse"]
