@@ -39,6 +39,7 @@ from headrace.solvers.problems import (
     AnyEvolution,
     AnyProblem,
     Burgers,
+    CompressibleEuler,
     ConvectionDiffusion,
     Darcy,
     Darcy3D,
@@ -52,6 +53,7 @@ from headrace.solvers.problems import (
     NavierStokes,
     NonlinearDiffusion,
     Poisson,
+    ShallowWater,
     Wave,
 )
 from headrace.solvers.sequence import solve_sequence
@@ -75,6 +77,7 @@ __all__ = [
     "BiCGStab",
     "Burgers",
     "CG",
+    "CompressibleEuler",
     "ConvectionDiffusion",
     "DCDM",
     "Darcy",
@@ -106,6 +109,7 @@ __all__ = [
     "Poisson",
     "RecycledCG",
     "RunningSolver",
+    "ShallowWater",
     "Solution",
     "SolveStatus",
     "SolverSource",

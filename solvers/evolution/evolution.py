@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -51,12 +51,14 @@ class Snapshot:
         state: on the solver's own grid; of a sample that blew up not finite.
         defect: for each sample, by how much a step changes when it is done again as two half steps, relative to the
             state; NaN where that was not looked at.
-        num_steps: time steps since the start.
+        num_steps: time steps since the start; the most that a sample took, where each has its own.
+        reasons: by row, why a sample is not finite, where the equation knows.
     """
 
     state: Float64[np.ndarray, "batch components *grid"]
     defect: Float64[np.ndarray, " batch"]
     num_steps: int
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
 
 class AbstractEvolution(AbstractSampled):
@@ -155,7 +157,7 @@ class AbstractEvolution(AbstractSampled):
 
         Args:
             draws: at least one.
-            step: the largest time step; every interval between outputs is divided evenly.
+            step: the largest time step; every interval between outputs is divided evenly, or as the waves allow.
         """
 
     def draw(self, rng: np.random.Generator) -> Draw:

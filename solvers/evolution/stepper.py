@@ -1,7 +1,7 @@
 """Stepper: an equation with the grid and the step that it is solved on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -21,15 +21,19 @@ class Followed:
         defect: see `Snapshot.defect`; the largest that was seen, NaN when none was.
         num_steps: time steps of each.
         first_bad: for each sample the first output time at which it was not finite; NaN when there is none.
+        reasons: see `Snapshot.reasons`.
     """
 
     outputs: Float32[np.ndarray, "batch time components *grid"]
     defect: Float64[np.ndarray, " batch"]
     num_steps: int
     first_bad: Float64[np.ndarray, " batch"]
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
     def failure(self, row: int) -> str | None:
         """Why a trajectory is none, or None."""
+        if row in self.reasons:
+            return self.reasons[row]
         if not np.isnan(self.first_bad[row]):
             return f"blew up before t = {self.first_bad[row]:g}"
         if self.defect[row] > MAX_DEFECT:
@@ -72,17 +76,18 @@ class Stepper:
         outputs = np.full((len(draws), len(times), components, *grid.shape), np.nan, dtype=np.float32)
         defect = np.full(len(draws), np.nan)
         first_bad = np.full(len(draws), np.nan)
-        num_steps = 0
+        num_steps, reasons = 0, dict[int, str]()
         for number, snapshot in enumerate(self.fine.follow(draws, self.numerics.step)):
             with np.errstate(over="ignore"):  # what blows up becomes infinite, and is found below
                 outputs[:, number] = self.problem.restrict(snapshot.state, self.numerics.refinement)
             defect = np.fmax(defect, snapshot.defect)
             num_steps = snapshot.num_steps
+            reasons.update(snapshot.reasons)
             is_bad = ~np.isfinite(outputs[:, number].reshape(len(draws), -1)).all(axis=1)
             first_bad[is_bad & np.isnan(first_bad)] = times[number]
             if is_bad.all():
                 break
-        return Followed(outputs=outputs, defect=defect, num_steps=num_steps, first_bad=first_bad)
+        return Followed(outputs=outputs, defect=defect, num_steps=num_steps, first_bad=first_bad, reasons=reasons)
 
     def inputs(self, draw: Draw) -> Float32[np.ndarray, "channels_in *grid"]:
         """The fields of a draw as a sample's inputs."""

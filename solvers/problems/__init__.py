@@ -6,6 +6,7 @@ from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.problems.advection import Advection
 from headrace.solvers.problems.allen_cahn import AllenCahn
 from headrace.solvers.problems.burgers import Burgers
+from headrace.solvers.problems.compressible_euler import CompressibleEuler
 from headrace.solvers.problems.convection_diffusion import ConvectionDiffusion
 from headrace.solvers.problems.darcy import Darcy
 from headrace.solvers.problems.darcy_3d import Darcy3D
@@ -20,6 +21,7 @@ from headrace.solvers.problems.kuramoto_sivashinsky import KuramotoSivashinsky
 from headrace.solvers.problems.navier_stokes import NavierStokes
 from headrace.solvers.problems.nonlinear_diffusion import NonlinearDiffusion
 from headrace.solvers.problems.poisson import Poisson
+from headrace.solvers.problems.shallow_water import ShallowWater
 from headrace.solvers.problems.wave import Wave
 
 PROBLEMS: tuple[type[AbstractProblem], ...] = (
@@ -44,6 +46,8 @@ EVOLUTIONS: tuple[type[AbstractEvolution], ...] = (
     AllenCahn,
     GrayScott,
     NavierStokes,
+    ShallowWater,
+    CompressibleEuler,
 )
 AnyEvolution = one_of("headrace.problems", EVOLUTIONS)
 
@@ -54,6 +58,7 @@ __all__ = [
     "AnyEvolution",
     "AnyProblem",
     "Burgers",
+    "CompressibleEuler",
     "ConvectionDiffusion",
     "Darcy",
     "Darcy3D",
@@ -69,5 +74,6 @@ __all__ = [
     "NonlinearDiffusion",
     "PROBLEMS",
     "Poisson",
+    "ShallowWater",
     "Wave",
 ]

@@ -1,0 +1,120 @@
+"""AbstractConservationLaw: u_t + ∇·F(u) = 0 on cells, by limited finite volumes and SSPRK3."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import Field, PositiveFloat
+
+from headrace.platform.fields import Grid
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot
+from headrace.solvers.evolution.semilinear import Side
+from headrace.solvers.random_fields import Gaussian
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from headrace.solvers.evolution.riemann import AbstractRiemann
+
+Boundary = Literal["periodic", "wall", "outflow"]
+Limiter = Literal["minmod", "van_leer", "mc"]
+
+
+class AbstractConservationLaw(AbstractEvolution):
+    """u_t + ∇·F(u) = 0 on a box of cells: an equation is its primitive fields and a Riemann solver.
+
+    The grid has `resolution` cells along each axis; cell i has its centre at (i + ½) length / resolution. What is
+    stepped are the means over cells of the conserved quantities; fields are given and shown as the primitive ones that
+    those means amount to, as depth and velocity. The first field of `state` is a density of mass, the second the
+    velocity.
+
+    The slopes within cells are limited: where the solution is smooth the scheme is of second order in space, at shocks
+    and contacts of first order. No step is longer than `cfl` allows, whatever the `step` that is asked for.
+
+    At a `wall` flow is reflected; through an `outflow` boundary waves leave, nearly without an echo.
+
+    Attributes:
+        resolution: cells a side.
+        length: of the box, the same along all axes.
+        dim: number of axes.
+        boundary: on all sides of the box.
+        limiter: of the slopes: `minmod` smears the most, `mc` the least.
+        cfl: the part of a cell that the fastest waves of all axes together may cross in a step. Up to ½ a cell's mean
+            is a mix of states that were physical; above 1 steps are not stable.
+    """
+
+    integrator: ClassVar[str] = "SSPRK3"
+    positive: ClassVar[tuple[str, ...]]
+    """The fields that have to stay above 0."""
+
+    resolution: Side = 128
+    length: PositiveFloat = 1.0
+    dim: Literal[1, 2] = 1
+    boundary: Boundary = "periodic"
+    limiter: Limiter = "van_leer"
+    cfl: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+
+    @abstractmethod
+    def riemann(self, scalars: "Mapping[str, Tensor]") -> "AbstractRiemann":
+        """The equation for a batch.
+
+        Args:
+            scalars: the numbers by name, each shaped "batch *ones" to broadcast with one component.
+        """
+
+    @property
+    def grid(self) -> Grid:
+        """The cells of the box."""
+        axes, wraps = self.dim, self.boundary == "periodic"
+        return Grid(
+            shape=(self.resolution,) * axes, extent=(self.length,) * axes, periodic=(wraps,) * axes, location="cells"
+        )
+
+    @property
+    def default_step(self) -> float:
+        """The shortest interval between outputs: the waves set the steps, and need no help."""
+        times = (0.0, *self.times)
+        return min(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+
+    def refined(self, refinement: int) -> Self:
+        """The same equation with so many times the cells along each axis."""
+        return self if refinement == 1 else self.overridden({"resolution": refinement * self.resolution})
+
+    def restrict(self, fields: Float64[np.ndarray, "..."], refinement: int) -> Float64[np.ndarray, "..."]:
+        """The means over the cells that make up a coarse one.
+
+        Of a density the mean keeps what there is of it. The mean of a velocity or a pressure is not the one that the
+        mean momentum and energy amount to; where fields are smooth the two differ in second order.
+        """
+        if refinement == 1:
+            return fields
+        blocks = [part for n in fields.shape[-self.dim :] for part in (n // refinement, refinement)]
+        within = (-1, -3)[: self.dim]
+        means: Float64[np.ndarray, "..."] = fields.reshape(*fields.shape[: -self.dim], *blocks).mean(axis=within)
+        return means
+
+    def follow(self, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
+        """The states at the output times; see `finite_volume.follow`."""
+        # torch takes a second to import: those who solve nothing do not wait for it.
+        from headrace.solvers.evolution.finite_volume import follow
+
+        return follow(self, draws, step)
+
+    def random_field(self, rng: np.random.Generator, gaussian: Gaussian) -> Float64[np.ndarray, "*grid"]:
+        """A Gaussian field at the centres of the cells, periodic where the box is."""
+        if self.boundary != "periodic":
+            return gaussian.draw(rng, self.resolution, points="cells", ndim=self.dim)
+        # Points of a periodic field lie at i / n: every other one of twice as many is a cell's centre.
+        field = gaussian.draw(rng, 2 * self.resolution, points="periodic", ndim=self.dim)
+        return np.ascontiguousarray(field[(slice(1, None, 2),) * self.dim])
+
+    def require_physical(self, fields: Mapping[str, Float64[np.ndarray, "components *grid"]], remedy: str) -> None:
+        """Raise `ValueError`, with the remedy, unless the fields are finite and those of `positive` above 0."""
+        for name, field in fields.items():
+            low, high = float(field.min()), float(field.max())
+            least = 0.0 if name in self.positive else -np.inf
+            if not (low > least and high < np.inf):
+                expected = "finite and above 0" if name in self.positive else "finite"
+                raise ValueError(f"a {name} that is {expected}, got {low:g} to {high:g}; {remedy}")
