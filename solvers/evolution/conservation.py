@@ -92,8 +92,7 @@ class AbstractConservationLaw(AbstractEvolution):
             return fields
         blocks = [part for n in fields.shape[-self.dim :] for part in (n // refinement, refinement)]
         within = (-1, -3)[: self.dim]
-        means: Float64[np.ndarray, "..."] = fields.reshape(*fields.shape[: -self.dim], *blocks).mean(axis=within)
-        return means
+        return np.asarray(fields.reshape(*fields.shape[: -self.dim], *blocks).mean(axis=within))
 
     def follow(self, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
         """The states at the output times; see `finite_volume.follow`."""

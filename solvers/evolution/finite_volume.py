@@ -62,8 +62,10 @@ class _Batch:
         self._state = self._riemann(self._rows).conserved(primitive)
         self.num_steps = torch.zeros(len(primitive), dtype=torch.int64)
         self.reasons: dict[int, str] = {}
-        for row in self._rows[~self._is_positive(primitive)].tolist():
-            self._give_up(row, f"{self._complaint(primitive[row])} at the start, expected above 0")
+        # Through the conserved variables and back: beside a huge kinetic energy no pressure is left.
+        back = self.primitive()
+        for row in self._rows[~self._is_positive(back)].tolist():
+            self._give_up(row, f"{self._complaint(back[row])} at the start, expected above 0")
 
     def primitive(self) -> State:
         """The state of all samples, in primitive variables."""
@@ -164,15 +166,14 @@ class _Scheme:
             along = 2 + axis
             padded = self._padded(primitive, axis)
             count = padded.shape[along]
-            jumps = padded.narrow(along, 1, count - 1) - padded.narrow(along, 0, count - 1)
+            jumps = padded.diff(dim=along)
             half = self._half_slope(jumps.narrow(along, 0, count - 2), jumps.narrow(along, 1, count - 2))
             left = padded.narrow(along, 1, count - 3) + half.narrow(along, 0, count - 3)
             right = padded.narrow(along, 2, count - 3) - half.narrow(along, 1, count - 3)
-            flux = riemann.flux(left, right, axis)
-            inflow = flux.narrow(along, 0, count - 4) - flux.narrow(along, 1, count - 4)
-            total = inflow if total is None else total.add_(inflow)
+            outflow = riemann.flux(left, right, axis).diff(dim=along)
+            total = outflow if total is None else total.add_(outflow)
         assert total is not None
-        return total.mul_(self._per_length)
+        return total.mul_(-self._per_length)
 
     def _padded(self, primitive: State, axis: int) -> State:
         """With cells beyond both ends of an axis, as the boundary has them."""
