@@ -77,6 +77,7 @@ class _Batch:
         left = torch.full((len(rows),), end - start, dtype=self._state.dtype)
         state, riemann = self._state[rows], self._riemann(rows)
         stages: tuple[State, ...] = ()
+        taken = 0
         while len(rows):
             primitive = riemann.primitive(state)
             is_physical = self._is_positive(primitive)
@@ -86,6 +87,7 @@ class _Batch:
             goes_on = is_physical & (num_left >= 1.0) & (num_left <= _MAX_STEPS)
             if not goes_on.all():
                 self._state[rows] = state
+                self.num_steps[rows[~goes_on]] += taken
                 has_arrived = is_physical & (num_left < 1.0)
                 for place in torch.nonzero(~goes_on & ~has_arrived).flatten().tolist():
                     states = [riemann.primitive(stage)[place] for stage in stages] or [primitive[place]]
@@ -97,15 +99,17 @@ class _Batch:
             size = left / num_left
             stages = self._scheme.advance(riemann, state, primitive, size)
             state, left = stages[-1], left - size
-            self.num_steps[rows] += 1
+            taken += 1
 
     def _riemann(self, rows: Tensor) -> AbstractRiemann:
         return self._problem.riemann({name: values[rows] for name, values in self._scalars.items()})
 
     def _is_positive(self, primitive: State) -> Tensor:
         # Not "any <= 0", which is false of NaN.
-        least = torch.stack([primitive[:, place].flatten(1).amin(1) for place in self._positive.values()])
-        return (least > 0.0).all(0)
+        is_positive = torch.ones(len(primitive), dtype=torch.bool)
+        for place in self._positive.values():
+            is_positive &= primitive[:, place].flatten(1).amin(1) > 0.0
+        return is_positive
 
     def _give_up(self, row: int, reason: str) -> None:
         self._state[row] = torch.nan

@@ -45,6 +45,14 @@ def _averaged(weight: tuple[Tensor, Tensor], total: Tensor, left: Tensor, right:
     return (weight[0] * left).add_(weight[1] * right).div_(total)
 
 
+def _kinetic(conserved: State, primitive: State) -> Field:
+    """½ ρ |u|²."""
+    energy = conserved[:, 1] * primitive[:, 1]
+    for axis in range(1, conserved.shape[1] - 2):
+        energy.add_(conserved[:, 1 + axis] * primitive[:, 1 + axis])
+    return energy.mul_(0.5)
+
+
 @dataclass(frozen=True, kw_only=True)
 class WaterRiemann(AbstractRiemann):
     """Shallow water on a flat bottom: depth and velocity; depth and momentum.
@@ -58,13 +66,13 @@ class WaterRiemann(AbstractRiemann):
     def conserved(self, primitive: State) -> State:
         """H and h u."""
         conserved = primitive.clone()
-        conserved[:, 1:] *= primitive[:, :1]
+        conserved[:, 1:].mul_(primitive[:, :1])
         return conserved
 
     def primitive(self, conserved: State) -> State:
         """H and u."""
         primitive = conserved.clone()
-        primitive[:, 1:] /= conserved[:, :1]
+        primitive[:, 1:].div_(conserved[:, :1])
         return primitive
 
     def wave_speed(self, primitive: State) -> Field:
@@ -72,7 +80,7 @@ class WaterRiemann(AbstractRiemann):
         return (self.gravity * primitive[:, 0]).sqrt_()
 
     def flux(self, left: State, right: State, axis: int) -> State:
-        """HLL for depth and normal momentum (Toro, Eq. 10.21); the shear wave moves with the flow between the two.
+        """HLL for depth and normal momentum (Toro, Eqs. 10.20 and 10.21), and a shear wave that moves with the flow.
 
         In one dimension there are two waves, and HLL has both. The third one of two dimensions changes nothing but the
         tangential velocity: what crosses the face carries the velocity of the side that it comes from.
@@ -117,17 +125,15 @@ class GasRiemann(AbstractRiemann):
     def conserved(self, primitive: State) -> State:
         """ρ, ρ u and E."""
         conserved = primitive.clone()
-        conserved[:, 1:-1] *= primitive[:, :1]
-        kinetic = (conserved[:, 1:-1] * primitive[:, 1:-1]).sum(1).mul_(0.5)
-        conserved[:, -1] = (primitive[:, -1] / (self.gamma - 1.0)).add_(kinetic)
+        conserved[:, 1:-1].mul_(primitive[:, :1])
+        conserved[:, -1].div_(self.gamma - 1.0).add_(_kinetic(conserved, primitive))
         return conserved
 
     def primitive(self, conserved: State) -> State:
         """ρ, u and p."""
         primitive = conserved.clone()
-        primitive[:, 1:-1] /= conserved[:, :1]
-        kinetic = (conserved[:, 1:-1] * primitive[:, 1:-1]).sum(1).mul_(0.5)
-        primitive[:, -1] = (conserved[:, -1] - kinetic).mul_(self.gamma - 1.0)
+        primitive[:, 1:-1].div_(conserved[:, :1])
+        primitive[:, -1].sub_(_kinetic(conserved, primitive)).mul_(self.gamma - 1.0)
         return primitive
 
     def wave_speed(self, primitive: State) -> Field:
@@ -135,7 +141,7 @@ class GasRiemann(AbstractRiemann):
         return (self.gamma * primitive[:, -1]).div_(primitive[:, 0]).sqrt_()
 
     def flux(self, left: State, right: State, axis: int) -> State:
-        """HLLC (Toro, Sec. 10.4).
+        """HLLC (Toro, Sec. 10.4, Eqs. 10.37 and 10.39).
 
         Between an outer wave of speed S and the contact of speed S*, density, pressure and energy are those that the
         jump conditions across the outer wave leave: with m = ρ (S - u), ρ* = m / (S - S*), p* = p + m (S* - u), and
@@ -149,35 +155,36 @@ class GasRiemann(AbstractRiemann):
         weight = rho_l.sqrt(), rho_r.sqrt()
         total = weight[0] + weight[1]
         mean_u = _averaged(weight, total, u_l, u_r)
-        jump = (v_r[0] - v_l[0]).square_()
-        for a, b in zip(v_l[1:], v_r[1:], strict=True):
-            jump.add_((b - a).square_())
-        share = (weight[0] * weight[1]).div_(total.square()).mul_(0.5 * (self.gamma - 1.0))
+        jump = torch.zeros_like(mean_u)
+        for a, b in zip(v_l, v_r, strict=True):
+            difference = b - a
+            jump.add_(difference.mul_(difference))
+        share = (weight[0] * weight[1]).mul_(0.5 * (self.gamma - 1.0)).div_(total * total)
         mean_c = _averaged(weight, total, square_l, square_r).add_(share.mul_(jump)).sqrt_()
         s_l = torch.minimum(u_l - square_l.sqrt_(), mean_u - mean_c)
         s_r = torch.maximum(u_r + square_r.sqrt_(), mean_u + mean_c)
-        away_l, away_r = s_l - u_l, s_r - u_r
-        m_l, m_r = rho_l * away_l, rho_r * away_r
+        m_l, m_r = (s_l - u_l).mul_(rho_l), (s_r - u_r).mul_(rho_r)
         contact = (p_r - p_l).add_(m_l * u_l).sub_(m_r * u_r).div_(m_l - m_r)
 
         is_left = contact >= 0.0
-        rho, u, p = (torch.where(is_left, a, b) for a, b in ((rho_l, rho_r), (u_l, u_r), (p_l, p_r)))
-        s, away, m = (torch.where(is_left, a, b) for a, b in ((s_l, s_r), (away_l, away_r), (m_l, m_r)))
+        rho, *v, p = torch.where(is_left.unsqueeze(1), left, right).unbind(1)
+        u, s = v[axis], torch.where(is_left, s_l, s_r)
+        away = s - u
+        m = rho * away
         is_one_way = (s_l >= 0.0).logical_or_(s_r <= 0.0)
         normal = torch.where(is_one_way, u, contact)
         gap = s - normal
         p_star = (normal - u).mul_(m).add_(p)
-        kinetic = u.square()
         flux = torch.empty_like(left)
         mass = m.div_(gap).mul_(normal)
         flux[:, 0] = mass
         flux[:, 1 + axis] = (mass * normal).add_(p_star)
-        for other in range(len(v_l)):
+        kinetic = u * u
+        for other in range(len(v)):
             if other != axis:
-                v = torch.where(is_left, v_l[other], v_r[other])
-                torch.mul(mass, v, out=flux[:, 1 + other])
-                kinetic.add_(v.square_())
-        energy = (p / (self.gamma - 1.0)).add_(kinetic.mul_(rho).mul_(0.5))
+                torch.mul(mass, v[other], out=flux[:, 1 + other])
+                kinetic.add_(v[other] * v[other])
+        energy = kinetic.mul_(rho).mul_(0.5).add_(p / (self.gamma - 1.0))
         work = p_star * normal
         flux[:, -1] = energy.mul_(away).sub_(p.mul_(u)).add_(work).div_(gap).add_(p_star).mul_(normal)
         return flux
