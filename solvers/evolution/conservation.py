@@ -41,8 +41,8 @@ class AbstractConservationLaw(AbstractEvolution):
         dim: number of axes.
         boundary: on all sides of the box.
         limiter: of the slopes: `minmod` smears the most, `mc` the least.
-        cfl: the part of a cell that the fastest waves of all axes together may cross in a step. Up to ½ a cell's mean
-            is a mix of states that were physical; above 1 steps are not stable.
+        cfl: the part of a cell that the fastest waves of all axes together may cross in a step. Strong waves need ½ or
+            less to stay physical; above 1 no step is stable.
     """
 
     integrator: ClassVar[str] = "SSPRK3"

@@ -12,7 +12,7 @@ from headrace.solvers.evolution.evolution import Draw, Snapshot
 from headrace.solvers.evolution.riemann import AbstractRiemann, State
 
 # A sample that would need more steps than this to its next output is given up: its waves run away.
-_MAX_STEPS = 1_000_000
+_MAX_STEPS = 200_000
 # The slopes in the cells beside the boundary reach two cells beyond it.
 _GHOSTS = 2
 
