@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class CompressibleEuler(AbstractConservationLaw):
-    """An ideal gas of density ρ, velocity u and pressure p without viscosity, in one or two dimensions.
+    """The compressible Euler equations of an ideal gas, in one or two dimensions: density, velocity, pressure; shocks.
 
     ρ_t + ∇·(ρ u) = 0,  (ρ u)_t + ∇·(ρ u ⊗ u) + ∇p = 0,  E_t + ∇·((E + p) u) = 0,  E = p / (γ - 1) + ½ ρ |u|²
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ShallowWater(AbstractConservationLaw):
-    """Shallow water of depth h and velocity u on a flat bottom without friction, in one or two dimensions.
+    """The shallow water equations on a flat bottom without friction, in one or two dimensions: depth h and velocity u.
 
     h_t + ∇·(h u) = 0,  (h u)_t + ∇·(h u ⊗ u) + g h ∇h = 0
 

@@ -224,7 +224,7 @@ def test_dam_breaks_tend_to_their_exact_solutions(left: State, right: State, bou
 @pytest.mark.parametrize("limiter", LIMITERS)
 def test_a_density_wave_is_carried_with_second_order(limiter: Limiter) -> None:
     errors = []
-    for n in (48, 96, 192):
+    for n in (32, 64, 128):
         problem = gas(resolution=n, limiter=limiter, horizon=0.5)
         (x,) = centres(problem)
         wave = 0.2 * np.sin(2.0 * np.pi * x)  # half a period later it is upside down
@@ -239,7 +239,7 @@ def test_a_simple_wave_of_water_steepens_with_second_order() -> None:
     # To the right of everything that moves left, u - 2 c is constant; c is constant along x = ξ + (u + c) t.
     calm, time = math.sqrt(GRAVITY), 0.1
     errors = []
-    for n in (48, 96, 192):
+    for n in (32, 64, 128):
         problem = water(resolution=n, horizon=time)
         (x,) = centres(problem)
 
@@ -287,6 +287,25 @@ def test_a_contact_is_carried_without_new_extremes(limiter: Limiter) -> None:
     assert np.abs(np.diff(state[0])).sum() <= 2.0 + 1e-12
 
 
+@pytest.mark.parametrize(("kind", "axis"), product(LAWS, (0, 1)))
+def test_a_shear_wave_is_carried_with_the_flow(kind: type[AbstractConservationLaw], axis: int) -> None:
+    problem = case(kind, dim=2, resolution=24)
+    along = centres(problem)[axis]
+    speed = -0.25 / problem.horizon  # a quarter of the box
+    state = np.ones((3 if kind is ShallowWater else 4, 24, 24))
+    state[1 + axis] = speed
+    # Where velocities mix kinetic energy becomes heat: a gas feels that in second order, water does not know of heat.
+    size, felt = (1.0, 1e-12) if kind is ShallowWater else (0.01, 1e-4)
+    state[2 - axis] = size * np.where(np.abs(along - 0.5) < 0.25, 1.0, -1.0)
+    later = last(problem, state)
+    sheared, others = later[2 - axis], np.delete(later, 2 - axis, axis=0)
+    np.testing.assert_allclose(others, np.delete(state, 2 - axis, axis=0), atol=felt)
+    assert np.abs(sheared).max() < size + felt
+    carried = size * np.where(np.abs(along - 0.25) < 0.25, 1.0, -1.0)
+    # Two jumps of 2, each smeared over a few of 24 cells.
+    assert np.abs(sheared - carried).mean() < size * 2 * 2.0 * 1.5 / 24
+
+
 def test_a_contact_at_rest_stays_as_sharp_as_it_was() -> None:
     problem = gas(resolution=32, horizon=1.0)
     (x,) = centres(problem)
@@ -297,10 +316,10 @@ def test_a_contact_at_rest_stays_as_sharp_as_it_was() -> None:
 def test_mc_smears_less_than_van_leer_and_minmod_the_most() -> None:
     errors = {}
     for limiter in LIMITERS:
-        problem = gas(resolution=64, limiter=limiter, horizon=0.5)
+        problem = gas(resolution=48, limiter=limiter, horizon=0.5)
         (x,) = centres(problem)
         block = np.abs(x - 0.5) < 0.25
-        state = last(problem, np.stack([1.0 + block, np.ones(64), np.ones(64)]))
+        state = last(problem, np.stack([1.0 + block, np.ones(48), np.ones(48)]))
         errors[limiter] = float(np.abs(state[0] - (2.0 - block)).mean())
     assert errors["mc"] < errors["van_leer"] < errors["minmod"]
 
@@ -366,11 +385,11 @@ def test_a_wall_is_a_mirror(kind: type[AbstractConservationLaw]) -> None:
 
 
 def test_waves_leave_through_an_outflow_boundary() -> None:
-    for problem in (water(boundary="outflow", resolution=64, horizon=0.4), gas(boundary="outflow", resolution=64)):
+    for problem in (water(boundary="outflow", resolution=32, horizon=0.4), gas(boundary="outflow", resolution=32)):
         problem = problem.overridden({"horizon": 3.0 * problem.horizon})  # three times what a wave needs for the box
         (x,) = centres(problem)
         hump = 0.1 * np.exp(-(((x - 0.5) / 0.1) ** 2))
-        calm = np.stack([np.ones(64), np.zeros(64), np.ones(64)][: 2 if isinstance(problem, ShallowWater) else 3])
+        calm = np.stack([np.ones(32), np.zeros(32), np.ones(32)][: 2 if isinstance(problem, ShallowWater) else 3])
         state = calm.copy()
         state[0] += hump
         state[2:] *= (1.0 + hump) ** GAMMA  # an isentropic hump is sound and nothing else
@@ -393,7 +412,7 @@ def totals(problem: AbstractConservationLaw, state: Array) -> Array:
 
 @pytest.mark.parametrize(("kind", "dim", "limiter"), product(LAWS, (1, 2), LIMITERS))
 def test_a_periodic_box_keeps_everything(kind: type[AbstractConservationLaw], dim: int, limiter: Limiter) -> None:
-    problem = case(kind, dim=dim, resolution=16 if dim == 2 else 64, limiter=limiter).overridden({"snapshots": 3})
+    problem = case(kind, dim=dim, resolution=12 if dim == 2 else 48, limiter=limiter).overridden({"snapshots": 3})
     draws = [problem.at_level(level).draw(generator(4, level)) for level in problem.levels()]
     first = np.stack([np.concatenate([draw.fields[spec.name] for spec in problem.state]) for draw in draws])
     for snapshot in snapshots(problem, draws):
