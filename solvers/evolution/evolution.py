@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from pydantic import Field, PositiveFloat, model_validator
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
@@ -51,13 +51,13 @@ class Snapshot:
         state: on the solver's own grid; of a sample that blew up not finite.
         defect: for each sample, by how much a step changes when it is done again as two half steps, relative to the
             state; NaN where that was not looked at.
-        num_steps: time steps since the start; the most that a sample took, where each has its own.
+        num_steps: time steps of each sample since the start.
         reasons: by row, why a sample is not finite, where the equation knows.
     """
 
     state: Float64[np.ndarray, "batch components *grid"]
     defect: Float64[np.ndarray, " batch"]
-    num_steps: int
+    num_steps: Int64[np.ndarray, " batch"]
     reasons: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -126,6 +126,10 @@ class AbstractEvolution(AbstractSampled):
     @abstractmethod
     def default_step(self) -> float:
         """A time step that works on the configured grid, when no accuracy is asked for."""
+
+    def cautious(self) -> Self:
+        """The same with half the time step, where it sets its steps itself; else as it is."""
+        return self
 
     @property
     def batch_size(self) -> int:

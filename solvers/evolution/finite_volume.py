@@ -33,7 +33,7 @@ def follow(problem: AbstractConservationLaw, draws: Sequence[Draw], step: float)
         yield Snapshot(
             state=batch.primitive().numpy(),
             defect=np.full(len(draws), np.nan),
-            num_steps=int(batch.num_steps.max()),
+            num_steps=batch.num_steps.numpy().copy(),
             reasons=dict(batch.reasons),
         )
 

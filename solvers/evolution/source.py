@@ -131,7 +131,7 @@ class BuiltEvolution:
             solver=stepper.method,
             status=INTEGRATED,
             relative_residual=float(followed.defect[row]),
-            num_iterations=followed.num_steps,
+            num_iterations=int(followed.num_steps[row]),
             version=headrace_version(),
             wall_seconds=one.wall,
             cpu_seconds=one.cpu,

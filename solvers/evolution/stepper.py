@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
 
@@ -26,7 +26,7 @@ class Followed:
 
     outputs: Float32[np.ndarray, "batch time components *grid"]
     defect: Float64[np.ndarray, " batch"]
-    num_steps: int
+    num_steps: Int64[np.ndarray, " batch"]
     first_bad: Float64[np.ndarray, " batch"]
     reasons: Mapping[int, str] = field(default_factory=dict)
 
@@ -67,7 +67,7 @@ class Stepper:
 
     def halved(self) -> "Stepper":
         """The same with half the step."""
-        return Stepper(self.problem, self.numerics.model_copy(update={"step": self.numerics.step / 2.0}))
+        return Stepper(self.problem.cautious(), self.numerics.model_copy(update={"step": self.numerics.step / 2.0}))
 
     def follow(self, draws: Sequence[Draw]) -> Followed:
         """Follow samples, drawn by `fine`, through all output times."""
@@ -76,7 +76,7 @@ class Stepper:
         outputs = np.full((len(draws), len(times), components, *grid.shape), np.nan, dtype=np.float32)
         defect = np.full(len(draws), np.nan)
         first_bad = np.full(len(draws), np.nan)
-        num_steps, reasons = 0, dict[int, str]()
+        num_steps, reasons = np.zeros(len(draws), dtype=np.int64), dict[int, str]()
         for number, snapshot in enumerate(self.fine.follow(draws, self.numerics.step)):
             with np.errstate(over="ignore"):  # what blows up becomes infinite, and is found below
                 outputs[:, number] = self.problem.restrict(snapshot.state, self.numerics.refinement)

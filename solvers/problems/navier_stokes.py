@@ -25,8 +25,9 @@ class NavierStokes(AbstractSemilinear):
 
     Flow that decays, or with A > 0 Kolmogorov flow, driven by the force A sin(m y) along x (forcing_wave 4 and α = 0.1
     are usual; Chandler and Kerswell 2013 have α = 0). Points lie at i length / resolution, x along the first axis.
-    Input and outputs are the vorticity ω; the parameters are ν, α and A. The convective term is -(∂_xx - ∂_yy)(u v) -
-    ∂_xy (v² - u²), which takes two transforms each way (Basdevant 1983).
+    Input and outputs are the vorticity ω, and the curl of the force, where there is one, is an input too; the
+    parameters are ν, α and A. The convective term is -(∂_xx - ∂_yy)(u v) - ∂_xy (v² - u²), which takes two transforms
+    each way (Basdevant 1983).
 
     Good values: length 2π with 64 to 256 points, ν from 10⁻³ to 10⁻². Levels by ν: `viscous` 0.01 to 0.02, `medium`
     0.003 to 0.01, `turbulent` 0.001 to 0.003.
@@ -68,6 +69,11 @@ class NavierStokes(AbstractSemilinear):
         return (FieldSpec(name="vorticity"),)
 
     @property
+    def constants(self) -> tuple[FieldSpec, ...]:
+        """`forcing`, the curl of the force, where there is one: a network cannot see otherwise where its waves lie."""
+        return (FieldSpec(name="forcing"),) if self.forcing != 0.0 else ()
+
+    @property
     def scalars(self) -> Mapping[str, Scalar]:
         """Viscosity, drag and forcing."""
         return {"viscosity": self.viscosity, "drag": self.drag, "forcing": self.forcing}
@@ -79,6 +85,10 @@ class NavierStokes(AbstractSemilinear):
         driven = abs(bounds(self.forcing)[1]) ** 0.5 * 3.0
         return 0.5 * self.length / self.resolution / max(swirl, driven, 1e-12)
 
+    @property
+    def _forcing_wave_number(self) -> float:
+        return 2.0 * np.pi * self.forcing_wave / self.length
+
     def levels(self) -> Mapping[str, Mapping[str, Any]]:
         """`viscous`, `medium` and `turbulent`."""
         edges = {"viscous": (1e-2, 2e-2), "medium": (3e-3, 1e-2), "turbulent": (1e-3, 3e-3)}
@@ -87,9 +97,14 @@ class NavierStokes(AbstractSemilinear):
     def initial(
         self, rng: np.random.Generator, scalars: Mapping[str, float]
     ) -> dict[str, Float64[np.ndarray, "1 points points"]]:
-        """Draw ω."""
+        """Draw ω; the curl of the force comes with it."""
         vorticity = self.start.draw(rng, self.resolution, points="periodic")
-        return {"vorticity": (vorticity - vorticity.mean())[np.newaxis]}
+        fields = {"vorticity": (vorticity - vorticity.mean())[np.newaxis]}
+        if self.constants:
+            phase = 2.0 * np.pi * self.forcing_wave / self.resolution * np.arange(self.resolution)
+            curl = -scalars["forcing"] * self._forcing_wave_number * np.cos(phase)
+            fields["forcing"] = np.tile(curl, (1, self.resolution, 1))
+        return fields
 
     def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
         """L = -ν |k|² - α; N = the convective term and the force."""
@@ -98,7 +113,7 @@ class NavierStokes(AbstractSemilinear):
         i_kx, i_ky = box.derivatives
         velocity = box.stack_components([i_ky * inverse, -i_kx * inverse])
         shear, stretch = i_ky**2 - i_kx**2, -i_kx * i_ky
-        wave = 2.0 * np.pi * self.forcing_wave / self.length
+        wave = self._forcing_wave_number
         y = box.coordinates[1]
         force = box.forward((y.expand(box.shape) * wave).cos()) * (-wave * scalars["forcing"])
 
