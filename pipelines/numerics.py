@@ -20,7 +20,7 @@ def with_numerics(config: RunConfig, console: Console) -> tuple[RunConfig, list[
         InputError: some level does not reach the accuracy.
     """
     data = config.data
-    if data is None or data.accuracy is None or not isinstance(data.problem, AbstractEvolution):
+    if data is None or data.accuracy is None or not config.solves or not isinstance(data.problem, AbstractEvolution):
         return config, []
     with RunProgress(console) as progress:
         choices = [

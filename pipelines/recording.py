@@ -110,12 +110,16 @@ def _differences(config: RunConfig, path: Path) -> list[Fault]:
         ]
     recorded = load(str(recipe), command="generate")
     assert config.data is not None and recorded.data is not None
-    pairs = {
+    pairs: dict[str, tuple[object, object]] = {
         "seed": (config.seed, recorded.seed),
         "data.problem": (config.data.problem, recorded.data.problem),
         "data.mix": (config.data.mix, recorded.data.mix),
         "data.levels": (config.data.levels, recorded.data.levels),
+        "data.accuracy": (config.data.accuracy, recorded.data.accuracy),
     }
+    if config.data.accuracy is None or config.data.numerics:
+        # Those that an accuracy chose follow from the rest.
+        pairs["data.numerics"] = (config.data.numerics, recorded.data.numerics)
     return [
         Fault(where=where, value=repr(ours), expected=f"that of {recipe}, {theirs!r}, to go on with its samples")
         for where, (ours, theirs) in pairs.items()

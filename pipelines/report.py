@@ -21,7 +21,10 @@ from headrace.pipelines import pictures, trajectories
 from headrace.pipelines.run_dir import read_metrics
 from headrace.platform.errors import InputError
 from headrace.platform.fields import Mesh, SampleSchema
+from headrace.platform.spec import kinds
 from headrace.platform.stored import StoredSamples
+from headrace.solvers.all_sampled import SAMPLED
+from headrace.solvers.problem import AbstractProblem
 
 log = logging.getLogger(__name__)
 
@@ -242,6 +245,12 @@ def context(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def _is_solved(problem: Mapping[str, Any]) -> bool:
+    """Whether a method solves its systems: no program, no equation in time, has one."""
+    found = kinds("headrace.problems", SAMPLED).get(str(problem.get("kind")))
+    return found is None or issubclass(found, AbstractProblem)
+
+
 def asked(recipe: Mapping[str, Any], command: str | None = None) -> list[tuple[str, str]]:
     """The recipe in a few lines: what a reader wants to know before any number; only what the command looked at."""
     if command == "generate":
@@ -265,7 +274,7 @@ def asked(recipe: Mapping[str, Any], command: str | None = None) -> list[tuple[s
                 for level, one in _mapping(data.get("numerics")).items()
             ]
             lines.append(("Solved with", "; ".join([f"accuracy {wanted:g}", *chosen] if wanted else chosen)))
-        else:
+        elif _is_solved(_mapping(data.get("problem"))):
             rtol = solver.get("rtol", "by default")
             lines.append(("Solver", f"{_spec(solver.get('method'))}, relative residual {rtol}"))
     if surrogate:

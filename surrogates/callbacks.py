@@ -17,8 +17,9 @@ from headrace.platform.errors import RunFailed
 from headrace.platform.sample import SampleBatch
 from headrace.platform.seeding import generator
 from headrace.surrogates import ranks
+from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import save_checkpoint
-from headrace.surrogates.datamodule import AbstractDataModule, Batch
+from headrace.surrogates.datamodule import AbstractDataModule
 from headrace.surrogates.module import SurrogateModule
 from headrace.surrogates.training import TrainingSpec
 

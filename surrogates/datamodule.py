@@ -4,31 +4,18 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
 
 from headrace.platform.sample import SampleBatch
 from headrace.platform.seeding import generator
 from headrace.surrogates import ranks
+from headrace.surrogates.batch import Batch
 from headrace.surrogates.prefetch import Prefetcher
-
-
-class Batch(NamedTuple):
-    """A batch as tensors; Lightning moves it to the device."""
-
-    inputs: Float[Tensor, "batch channels_in *grid"]
-    outputs: Float[Tensor, "batch time channels_out *grid"]
-    parameters: Float[Tensor, "batch num_parameters"]
-
-    @classmethod
-    def of(cls, batch: SampleBatch) -> "Batch":
-        """Copy arrays, which may be read-only views of shared memory, into tensors: pinned where there is CUDA."""
-        return cls(*(_copied(array) for array in (batch.inputs, batch.outputs, batch.parameters)))
 
 
 @runtime_checkable
@@ -235,12 +222,6 @@ class StoredDataModule(AbstractDataModule):
 
     def _produce(self, step: int) -> SampleBatch | None:
         return self._samples.take(self.rows(step))
-
-
-def _copied(array: np.ndarray) -> Tensor:
-    tensor = torch.empty(array.shape, dtype=torch.float32, pin_memory=torch.cuda.is_available())
-    tensor.numpy()[...] = array
-    return tensor
 
 
 def _sum_over_ranks(*flags: bool) -> list[int]:

@@ -10,8 +10,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import SampleBatch
 from headrace.surrogates import metrics, ranks
+from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import Checkpoint
-from headrace.surrogates.datamodule import Batch
 from headrace.surrogates.normalization import NormalizedNetwork, Normalizer
 from headrace.surrogates.surrogate import AbstractSurrogate
 from headrace.surrogates.training import TrainingSpec
@@ -79,15 +79,13 @@ class SurrogateModule(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Learn the scales, before any rank's forward pass uses them."""
         if not self.model.normalizer.is_frozen:
-            scales = self.training_spec.strategy.scales(self.schema, batch.inputs, batch.outputs)
+            scales = self.training_spec.strategy.scales(self.schema, batch)
             self.model.normalizer.update(scales.inputs, scales.outputs, batch.parameters)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """The loss of a batch."""
         spec = self.training_spec
-        loss: Float[Tensor, ""] = spec.strategy.loss(
-            self.model, self.schema, spec.loss, batch.inputs, batch.outputs, batch.parameters
-        )
+        loss: Float[Tensor, ""] = spec.strategy.loss(self.model, self.schema, spec.loss, batch)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from headrace.platform.fields import SampleSchema
 from headrace.platform.spec import Spec
+from headrace.surrogates.batch import Batch
 from headrace.surrogates.losses import AbstractLoss
 from headrace.surrogates.normalization import NormalizedNetwork, Scales
 
@@ -27,23 +28,12 @@ class AbstractStrategy(Spec):
         """What the network sees of a problem; `schema` must not mismatch."""
 
     @abstractmethod
-    def scales(
-        self,
-        schema: SampleSchema,
-        inputs: Float[Tensor, "batch channels_in *grid"],
-        outputs: Float[Tensor, "batch time channels_out *grid"],
-    ) -> Scales:
+    def scales(self, schema: SampleSchema, batch: Batch) -> Scales:
         """The fields that the normaliser learns its scales from: what enters the network, and what it has to say."""
 
     @abstractmethod
     def loss(
-        self,
-        model: NormalizedNetwork,
-        schema: SampleSchema,
-        loss: AbstractLoss,
-        inputs: Float[Tensor, "batch channels_in *grid"],
-        outputs: Float[Tensor, "batch time channels_out *grid"],
-        parameters: Float[Tensor, "batch num_parameters"],
+        self, model: NormalizedNetwork, schema: SampleSchema, loss: AbstractLoss, batch: Batch
     ) -> Float[Tensor, ""]:
         """The loss of a batch of samples."""
 

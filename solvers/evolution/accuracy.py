@@ -127,7 +127,7 @@ class _Pilots:
         self._problem, self._level, self._seed, self._count, self._tell = problem, level, seed, count, tell
         times = (0.0, *problem.times)
         self._interval = min(later - earlier for earlier, later in zip(times, times[1:], strict=False))
-        # Sines, cosines and transforms are compiled and planned once: no trial shall pay for it.
+        # The first transforms of a process take several times as long: no trial shall pay for it.
         Stepper(problem, Numerics(step=self._interval)).follow([problem.draw(generator(seed, "warm-up"))])
         self._found: dict[tuple[int, float], tuple[np.ndarray, float]] = {}
 

@@ -55,7 +55,7 @@ class ETDRK4:
         # Of a real L the lower half of the circle is the conjugate of the upper half.
         count = _CONTOUR_POINTS if symbol.is_complex() else _CONTOUR_POINTS // 2
         turns = (torch.arange(count, dtype=torch.float64) + 0.5) / _CONTOUR_POINTS
-        sums = [torch.zeros_like(scaled, dtype=_complex(scaled.dtype)) for _ in range(4)]
+        sums = [torch.zeros_like(scaled, dtype=torch.promote_types(scaled.dtype, torch.complex64)) for _ in range(4)]
         for point in torch.exp(2j * torch.pi * turns).tolist():
             z = scaled + point
             inverse, half = z.reciprocal(), torch.exp(z / 2.0)

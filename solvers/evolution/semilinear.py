@@ -3,14 +3,16 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
-from headrace.platform.fields import Grid
+from headrace.platform.fields import FieldSpec, Grid
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot
+from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.random_fields import Gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,15 +50,48 @@ class AbstractSemilinear(AbstractEvolution):
         resolution: points a side.
         length: of the box, the same along all axes.
         dim: number of axes.
+        start: how every component of the state is drawn at time 0, in lengths of the box.
         degree: how many fields N multiplies; 1 without products.
+        numbers: the names of the scalars; each is a field of the spec.
+        positive: those of them that have to stay above 0.
     """
 
     integrator: ClassVar[str] = "ETDRK4"
     degree: ClassVar[int] = 2
+    numbers: ClassVar[tuple[str, ...]] = ()
+    positive: ClassVar[tuple[str, ...]] = ()
 
     resolution: Side = 64
     length: PositiveFloat = 1.0
     dim: Literal[1, 2, 3] = 1
+    start: Gaussian = Gaussian(smoothness=2.5)
+
+    @model_validator(mode="after")
+    def _positive_scalars(self) -> Self:
+        require_between(self.scalars, self.positive, 0.0)
+        return self
+
+    @property
+    def state(self) -> tuple[FieldSpec, ...]:
+        """`u`."""
+        return (FieldSpec(name="u"),)
+
+    @property
+    def scalars(self) -> Mapping[str, Scalar]:
+        """Those of `numbers`."""
+        return {name: getattr(self, name) for name in self.numbers}
+
+    def initial(
+        self, rng: np.random.Generator, scalars: Mapping[str, float]
+    ) -> dict[str, Float64[np.ndarray, "components *grid"]]:
+        """Draw every component of the state, one after the other."""
+        draw = self.start.draw
+        return {
+            spec.name: np.stack(
+                [draw(rng, self.resolution, points="periodic", ndim=self.dim) for _ in range(spec.components)]
+            )
+            for spec in self.state
+        }
 
     @abstractmethod
     def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
@@ -88,3 +123,10 @@ class AbstractSemilinear(AbstractEvolution):
         from headrace.solvers.evolution.exponential import follow
 
         return follow(self, draws, step)
+
+
+def log_levels(name: str, edges: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, Any]]:
+    """Levels that draw a scalar between two edges each, with uniform logarithms."""
+    return {
+        level: {name: Uniform(low=low, high=high, scale="log").model_dump()} for level, (low, high) in edges.items()
+    }

@@ -3,13 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from jaxtyping import Float64
-
-from headrace.platform.fields import FieldSpec
 from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear
 from headrace.solvers.parameters import Scalar, Uniform
-from headrace.solvers.random_fields import Gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,12 +38,6 @@ class Advection(AbstractSemilinear):
     velocity_x: Scalar = _FULL
     velocity_y: Scalar = _FULL
     velocity_z: Scalar = _FULL
-    start: Gaussian = Gaussian(smoothness=2.5)
-
-    @property
-    def state(self) -> tuple[FieldSpec, ...]:
-        """`u`."""
-        return (FieldSpec(name="u"),)
 
     @property
     def scalars(self) -> Mapping[str, Scalar]:
@@ -70,12 +59,6 @@ class Advection(AbstractSemilinear):
             "fast": dict.fromkeys(names, fast),
             "rough": {"start": {"length_scale": self.start.length_scale / 2.0}},
         }
-
-    def initial(
-        self, rng: np.random.Generator, scalars: Mapping[str, float]
-    ) -> dict[str, Float64[np.ndarray, "1 *grid"]]:
-        """Draw u."""
-        return {"u": self.start.draw(rng, self.resolution, points="periodic", ndim=self.dim)[np.newaxis]}
 
     def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
         """L = -c·ik."""

@@ -1,15 +1,12 @@
 """The Allen-Cahn equation on a periodic box."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-from jaxtyping import Float64
-from pydantic import PositiveFloat, model_validator
+from pydantic import PositiveFloat
 
-from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear
-from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, log_levels
+from headrace.solvers.parameters import Scalar, Uniform
 from headrace.solvers.random_fields import Gaussian
 
 if TYPE_CHECKING:
@@ -38,26 +35,13 @@ class AllenCahn(AbstractSemilinear):
     """
 
     degree: ClassVar[int] = 3
+    numbers: ClassVar[tuple[str, ...]] = ("interface",)
+    positive: ClassVar[tuple[str, ...]] = numbers
 
     kind: Literal["allen_cahn"] = "allen_cahn"
     horizon: PositiveFloat = 10.0
     interface: Scalar = Uniform(low=0.015, high=0.05, scale="log")
     start: Gaussian = Gaussian(std=0.5, length_scale=0.1, smoothness=2.5)
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        require_between(self.scalars, ["interface"], 0.0)
-        return self
-
-    @property
-    def state(self) -> tuple[FieldSpec, ...]:
-        """`u`."""
-        return (FieldSpec(name="u"),)
-
-    @property
-    def scalars(self) -> Mapping[str, Scalar]:
-        """The thickness of the interface."""
-        return {"interface": self.interface}
 
     @property
     def default_step(self) -> float:
@@ -66,14 +50,7 @@ class AllenCahn(AbstractSemilinear):
 
     def levels(self) -> Mapping[str, Mapping[str, Any]]:
         """`thick`, `medium` and `thin`."""
-        edges = {"thick": (0.03, 0.05), "medium": (0.02, 0.03), "thin": (0.012, 0.02)}
-        return {name: {"interface": {"low": a, "high": b, "scale": "log"}} for name, (a, b) in edges.items()}
-
-    def initial(
-        self, rng: np.random.Generator, scalars: Mapping[str, float]
-    ) -> dict[str, Float64[np.ndarray, "1 *grid"]]:
-        """Draw u."""
-        return {"u": self.start.draw(rng, self.resolution, points="periodic", ndim=self.dim)[np.newaxis]}
+        return log_levels("interface", {"thick": (0.03, 0.05), "medium": (0.02, 0.03), "thin": (0.012, 0.02)})
 
     def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
         """L = 1 - ε² |k|²; N = -u³."""

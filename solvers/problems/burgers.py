@@ -1,16 +1,11 @@
 """Viscous Burgers' equation on a periodic box."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
-
-import numpy as np
-from jaxtyping import Float64
-from pydantic import model_validator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear
-from headrace.solvers.parameters import Scalar, Uniform, require_between
-from headrace.solvers.random_fields import Gaussian
+from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, log_levels
+from headrace.solvers.parameters import Scalar, Uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,24 +32,16 @@ class Burgers(AbstractSemilinear):
         start: how every component is drawn at time 0, in lengths of the box.
     """
 
+    numbers: ClassVar[tuple[str, ...]] = ("viscosity",)
+    positive: ClassVar[tuple[str, ...]] = numbers
+
     kind: Literal["burgers"] = "burgers"
     viscosity: Scalar = Uniform(low=2e-3, high=1e-1, scale="log")
-    start: Gaussian = Gaussian(smoothness=2.5)
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        require_between(self.scalars, ["viscosity"], 0.0)
-        return self
 
     @property
     def state(self) -> tuple[FieldSpec, ...]:
         """`velocity`."""
         return (FieldSpec(name="velocity", components=self.dim),)
-
-    @property
-    def scalars(self) -> Mapping[str, Scalar]:
-        """The viscosity."""
-        return {"viscosity": self.viscosity}
 
     @property
     def default_step(self) -> float:
@@ -63,19 +50,7 @@ class Burgers(AbstractSemilinear):
 
     def levels(self) -> Mapping[str, Mapping[str, Any]]:
         """`viscous`, `medium` and `shock`."""
-        edges = {"viscous": (2e-2, 1e-1), "medium": (5e-3, 2e-2), "shock": (2e-3, 5e-3)}
-        return {name: {"viscosity": {"low": a, "high": b, "scale": "log"}} for name, (a, b) in edges.items()}
-
-    def initial(
-        self, rng: np.random.Generator, scalars: Mapping[str, float]
-    ) -> dict[str, Float64[np.ndarray, "components *grid"]]:
-        """Draw the components, one after the other."""
-        draw = self.start.draw
-        return {
-            "velocity": np.stack(
-                [draw(rng, self.resolution, points="periodic", ndim=self.dim) for _ in range(self.dim)]
-            )
-        }
+        return log_levels("viscosity", {"viscous": (2e-2, 1e-1), "medium": (5e-3, 2e-2), "shock": (2e-3, 5e-3)})
 
     def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
         """L = -ν |k|²; N = -½ (u²)_x in one dimension, -(u·∇)u in more."""

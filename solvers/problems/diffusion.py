@@ -1,15 +1,10 @@
 """The heat equation on a periodic box."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-from jaxtyping import Float64
-from pydantic import model_validator
-
-from headrace.platform.fields import FieldSpec
 from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear
-from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.parameters import Scalar, Uniform
 from headrace.solvers.random_fields import Gaussian
 
 if TYPE_CHECKING:
@@ -36,24 +31,12 @@ class Diffusion(AbstractSemilinear):
         start: how u is drawn at time 0, in lengths of the box.
     """
 
+    numbers: ClassVar[tuple[str, ...]] = ("diffusivity",)
+    positive: ClassVar[tuple[str, ...]] = numbers
+
     kind: Literal["diffusion"] = "diffusion"
     diffusivity: Scalar = Uniform(low=1e-3, high=1e-1, scale="log")
     start: Gaussian = Gaussian()
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        require_between(self.scalars, ["diffusivity"], 0.0)
-        return self
-
-    @property
-    def state(self) -> tuple[FieldSpec, ...]:
-        """`u`."""
-        return (FieldSpec(name="u"),)
-
-    @property
-    def scalars(self) -> Mapping[str, Scalar]:
-        """The diffusivity."""
-        return {"diffusivity": self.diffusivity}
 
     @property
     def default_step(self) -> float:
@@ -67,12 +50,6 @@ class Diffusion(AbstractSemilinear):
             "fast": {"diffusivity": {"low": 1e-2, "high": 1e-1, "scale": "log"}},
             "rough": {"start": {"length_scale": self.start.length_scale / 2.0}},
         }
-
-    def initial(
-        self, rng: np.random.Generator, scalars: Mapping[str, float]
-    ) -> dict[str, Float64[np.ndarray, "1 *grid"]]:
-        """Draw u."""
-        return {"u": self.start.draw(rng, self.resolution, points="periodic", ndim=self.dim)[np.newaxis]}
 
     def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
         """L = -κ |k|²."""

@@ -1,15 +1,15 @@
 """The Gray-Scott model of two reacting substances on a periodic box."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import PositiveFloat, model_validator
+from pydantic import PositiveFloat
 
 from headrace.platform.fields import FieldSpec
 from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, Side
-from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.parameters import Scalar, Uniform
 from headrace.solvers.random_fields import Gaussian
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class GrayScott(AbstractSemilinear):
     Points lie at i length / resolution. Inputs and outputs are the concentrations u and v; the parameters are F and κ.
     At time 0 the box is full of u, but for patches of v where a smooth random field is large.
 
-    Good values: length 2.5 with 128 to 256 points, D_u = 2·10⁻⁵, D_v = 10⁻⁵, horizon 1000 to 5000 (Pearson 1993).
-    Levels are named after his patterns and fix F and κ: `spots` (type ε; 0.02 and 0.059), `worms` (μ; 0.046 and
-    0.065), `maze` (κ; 0.05 and 0.063).
+    Good values: D_u = 2·10⁻⁵, D_v = 10⁻⁵, a hundred points to a unit of length (on fewer, spots are pinned to the
+    grid), horizon 1000 to 5000. Outside a narrow band of F and κ (Pearson 1993) the patches die out. Levels fix F and
+    κ: `spots` 0.0367 and 0.0649, `coral` 0.0545 and 0.062, `maze` 0.029 and 0.057.
 
     Attributes:
         resolution: points a side.
@@ -44,22 +44,19 @@ class GrayScott(AbstractSemilinear):
     """
 
     degree: ClassVar[int] = 3
+    numbers: ClassVar[tuple[str, ...]] = ("feed", "kill")
+    positive: ClassVar[tuple[str, ...]] = numbers
 
     kind: Literal["gray_scott"] = "gray_scott"
     resolution: Side = 128
-    length: PositiveFloat = 2.5
+    length: PositiveFloat = 1.25
     dim: Literal[1, 2, 3] = 2
     horizon: PositiveFloat = 2000.0
-    feed: Scalar = Uniform(low=0.02, high=0.05)
-    kill: Scalar = Uniform(low=0.059, high=0.065)
+    feed: Scalar = Uniform(low=0.036, high=0.05)
+    kill: Scalar = Uniform(low=0.06, high=0.063)
     diffusivity_u: PositiveFloat = 2e-5
     diffusivity_v: PositiveFloat = 1e-5
     start: Gaussian = Gaussian(length_scale=0.1, smoothness=2.5)
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        require_between(self.scalars, self.scalars, 0.0)
-        return self
 
     @property
     def state(self) -> tuple[FieldSpec, ...]:
@@ -67,18 +64,13 @@ class GrayScott(AbstractSemilinear):
         return (FieldSpec(name="u"), FieldSpec(name="v"))
 
     @property
-    def scalars(self) -> Mapping[str, Scalar]:
-        """Feed and kill rate."""
-        return {"feed": self.feed, "kill": self.kill}
-
-    @property
     def default_step(self) -> float:
         """The reaction's fastest rate is below 1."""
         return 1.0
 
     def levels(self) -> Mapping[str, Mapping[str, Any]]:
-        """`spots`, `worms` and `maze`."""
-        rates = {"spots": (0.02, 0.059), "worms": (0.046, 0.065), "maze": (0.05, 0.063)}
+        """`spots`, `coral` and `maze`."""
+        rates = {"spots": (0.0367, 0.0649), "coral": (0.0545, 0.062), "maze": (0.029, 0.057)}
         return {name: {"feed": feed, "kill": kill} for name, (feed, kill) in rates.items()}
 
     def initial(

@@ -1,15 +1,12 @@
 """The Korteweg-de Vries equation on a periodic interval."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-from jaxtyping import Float64
-from pydantic import PositiveFloat, model_validator
+from pydantic import PositiveFloat
 
-from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, Side
-from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, Side, log_levels
+from headrace.solvers.parameters import Scalar, Uniform
 from headrace.solvers.random_fields import Gaussian
 
 if TYPE_CHECKING:
@@ -37,27 +34,15 @@ class KortewegDeVries(AbstractSemilinear):
         start: how u is drawn at time 0, in lengths of the box.
     """
 
+    numbers: ClassVar[tuple[str, ...]] = ("dispersion",)
+    positive: ClassVar[tuple[str, ...]] = numbers
+
     kind: Literal["korteweg_de_vries"] = "korteweg_de_vries"
     resolution: Side = 256
     dim: Literal[1] = 1
     horizon: PositiveFloat = 0.25
     dispersion: Scalar = Uniform(low=0.02, high=0.1, scale="log")
     start: Gaussian = Gaussian(std=0.5, length_scale=0.25, smoothness=2.5)
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        require_between(self.scalars, ["dispersion"], 0.0)
-        return self
-
-    @property
-    def state(self) -> tuple[FieldSpec, ...]:
-        """`u`."""
-        return (FieldSpec(name="u"),)
-
-    @property
-    def scalars(self) -> Mapping[str, Scalar]:
-        """The dispersion."""
-        return {"dispersion": self.dispersion}
 
     @property
     def default_step(self) -> float:
@@ -66,14 +51,7 @@ class KortewegDeVries(AbstractSemilinear):
 
     def levels(self) -> Mapping[str, Mapping[str, Any]]:
         """`smooth`, `medium` and `solitons`."""
-        edges = {"smooth": (0.05, 0.1), "medium": (0.03, 0.05), "solitons": (0.02, 0.03)}
-        return {name: {"dispersion": {"low": a, "high": b, "scale": "log"}} for name, (a, b) in edges.items()}
-
-    def initial(
-        self, rng: np.random.Generator, scalars: Mapping[str, float]
-    ) -> dict[str, Float64[np.ndarray, "1 points"]]:
-        """Draw u."""
-        return {"u": self.start.draw(rng, self.resolution, points="periodic", ndim=1)[np.newaxis]}
+        return log_levels("dispersion", {"smooth": (0.05, 0.1), "medium": (0.03, 0.05), "solitons": (0.02, 0.03)})
 
     def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
         """L = i δ² k³; N = -3 (u²)_x."""

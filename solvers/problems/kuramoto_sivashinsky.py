@@ -1,15 +1,14 @@
 """The Kuramoto-Sivashinsky equation on a periodic box."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import PositiveFloat, model_validator
+from pydantic import PositiveFloat
 
-from headrace.platform.fields import FieldSpec
 from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, Side
-from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.parameters import Scalar, Uniform
 from headrace.solvers.random_fields import Gaussian
 
 if TYPE_CHECKING:
@@ -38,6 +37,9 @@ class KuramotoSivashinsky(AbstractSemilinear):
         start: how u is drawn at time 0, in lengths of the box; its mean is taken away.
     """
 
+    numbers: ClassVar[tuple[str, ...]] = ("viscosity",)
+    positive: ClassVar[tuple[str, ...]] = numbers
+
     kind: Literal["kuramoto_sivashinsky"] = "kuramoto_sivashinsky"
     resolution: Side = 128
     length: PositiveFloat = 64.0
@@ -45,21 +47,6 @@ class KuramotoSivashinsky(AbstractSemilinear):
     horizon: PositiveFloat = 20.0
     viscosity: Scalar = Uniform(low=0.8, high=1.25)
     start: Gaussian = Gaussian(length_scale=0.05, smoothness=2.5)
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        require_between(self.scalars, ["viscosity"], 0.0)
-        return self
-
-    @property
-    def state(self) -> tuple[FieldSpec, ...]:
-        """`u`."""
-        return (FieldSpec(name="u"),)
-
-    @property
-    def scalars(self) -> Mapping[str, Scalar]:
-        """The viscosity."""
-        return {"viscosity": self.viscosity}
 
     @property
     def default_step(self) -> float:
@@ -75,8 +62,8 @@ class KuramotoSivashinsky(AbstractSemilinear):
         self, rng: np.random.Generator, scalars: Mapping[str, float]
     ) -> dict[str, Float64[np.ndarray, "1 *grid"]]:
         """Draw u."""
-        u = self.start.draw(rng, self.resolution, points="periodic", ndim=self.dim)
-        return {"u": (u - u.mean())[np.newaxis]}
+        u = super().initial(rng, scalars)["u"]
+        return {"u": u - u.mean()}
 
     def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
         """L = |k|² - ν |k|⁴; N = -½ (u²)_x, or -½ |∇u|² without its mean."""

@@ -1,15 +1,15 @@
 """Two-dimensional incompressible flow on a periodic square, in vorticity."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Float64
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear
-from headrace.solvers.parameters import Scalar, Uniform, bounds, require_between
+from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, log_levels
+from headrace.solvers.parameters import Scalar, Uniform, bounds
 from headrace.solvers.random_fields import Gaussian
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ class NavierStokes(AbstractSemilinear):
         start: how ω is drawn at time 0, in lengths of the square; its mean is taken away.
     """
 
+    numbers: ClassVar[tuple[str, ...]] = ("viscosity", "drag", "forcing")
+    positive: ClassVar[tuple[str, ...]] = ("viscosity",)
+
     kind: Literal["navier_stokes"] = "navier_stokes"
     length: PositiveFloat = 2.0 * np.pi
     dim: Literal[2] = 2
@@ -56,7 +59,6 @@ class NavierStokes(AbstractSemilinear):
 
     @model_validator(mode="after")
     def _allowed(self) -> Self:
-        require_between(self.scalars, ["viscosity"], 0.0)
         if 3 * self.forcing_wave >= self.resolution:
             raise ValueError(
                 f"a forcing_wave below a third of the resolution {self.resolution}, got {self.forcing_wave}"
@@ -74,11 +76,6 @@ class NavierStokes(AbstractSemilinear):
         return (FieldSpec(name="forcing"),) if self.forcing != 0.0 else ()
 
     @property
-    def scalars(self) -> Mapping[str, Scalar]:
-        """Viscosity, drag and forcing."""
-        return {"viscosity": self.viscosity, "drag": self.drag, "forcing": self.forcing}
-
-    @property
     def default_step(self) -> float:
         """A vortex's rim, of velocity about ω times the correlation length, passes half a point a step."""
         swirl = 2.0 * self.start.std * self.start.length_scale * self.length
@@ -91,15 +88,14 @@ class NavierStokes(AbstractSemilinear):
 
     def levels(self) -> Mapping[str, Mapping[str, Any]]:
         """`viscous`, `medium` and `turbulent`."""
-        edges = {"viscous": (1e-2, 2e-2), "medium": (3e-3, 1e-2), "turbulent": (1e-3, 3e-3)}
-        return {name: {"viscosity": {"low": a, "high": b, "scale": "log"}} for name, (a, b) in edges.items()}
+        return log_levels("viscosity", {"viscous": (1e-2, 2e-2), "medium": (3e-3, 1e-2), "turbulent": (1e-3, 3e-3)})
 
     def initial(
         self, rng: np.random.Generator, scalars: Mapping[str, float]
     ) -> dict[str, Float64[np.ndarray, "1 points points"]]:
         """Draw ω; the curl of the force comes with it."""
-        vorticity = self.start.draw(rng, self.resolution, points="periodic")
-        fields = {"vorticity": (vorticity - vorticity.mean())[np.newaxis]}
+        fields = super().initial(rng, scalars)
+        fields["vorticity"] -= fields["vorticity"].mean()
         if self.constants:
             phase = 2.0 * np.pi * self.forcing_wave / self.resolution * np.arange(self.resolution)
             curl = -scalars["forcing"] * self._forcing_wave_number * np.cos(phase)

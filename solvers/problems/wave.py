@@ -1,15 +1,14 @@
 """The wave equation on a periodic box."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import model_validator
 
 from headrace.platform.fields import FieldSpec
 from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear
-from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.parameters import Scalar, Uniform
 from headrace.solvers.random_fields import Gaussian
 
 if TYPE_CHECKING:
@@ -37,24 +36,17 @@ class Wave(AbstractSemilinear):
         start: how u is drawn at time 0, in lengths of the box.
     """
 
+    numbers: ClassVar[tuple[str, ...]] = ("speed",)
+    positive: ClassVar[tuple[str, ...]] = numbers
+
     kind: Literal["wave"] = "wave"
     speed: Scalar = Uniform(low=0.5, high=2.0)
     start: Gaussian = Gaussian(length_scale=0.1, smoothness=2.5)
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        require_between(self.scalars, ["speed"], 0.0)
-        return self
 
     @property
     def state(self) -> tuple[FieldSpec, ...]:
         """`u` and `u_t`."""
         return (FieldSpec(name="u"), FieldSpec(name="u_t"))
-
-    @property
-    def scalars(self) -> Mapping[str, Scalar]:
-        """The speed of waves."""
-        return {"speed": self.speed}
 
     @property
     def default_step(self) -> float:

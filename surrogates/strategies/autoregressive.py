@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from headrace.platform.fields import FieldSpec, SampleSchema
+from headrace.surrogates.batch import Batch
 from headrace.surrogates.losses import AbstractLoss
 from headrace.surrogates.normalization import NormalizedNetwork, Scales
 from headrace.surrogates.strategy import AbstractStrategy
@@ -51,35 +52,25 @@ class Autoregressive(AbstractStrategy):
         """The problem with one output time, the next."""
         return dataclasses.replace(schema, times=schema.times[:1])
 
-    def scales(
-        self,
-        schema: SampleSchema,
-        inputs: Float[Tensor, "batch channels_in *grid"],
-        outputs: Float[Tensor, "batch time channels_out *grid"],
-    ) -> Scales:
+    def scales(self, schema: SampleSchema, batch: Batch) -> Scales:
         """All states but the last of every sample, and what the network has to say of each."""
-        states = self._states(schema, inputs, outputs)
+        states = _states(schema, batch)
         before, after = states[:, :-1], states[:, 1:]
         said = after - before if self.predict == "increment" else after
+        inputs = batch.inputs
         entering = inputs[:, None].expand(-1, before.shape[1], *inputs.shape[1:]).clone()
         entering[:, :, _state_channels(schema).to(inputs.device)] = before
         return Scales(entering.flatten(0, 1), said.flatten(0, 1)[:, None])
 
     def loss(
-        self,
-        model: NormalizedNetwork,
-        schema: SampleSchema,
-        loss: AbstractLoss,
-        inputs: Float[Tensor, "batch channels_in *grid"],
-        outputs: Float[Tensor, "batch time channels_out *grid"],
-        parameters: Float[Tensor, "batch num_parameters"],
+        self, model: NormalizedNetwork, schema: SampleSchema, loss: AbstractLoss, batch: Batch
     ) -> Float[Tensor, ""]:
         """The loss over the times of a rollout from a random output time on."""
-        states = self._states(schema, inputs, outputs)
+        states = _states(schema, batch)
         starts = torch.randint(states.shape[1] - self.rollout, (len(states), 1), device=states.device)
         rows = torch.arange(len(states), device=states.device)[:, None]
         window = states[rows, starts + torch.arange(self.rollout + 1, device=states.device)]
-        prediction = self._roll(model, schema, inputs, window[:, 0], parameters, self.rollout)
+        prediction = self._roll(model, schema, batch.inputs, window[:, 0], batch.parameters, self.rollout)
         scaled = model.normalizer.in_standard_deviations
         return loss(scaled(prediction), scaled(window[:, 1:]), schema.domain)
 
@@ -110,14 +101,11 @@ class Autoregressive(AbstractStrategy):
             found.append(state)
         return torch.stack(found, dim=1)
 
-    def _states(
-        self,
-        schema: SampleSchema,
-        inputs: Float[Tensor, "batch channels_in *grid"],
-        outputs: Float[Tensor, "batch time channels_out *grid"],
-    ) -> Float[Tensor, "batch states channels_out *grid"]:
-        """The state at time 0 and at all output times."""
-        return torch.cat([inputs[:, None, _state_channels(schema).to(inputs.device)], outputs], dim=1)
+
+def _states(schema: SampleSchema, batch: Batch) -> Float[Tensor, "batch states channels_out *grid"]:
+    """The state at time 0 and at all output times."""
+    first = batch.inputs[:, None, _state_channels(schema).to(batch.inputs.device)]
+    return torch.cat([first, batch.outputs], dim=1)
 
 
 def _state_channels(schema: SampleSchema) -> Int64[Tensor, " channels_out"]:

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headrace.platform.fields import SampleSchema
+from headrace.surrogates.batch import Batch
 from headrace.surrogates.losses import AbstractLoss
 from headrace.surrogates.normalization import NormalizedNetwork, Scales
 from headrace.surrogates.strategy import AbstractStrategy
@@ -20,27 +21,16 @@ class Direct(AbstractStrategy):
         """The problem's own."""
         return schema
 
-    def scales(
-        self,
-        schema: SampleSchema,
-        inputs: Float[Tensor, "batch channels_in *grid"],
-        outputs: Float[Tensor, "batch time channels_out *grid"],
-    ) -> Scales:
+    def scales(self, schema: SampleSchema, batch: Batch) -> Scales:
         """Inputs and outputs as they are."""
-        return Scales(inputs, outputs)
+        return Scales(batch.inputs, batch.outputs)
 
     def loss(
-        self,
-        model: NormalizedNetwork,
-        schema: SampleSchema,
-        loss: AbstractLoss,
-        inputs: Float[Tensor, "batch channels_in *grid"],
-        outputs: Float[Tensor, "batch time channels_out *grid"],
-        parameters: Float[Tensor, "batch num_parameters"],
+        self, model: NormalizedNetwork, schema: SampleSchema, loss: AbstractLoss, batch: Batch
     ) -> Float[Tensor, ""]:
         """The loss over all times."""
         scaled = model.normalizer.in_standard_deviations
-        return loss(scaled(model(inputs, parameters)), scaled(outputs), schema.domain)
+        return loss(scaled(model(batch.inputs, batch.parameters)), scaled(batch.outputs), schema.domain)
 
     def forecast(
         self,

@@ -92,6 +92,13 @@ def test_numerics_of_the_recipe_are_taken_as_they_are() -> None:
     assert isinstance(source, EvolutionSource) and source.numerics["default"] == Numerics(refinement=2, step=0.01)
 
 
+def test_a_replay_solves_no_pilots() -> None:
+    raw = recipe(accuracy=0.05) | {"stream": {"mode": "replay", "recording": "earlier"}}
+    raw |= {"surrogate": {"kind": "fno", "modes": 4}, "training": {"steps": 2, "batch_size": 2}}
+    config = validate(raw, "run")
+    assert with_numerics(config, Console(quiet=True)) == (config, [])
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

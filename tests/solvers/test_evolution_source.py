@@ -143,6 +143,6 @@ def test_an_accuracy_that_no_grid_reaches_is_said() -> None:
     assert "raise the resolution or the accuracy" in str(raised.value)
 
 
-def test_numerics_of_an_unknown_kind_are_refused() -> None:
+def test_a_step_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="greater than 0"):
         Numerics(step=0.0)

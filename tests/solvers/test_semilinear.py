@@ -330,6 +330,15 @@ def test_a_sample_does_not_depend_on_its_batch(kind: type[AbstractSemilinear]) -
         np.testing.assert_array_equal(together[:, 3:4], alone)
 
 
+@pytest.mark.parametrize("level", ["default", *GrayScott().levels()])
+def test_reacting_patches_live_on(level: str) -> None:
+    problem = GrayScott(resolution=64, length=0.64, horizon=1000.0, snapshots=1).at_level(level)
+    draws = [problem.draw(generator(seed, "draw")) for seed in range(3)]
+    (states,) = followed(problem, draws, problem.default_step)
+    # Neither gone nor everywhere alike.
+    assert (states[:, 1].std(axis=(1, 2)) > 0.02).all() and (states[:, 1].max(axis=(1, 2)) > 0.2).all()
+
+
 def test_what_no_force_acts_on_is_conserved() -> None:
     burgers, kdv = CASES[Burgers], CASES[KortewegDeVries].overridden({"snapshots": 4})
     for problem in (burgers, kdv):

@@ -14,8 +14,8 @@ from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, SampleSchema
 from headrace.platform.sample import SampleBatch
 from headrace.surrogates import checkpoint as module
+from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import Checkpoint, Predictor, _load_pyfunc, load_checkpoint, save_checkpoint
-from headrace.surrogates.datamodule import Batch
 from headrace.surrogates.models.fno import FNO
 from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
 from headrace.surrogates.strategies import Direct

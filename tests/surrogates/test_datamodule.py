@@ -11,7 +11,8 @@ import torch
 
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import SampleBatch
-from headrace.surrogates.datamodule import Batch, StoredDataModule, StreamDataModule
+from headrace.surrogates.batch import Batch
+from headrace.surrogates.datamodule import StoredDataModule, StreamDataModule
 from headrace.surrogates.prefetch import Prefetcher
 
 

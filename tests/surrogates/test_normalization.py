@@ -10,7 +10,7 @@ import torch
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import SampleBatch
-from headrace.surrogates.datamodule import Batch
+from headrace.surrogates.batch import Batch
 from headrace.surrogates.normalization import NormalizationSpec, Normalizer, RunningMoments
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.sample import SampleBatch
+from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import Predictor, load_checkpoint
 from headrace.surrogates.datamodule import StoredDataModule
 from headrace.surrogates.fit import fit
@@ -67,43 +68,41 @@ def exact(strategy: Autoregressive) -> NormalizedNetwork:
     return NormalizedNetwork(Exact(strategy.predict), normalizer)
 
 
-def tensors(batch: SampleBatch) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(torch.from_numpy(array) for array in (batch.inputs, batch.outputs, batch.parameters))  # type: ignore[return-value]
-
-
 @pytest.mark.parametrize("predict", ["increment", "state"])
 @pytest.mark.parametrize("rollout", [1, 2, 3])
 def test_the_exact_rule_forecasts_a_trajectory_and_has_no_loss(predict: str, rollout: int) -> None:
     strategy = Autoregressive.model_validate({"predict": predict, "rollout": rollout})
-    inputs, outputs, parameters = tensors(trajectories())
+    batch = Batch.of(trajectories())
     model = exact(strategy)
-    torch.testing.assert_close(strategy.forecast(model, SCHEMA, inputs, parameters), outputs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        strategy.forecast(model, SCHEMA, batch.inputs, batch.parameters), batch.outputs, atol=1e-5, rtol=1e-5
+    )
     for seed in range(3):  # the starts are random
         torch.manual_seed(seed)
-        assert strategy.loss(model, SCHEMA, RelativeL2(), inputs, outputs, parameters) < 1e-6
-        assert strategy.loss(model, SCHEMA, RelativeL2(), inputs, outputs + 1.0, parameters) > 0.1
+        assert strategy.loss(model, SCHEMA, RelativeL2(), batch) < 1e-6
+        assert strategy.loss(model, SCHEMA, RelativeL2(), batch._replace(outputs=batch.outputs + 1.0)) > 0.1
 
 
 def test_scales_are_those_of_what_the_network_sees_and_says() -> None:
-    inputs, outputs, _ = tensors(trajectories())
+    batch = Batch.of(trajectories())
     strategy = Autoregressive()
-    scales = strategy.scales(SCHEMA, inputs, outputs)
+    scales = strategy.scales(SCHEMA, batch)
     assert scales.inputs.shape == (48, 4, 12) and scales.outputs.shape == (48, 1, 2, 12)
     # The rows of sample 5: its own constants, and the states before each output time.
     rows = scales.inputs[15:18]
-    torch.testing.assert_close(rows[:, [0, 2]], inputs[5:6, [0, 2]].expand(3, -1, -1))
-    torch.testing.assert_close(rows[1:, [3, 1]], outputs[5, :2])
-    torch.testing.assert_close(rows[:, [3, 1]] + scales.outputs[15:18, 0], outputs[5])
+    torch.testing.assert_close(rows[:, [0, 2]], batch.inputs[5:6, [0, 2]].expand(3, -1, -1))
+    torch.testing.assert_close(rows[1:, [3, 1]], batch.outputs[5, :2])
+    torch.testing.assert_close(rows[:, [3, 1]] + scales.outputs[15:18, 0], batch.outputs[5])
 
 
 def test_a_sample_counts_once_however_many_rows_it_has() -> None:
-    inputs, outputs, parameters = tensors(trajectories())
+    batch = Batch.of(trajectories())
     strategy = Autoregressive()
     normalizer = Normalizer(NormalizationSpec(samples=20), strategy.network_schema(SCHEMA))
-    scales = strategy.scales(SCHEMA, inputs, outputs)
-    normalizer.update(scales.inputs, scales.outputs, parameters)
+    scales = strategy.scales(SCHEMA, batch)
+    normalizer.update(scales.inputs, scales.outputs, batch.parameters)
     assert not normalizer.is_frozen
-    normalizer.update(scales.inputs, scales.outputs, parameters)
+    normalizer.update(scales.inputs, scales.outputs, batch.parameters)
     assert normalizer.is_frozen
 
 
