@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from headrace.pipelines.faults import faults_of, shown
 from headrace.pipelines.sections import DataSpec, SolverSpec, StreamSpec
 from headrace.platform.errors import Fault, nearest
+from headrace.platform.fields import SampleSchema
 from headrace.platform.resources import ResourcesSpec
 from headrace.platform.spec import kind_of
 from headrace.solvers.evolution.evolution import AbstractEvolution
@@ -29,6 +30,17 @@ def _check_mix(data: DataSpec) -> Iterator[Fault]:
             )
     if not sum(data.mix.values()) > 0:
         yield Fault(where="data.mix", value=shown(dict(data.mix)), expected="at least one weight above 0")
+    for name, given in (("numerics", data.numerics), ("costs", data.costs)):
+        for level in given:
+            if level not in data.mix:
+                yield Fault(
+                    where=f"data.{name}.{level}",
+                    value="not a level of the data",
+                    expected=f"one of data.mix: {', '.join(data.mix)}",
+                    advice=nearest(level, data.mix),
+                )
+    if data.costs and data.budget is None:
+        yield Fault(where="data.costs", value=shown(dict(data.costs)), expected="nothing without data.budget")
     for level in data.levels:
         try:
             if at_level(data.problem, data.levels, level).schema() != data.problem.schema():
@@ -39,6 +51,18 @@ def _check_mix(data: DataSpec) -> Iterator[Fault]:
                 )
         except ValidationError as error:
             yield from faults_of(error, type(data.problem), f"data.levels.{level}")
+
+
+def _check_count(data: DataSpec) -> Iterator[Fault]:
+    if data.samples is None and data.budget is None:
+        yield Fault(where="data.samples", value="missing", expected="a number, or data.budget in solver seconds")
+    if data.samples is not None and data.budget is not None:
+        yield Fault(
+            where="data.samples",
+            value=str(data.samples),
+            expected=f"nothing beside data.budget = {data.budget:g}",
+            advice="The budget says how many there are.",
+        )
 
 
 def _check_method(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
@@ -82,15 +106,29 @@ def _check_numerics(data: DataSpec) -> Iterator[Fault]:
             if value:
                 kind = kind_of(type(data.problem))
                 yield Fault(where=f"data.{name}", value=shown(value), expected=f"nothing: {kind} does not step in time")
+
+
+def _check_parts(data: DataSpec) -> Iterator[Fault]:
+    if data.times_per_part is None:
         return
-    for level in data.numerics:
-        if level not in data.mix:
-            yield Fault(
-                where=f"data.numerics.{level}",
-                value="not a level of the data",
-                expected=f"one of data.mix: {', '.join(data.mix)}",
-                advice=nearest(level, data.mix),
-            )
+    if isinstance(data.problem, AbstractEvolution):
+        expected = data.problem.schema().indivisible(data.times_per_part)
+    else:
+        expected = f"{kind_of(type(data.problem))} does not step in time"
+    if expected is not None:
+        yield Fault(
+            where="data.times_per_part",
+            value=str(data.times_per_part),
+            expected=f"nothing, or a part of the trajectory: {expected}",
+            advice="Change it or data.problem.snapshots.",
+        )
+
+
+def _training_schema(data: DataSpec) -> SampleSchema:
+    """What is trained on: samples, or parts of them."""
+    whole = data.problem.schema()
+    is_cut = data.times_per_part is not None and not list(_check_parts(data))
+    return whole.in_parts(data.times_per_part) if is_cut and data.times_per_part else whole
 
 
 def _check_external(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
@@ -119,7 +157,7 @@ def _check_grid(data: DataSpec, surrogate: AnySurrogate, training: TrainingSpec)
 
 
 def _check_normalization(data: DataSpec, training: TrainingSpec) -> Iterator[Fault]:
-    reason = training.mismatch(data.problem.schema())
+    reason = training.mismatch(_training_schema(data))
     if reason:
         yield Fault(where="training", value="not for these fields", expected=f"a training that can take them: {reason}")
 
@@ -155,8 +193,9 @@ def _check_level_weights(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
 def _check_supply(
     data: DataSpec, stream: StreamSpec, training: TrainingSpec, resources: ResourcesSpec
 ) -> Iterator[Fault]:
-    if stream.mode == "online":
-        yield from supply_faults(data.samples, stream, training, resources)
+    # What a budget buys is not known before its pilots are solved.
+    if stream.mode == "online" and data.num_training is not None:
+        yield from supply_faults(data.num_training * _training_schema(data).parts, stream, training, resources)
 
 
 def supply_faults(
@@ -220,10 +259,12 @@ def _check_deterministic(
 
 
 CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
+    _check_count,
     _check_mix,
     _check_method,
     _check_unused_solver,
     _check_numerics,
+    _check_parts,
     _check_external,
     _check_grid,
     _check_normalization,

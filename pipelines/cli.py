@@ -139,7 +139,10 @@ def check(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from headrace.pipelines.config import load
 
     config = load(recipe, overrides)
-    console.print(f"{recipe} is right: {config.name}, {config.planned()}", highlight=False)
+    assert config.data is not None
+    is_known = config.data.num_training is not None
+    planned = config.planned() if is_known else f"as many samples as {config.data.budget:g} solver seconds buy"
+    console.print(f"{recipe} is right: {config.name}, {planned}", highlight=False)
     if as_json:
         click.echo(json.dumps({"recipe": recipe, "faults": []}))
 

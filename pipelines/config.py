@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
@@ -12,6 +12,7 @@ from headrace.pipelines.checks import CHECKS
 from headrace.pipelines.faults import faults_of, shown
 from headrace.pipelines.sections import DataSpec, SolverSpec, StreamSpec
 from headrace.platform.errors import Fault, InputError, nearest
+from headrace.platform.fields import SampleSchema
 from headrace.platform.resources import ResourcesSpec
 from headrace.platform.spec import Spec, kind_of
 from headrace.platform.tracking import TrackingSpec
@@ -25,6 +26,7 @@ from headrace.surrogates.training import TrainingSpec
 
 Command = Literal["run", "generate", "train"]
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 NEEDED: dict[Command, tuple[str, ...]] = {
     "run": ("data", "surrogate", "training"),
@@ -68,18 +70,21 @@ class RunConfig(Spec):
     def source(self, split: Split) -> SolverSource | EvolutionSource | ExternalSource:
         """The source of a split's samples."""
         assert self.data is not None
+        mix = self.data.training_mix if split == "train" and self.data.num_training else self.data.mix
         if isinstance(self.data.problem, AbstractEvolution):
             return EvolutionSource(
                 problem=self.data.problem,
                 numerics=self.data.numerics,
+                # Held-out forecasts go from time 0 to the end.
+                times_per_part=self.data.times_per_part if split == "train" else None,
                 seed=self.seed,
                 split=split,
-                mix=self.data.mix,
+                mix=mix,
                 levels=self.data.levels,
             )
         if isinstance(self.data.problem, External):
             return ExternalSource(
-                problem=self.data.problem, seed=self.seed, split=split, mix=self.data.mix, levels=self.data.levels
+                problem=self.data.problem, seed=self.seed, split=split, mix=mix, levels=self.data.levels
             )
         return SolverSource(
             problem=self.data.problem,
@@ -88,14 +93,24 @@ class RunConfig(Spec):
             order=self.solver.order,
             seed=self.seed,
             split=split,
-            mix=self.data.mix,
+            mix=mix,
             levels=self.data.levels,
         )
 
     def planned(self) -> dict[Split, int]:
-        """How many samples of each split are planned."""
+        """How many samples of each split are planned; each part of a trajectory is one.
+
+        With a budget its costs must be known.
+        """
         assert self.data is not None
-        return {"train": self.data.samples, "validation": self.data.validation, "test": self.data.test}
+        assert self.data.num_training is not None, "what a sample costs was not measured yet"
+        train = self.data.num_training * self.source("train").schema().parts
+        return {"train": train, "validation": self.data.validation, "test": self.data.test}
+
+    @property
+    def schema(self) -> SampleSchema:  # type: ignore[override]  # pydantic's own, deprecated, is not missed
+        """What a sample looks like; one that comes in parts, when it is whole."""
+        return self.source("test").schema()
 
     def to_yaml(self, *, with_password: bool = False) -> str:
         """The full recipe, every default written out; without the password that a tracking address may hold."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from headrace.pipelines.run_dir import RunDir, data_sets
 from headrace.platform.errors import InputError, nearest
 from headrace.platform.stored import StoredSamples
+from headrace.platform.whole import whole
 from headrace.surrogates.formats import FORMATS
 
 
@@ -45,6 +46,8 @@ def import_data(source: Path, format_name: str | None, out: Path) -> dict[str, i
 def export_data(directory: Path, format_name: str, out: Path) -> list[Path]:
     """Write every data set of a folder (a run's, a generated or imported one) as files; returns them.
 
+    Trajectories that were stored in parts are written whole.
+
     Raises:
         InputError: there is no data set, or the format cannot hold it, or `out` is taken.
     """
@@ -56,5 +59,5 @@ def export_data(directory: Path, format_name: str, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     for split, path in sets.items():
-        files += FORMATS[kind].export_dataset(StoredSamples.open(path), out, directory.resolve().name, split)
+        files += FORMATS[kind].export_dataset(whole(StoredSamples.open(path)), out, directory.resolve().name, split)
     return files

@@ -22,7 +22,8 @@ import numpy as np
 from jaxtyping import Int64
 from rich.console import Console
 
-from headrace.pipelines.config import RunConfig
+from headrace.pipelines.budget import with_costs
+from headrace.pipelines.config import SPLITS, RunConfig
 from headrace.pipelines.evaluate import conclude
 from headrace.pipelines.numerics import with_numerics
 from headrace.pipelines.progress import RunProgress
@@ -62,7 +63,7 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
     plan = StreamPlan(
         run_dir=session.run.path,
         checkpoint_dir=session.run.checkpoints,
-        sources={split: config.source(split) for split in config.planned()},
+        sources={split: config.source(split) for split in SPLITS},
         sequence_length=config.solver.sequence_length,
         message_bytes=config.stream.message_bytes,
         message_seconds=config.stream.message_seconds,
@@ -75,6 +76,7 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
         solves=config.solves,
         paced=trains and config.is_paced,
         replay=config.stream.replay_order,
+        keeps_incomplete=config.training is not None and config.training.keep_incomplete,
     )
     if not session.run.ledger.is_file():
         with session.phase("plan"):
@@ -187,7 +189,7 @@ class StreamWatch:
         if reports:
             self._session.account_for_solving(reports)
         if seal:
-            self._session.seal_data(self._session.config.planned())
+            self._session.seal_data(SPLITS)
 
 
 def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Session:
@@ -200,14 +202,15 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
     """
     preflight_stream(config, out)
     config, choices = with_numerics(config, console)
+    config = with_costs(config, console)
     assert config.data is not None and config.training is not None
     with RunProgress(console) as progress, connected(config.resources):
-        progress.update(phase="starting", planned=config.data.samples, steps=config.training.steps)
+        progress.update(phase="starting", planned=config.planned()["train"], steps=config.training.steps)
         tell = partial(progress.tell_waits, "the run")
         resources = fit_into_cluster(config.resources, tell, solves=config.solves)
         session = Session(config, "run", out)
         with session.guarded():
-            session.describe(config.source("train").schema(), choices)
+            session.describe(config.schema, choices)
             if is_trained(session):
                 session.count_samples()
             else:
@@ -226,7 +229,8 @@ def _stream_and_train(config: RunConfig, session: Session, resources: ResourcePl
         try:
             job = TrainingJob(
                 config=config,
-                schema=config.source("train").schema(),
+                schema=config.schema,
+                parts=config.source("train").schema().parts,
                 data=StreamedData(feed=stream.feed()),
                 run=session.run,
                 num_threads=resources.rank_threads,

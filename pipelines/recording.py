@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.pipelines.checks import supply_faults
-from headrace.pipelines.config import RunConfig, load
+from headrace.pipelines.config import SPLITS, RunConfig, load
 from headrace.pipelines.run_dir import RunDir, data_sets
 from headrace.platform.errors import Fault, InputError
+from headrace.platform.fields import SampleSchema
 from headrace.platform.files import sync
 from headrace.platform.stored import StoredSamples, shard_paths
 
@@ -44,7 +45,7 @@ class Recording:
             raise InputError.single(WHERE, str(path), "a run that nobody works on", "Stop it, or wait for its end.")
         found = data_sets(path)
         replays = config.stream.mode == "replay"
-        missing = [split for split in config.planned() if split not in found] if replays or not found else []
+        missing = [split for split in SPLITS if split not in found] if replays or not found else []
         if missing:
             raise InputError.single(
                 WHERE,
@@ -52,20 +53,25 @@ class Recording:
                 "a folder with the data sets train, validation and test of a run",
                 f"It lacks {', '.join(missing)}.",
             )
-        sets = {str(split): found[split] for split in config.planned() if split in found}
+        sets = {str(split): found[split] for split in SPLITS if split in found}
         stored = {split: StoredSamples.open(directory) for split, directory in sets.items()}
         planned = {split: int(samples.indices[-1]) + 1 for split, samples in stored.items()}
-        schema = config.source("train").schema()
+        schemas: dict[str, SampleSchema] = {split: config.source(split).schema() for split in SPLITS}
         faults = [
-            Fault(where=f"{WHERE}: {split}", value=str(samples.schema), expected=f"samples as the recipe's: {schema}")
+            Fault(
+                where=f"{WHERE}: {split}",
+                value=str(samples.schema),
+                expected=f"samples as the recipe's: {schemas[split]}",
+            )
             for split, samples in stored.items()
-            if samples.schema != schema
+            if samples.schema != schemas[split]
         ]
         if replays:
             assert config.training is not None
             faults.extend(supply_faults(len(stored["train"]), config.stream, config.training, config.resources))
+        elif different := _differences(config, path):
+            faults.extend(different)
         else:
-            faults.extend(_differences(config, path))
             faults.extend(
                 Fault(
                     where=f"data.{'samples' if split == 'train' else split}",
@@ -114,9 +120,12 @@ def _differences(config: RunConfig, path: Path) -> list[Fault]:
         "seed": (config.seed, recorded.seed),
         "data.problem": (config.data.problem, recorded.data.problem),
         "data.mix": (config.data.mix, recorded.data.mix),
+        "data.budget": (config.data.budget, recorded.data.budget),
         "data.levels": (config.data.levels, recorded.data.levels),
         "data.accuracy": (config.data.accuracy, recorded.data.accuracy),
     }
+    if config.data.budget is not None:
+        pairs["data.costs"] = (config.data.costs, recorded.data.costs)
     if config.data.accuracy is None or config.data.numerics:
         # Those that an accuracy chose follow from the rest.
         pairs["data.numerics"] = (config.data.numerics, recorded.data.numerics)

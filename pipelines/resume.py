@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from headrace.pipelines import generate, online, train
-from headrace.pipelines.config import Command, load
+from headrace.pipelines.config import SPLITS, Command, load
 from headrace.pipelines.run_dir import RunDir
 from headrace.pipelines.session import Earlier, Session
 from headrace.platform.errors import Fault, InputError
@@ -64,7 +64,7 @@ def resume(path: Path, overrides: Sequence[str], console: Console) -> Session | 
             raise InputError.single(str(run.summary), "without data_folder", "a run that had begun", "Start it anew.")
         return train.train(config, Path(folder), earlier, console)
     if run.ledger.is_file():
-        found = recover(run.ledger, {str(split): run.data(split) for split in config.planned()})
+        found = recover(run.ledger, {str(split): run.data(split) for split in SPLITS})
         console.print(
             f"{run.path.name}: {found.found} samples found that were stored and not yet counted, "
             f"{found.missing} missing, {found.released} that were under way are solved again",

@@ -35,9 +35,42 @@ class DataSpec(Spec):
         default_factory=lambda: FrozenMap({}),
         description="Of an equation in time: grid and step by level; default: by the accuracy, or the equation's own.",
     )
-    samples: PositiveInt = Field(description="Training samples that are planned.")
+    times_per_part: PositiveInt | None = Field(
+        default=None,
+        description="Of an equation in time: trajectories are trained on in parts of so many output times, which come "
+        "as they are solved; default: whole.",
+    )
+    samples: PositiveInt | None = Field(
+        default=None,
+        description="Training samples that are planned; of trajectories in parts, whole ones. Left out with a budget.",
+    )
+    budget: PositiveFloat | None = Field(
+        default=None,
+        description="In place of samples: CPU seconds that solvers may take for them. The mix then says how the "
+        "seconds of training samples are shared; held-out samples are mixed by number as ever [s].",
+    )
+    costs: Frozen[Mapping[str, PositiveFloat]] = Field(
+        default_factory=lambda: FrozenMap({}),
+        description="With a budget: what a sample of each level costs; default: measured on pilot samples [s].",
+    )
     validation: PositiveInt = Field(default=64, description="Held-out samples for the curves.")
     test: PositiveInt = Field(default=128, description="Held-out samples for the final errors.")
+
+    @property
+    def training_mix(self) -> Mapping[str, float]:
+        """Weight of each level among the training samples; with a budget its costs must be known."""
+        if self.budget is None:
+            return self.mix
+        return FrozenMap({level: weight / self.costs[level] for level, weight in self.mix.items()})
+
+    @property
+    def num_training(self) -> int | None:
+        """Training samples that are planned; None for a budget whose costs are not known yet."""
+        if self.budget is None:
+            return self.samples
+        if not set(self.mix) <= set(self.costs):
+            return None
+        return max(1, round(self.budget * sum(self.training_mix.values()) / sum(self.mix.values())))
 
 
 class SolverSpec(Spec):

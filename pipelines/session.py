@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from headrace.pipelines.config import RunConfig
+from headrace.pipelines.config import SPLITS, RunConfig
 from headrace.pipelines.report import write_report
 from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
 from headrace.platform import provenance
@@ -160,8 +160,8 @@ class Session:
     def count_samples(self) -> None:
         """Put into the summary how many samples the ledger knows, and what each level has cost."""
         with Ledger.open(self.run.ledger, read_only=True) as ledger:
-            counts = {split: ledger.counts(split) for split in self.config.planned()}
-            failures = {str(split): ledger.failures(split) for split in self.config.planned()}
+            counts = {split: ledger.counts(split) for split in SPLITS}
+            failures = {str(split): ledger.failures(split) for split in SPLITS}
         keys = ("planned", "stored", "failed", "duplicates")
         self.summary["samples"] = {key: sum(getattr(split, key) for split in counts.values()) for key in keys}
         self.summary["splits"] = {name: {key: getattr(split, key) for key in keys} for name, split in counts.items()}

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from headrace.pipelines.config import RunConfig
@@ -50,11 +51,14 @@ class StoredData:
 
     train: Path
     validation: Path
+    keeps_incomplete: bool
 
     def open(self, context: RankContext, batch_size: int, seed: int) -> StoredDataModule:
         """The data module of a rank."""
+        stored = StoredSamples.open(self.train)
+        samples = stored.read_all()
         return StoredDataModule(
-            samples=StoredSamples.open(self.train).read_all(),
+            samples=samples if self.keeps_incomplete else samples.take(np.flatnonzero(stored.is_whole)),
             batch_size=batch_size,
             validation=StoredSamples.open(self.validation).read_all(),
             rank=context.rank,
@@ -65,10 +69,11 @@ class StoredData:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """Everything that a rank needs to know."""
+    """Everything that a rank needs to know; `schema` and `parts` as in `fit`."""
 
     config: RunConfig
     schema: SampleSchema
+    parts: int
     data: StreamedData | StoredData
     run: RunDir
     num_threads: int
@@ -86,6 +91,7 @@ def train_on_rank(context: RankContext, job: TrainingJob) -> None:
         surrogate=surrogate,
         training=training,
         schema=job.schema,
+        parts=job.parts,
         data=job.data.open(context, training.batch_size, job.config.seed),
         seed=job.config.seed,
         report=context.report,
@@ -180,6 +186,20 @@ def locate_data(directory: Path) -> dict[str, Path]:
     return {"train": train, "validation": sets.get("validation", next(iter(tests.values()))), **tests}
 
 
+def _whole(part: SampleSchema, train: Path, held_out: Path) -> SampleSchema:
+    """What the trajectories look like whose parts are trained on: those that are held out.
+
+    Raises:
+        InputError: the held-out ones are others.
+    """
+    whole = StoredSamples.open(held_out).schema
+    if whole.parts > 1 or whole.indivisible(len(part.times)) or whole.in_parts(len(part.times)) != part:
+        raise InputError.single(
+            str(held_out), f"samples {whole}", f"whole trajectories, of which {train} holds the parts: {part}"
+        )
+    return whole
+
+
 def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Console) -> Session:
     """Train on stored samples and evaluate on the folder's test sets.
 
@@ -190,15 +210,19 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
     assert config.training is not None and config.surrogate is not None
     sets = locate_data(data)
     stored = StoredSamples.open(sets["train"])
+    schema = stored.schema
+    if schema.parts > 1:
+        schema = _whole(schema, sets["train"], sets["validation"])
     reason = config.training.mismatch(stored.schema)
-    reason = reason or config.training.network_mismatch(config.surrogate, stored.schema)
+    reason = reason or config.training.network_mismatch(config.surrogate, schema)
     if reason:
         raise InputError.single(
             "surrogate", config.surrogate.kind, f"a network that can take {sets['train']}: {reason}"
         )
     needed = config.training.batch_size * config.resources.trainers.ranks
-    if len(stored) < needed:
-        raise InputError.single("training.batch_size", str(needed), f"at most {len(stored)}, the samples of --data")
+    usable = len(stored) if config.training.keep_incomplete else int(stored.is_whole.sum())
+    if usable < needed:
+        raise InputError.single("training.batch_size", str(needed), f"at most {usable}, the samples of --data")
     preflight(config, out)
     with RunProgress(console) as progress, connected(config.resources):
         progress.update(phase="starting", steps=config.training.steps)
@@ -206,14 +230,19 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
         session = Session(config, "train", out)
         with session.guarded():
             session.summary["data_folder"] = str(data.resolve())
-            session.summary["samples"]["stored"] = len(stored)
-            session.summary["schema"] = stored.schema.to_json()
+            session.summary["samples"]["stored"] = usable
+            session.summary["schema"] = schema.to_json()
             if not is_trained(session):
                 with session.phase("train"):
                     job = TrainingJob(
                         config=config,
-                        schema=stored.schema,
-                        data=StoredData(train=sets["train"].resolve(), validation=sets["validation"].resolve()),
+                        schema=schema,
+                        parts=stored.schema.parts,
+                        data=StoredData(
+                            train=sets["train"].resolve(),
+                            validation=sets["validation"].resolve(),
+                            keeps_incomplete=config.training.keep_incomplete,
+                        ),
                         run=session.run,
                         num_threads=resources.rank_threads,
                     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -61,10 +62,12 @@ class Coordinator:
         self._expire()
         for split in (*HELD_OUT, "train"):
             if split in self._plan.sources:
-                length = self._plan.sequence_length
+                length = self._plan.lease_length(split)
                 share = self._ledger.counts(split).waiting // (SHARES * len(self._workers) * length)
                 count = length * max(1, min(sequences, share))
-                lease = self._ledger.lease(worker, split, count, self._plan.lease_seconds)
+                lease = self._ledger.lease(
+                    worker, split, count, self._plan.lease_seconds, together=self._plan.parts(split)
+                )
                 if lease is not None:
                     return lease
         return None
@@ -146,8 +149,27 @@ class Coordinator:
         """How many changes the ledger has seen."""
         return self._ledger.version
 
+    async def broken(self, split: str) -> list[int]:
+        """The trajectories of a split of which some part could not be solved, ascending."""
+        parts = self._plan.parts(split)
+        return sorted({failure.index // parts for failure in self._ledger.failures(split)}) if parts > 1 else []
+
     async def wait_settled(self, split: str, indices: Sequence[int]) -> list[int] | None:
-        """Those of some samples that are stored, once each is stored or failed; None if the stream stops before."""
+        """Those of some samples that are stored, once each is stored or failed; None if the stream stops before.
+
+        Parts of a trajectory wait for all of it, and are left out when it broke, unless the plan keeps them.
+        """
+        parts = self._plan.parts(split)
+        if parts == 1 or self._plan.keeps_incomplete:
+            return await self._wait_settled(split, indices)
+        trajectories = dict.fromkeys(index // parts for index in indices)
+        stored = await self._wait_settled(split, [t * parts + part for t in trajectories for part in range(parts)])
+        if stored is None:
+            return None
+        counts = Counter(index // parts for index in stored)
+        return [index for index in indices if counts[index // parts] == parts]
+
+    async def _wait_settled(self, split: str, indices: Sequence[int]) -> list[int] | None:
         async with self._changed:
             await self._changed.wait_for(
                 lambda: self._stopped or self._ledger.settled(split, indices) is not None,

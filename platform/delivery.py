@@ -26,6 +26,10 @@ class Delivery(Protocol):
         """Hand over samples of a lease; waits for a credit."""
         ...
 
+    def discard(self, split: str, trajectory: int) -> None:
+        """Have the reservoirs let go of the parts of a trajectory that broke; what is stored stays."""
+        ...
+
     def finish(self) -> None:
         """Wait until all that was sent is stored and committed."""
         ...
@@ -81,6 +85,10 @@ class ToShards:
         message = SampleBatch.stack(samples)
         self._unacknowledged[self._shards[shard].ingest.remote(lease.split, lease.id, message)] = shard
 
+    def discard(self, split: str, trajectory: int) -> None:
+        """Tell all shards; returns when they know."""
+        ray.get([shard.discard.remote(split, trajectory) for shard in self._shards])
+
     def finish(self) -> None:
         """Wait for every acknowledgement."""
         self._await_acknowledgements(0)
@@ -113,6 +121,9 @@ class ToDisk:
         """
         self._await(self._credits - 1)
         self._under_way.append(self._thread.submit(self._store, lease, samples))
+
+    def discard(self, split: str, trajectory: int) -> None:
+        """Nothing: there are no reservoirs."""
 
     def finish(self) -> None:
         """Wait for the thread and close the log."""

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import functools
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -170,7 +171,9 @@ class SampleSchema:
         outputs: fields to predict, in channel order.
         parameters: scalars given with each sample.
         domain: where the fields live. On a mesh the axes that are called `*grid` elsewhere are one: its points.
-        times: output times; one entry when steady.
+        times: output times; one entry when steady. Of a part of a trajectory counted from where the part begins.
+        parts: how many samples a trajectory comes in, one after the other, of equally many output times each. Sample i
+            is part i % parts of trajectory i // parts; its inputs hold the state before it.
     """
 
     inputs: tuple[FieldSpec, ...]
@@ -178,6 +181,36 @@ class SampleSchema:
     parameters: tuple[FieldSpec, ...] = ()
     domain: Domain
     times: tuple[float, ...] = (0.0,)
+    parts: int = 1
+
+    def in_parts(self, num_times: int) -> "SampleSchema":
+        """The schema of trajectories that come in parts of so many output times.
+
+        Raises:
+            ValueError: the output times cannot be divided so.
+        """
+        if (reason := self.indivisible(num_times)) is not None:
+            raise ValueError(reason)
+        return dataclasses.replace(self, times=self.times[:num_times], parts=len(self.times) // num_times)
+
+    def indivisible(self, num_times: int) -> str | None:
+        """Why trajectories cannot come in parts of so many output times, or None when they can."""
+        if len(self.times) % num_times:
+            return f"{len(self.times)} output times are no multiple of {num_times}"
+        if not self.is_evenly_timed:
+            return "the output times are not evenly spaced from 0 on"
+        names = [spec.name for spec in self.inputs]
+        for spec in self.outputs:
+            if spec.name not in names:
+                return f"{spec.name} is an output and no input: the state before a part would not be known"
+        return None
+
+    @property
+    def is_evenly_timed(self) -> bool:
+        """Whether the output times are evenly spaced from 0 on."""
+        times = (0.0, *self.times)
+        first = times[1]
+        return first > 0.0 and all(abs(b - a - first) <= 1e-6 * times[-1] for a, b in itertools.pairwise(times))
 
     @property
     def num_input_channels(self) -> int:
@@ -208,7 +241,7 @@ class SampleSchema:
             name: [dataclasses.asdict(spec) for spec in getattr(self, name)]
             for name in ("inputs", "outputs", "parameters")
         }
-        return {**fields, "domain": domain, "times": list(self.times)}
+        return {**fields, "domain": domain, "times": list(self.times), "parts": self.parts}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "SampleSchema":
@@ -224,6 +257,8 @@ class SampleSchema:
                 parameters=tuple(FieldSpec(**spec) for spec in data["parameters"]),
                 domain=_domain_from_json(data["domain"]),
                 times=tuple(data["times"]),
+                # Written since trajectories come in parts.
+                parts=int(data.get("parts", 1)),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a sample schema: {error}") from error

@@ -164,7 +164,7 @@ class Ledger:
         """The names of the splits."""
         return tuple(str(name) for (name,) in self._file.rows("SELECT name FROM splits ORDER BY name"))
 
-    def lease(self, worker: str, split: str, count: int, ttl_seconds: float) -> Lease | None:
+    def lease(self, worker: str, split: str, count: int, ttl_seconds: float, *, together: int = 1) -> Lease | None:
         """Hand up to `count` samples to a worker; those that came back first, then new ones, both in the split's order.
 
         Args:
@@ -172,12 +172,14 @@ class Ledger:
             split: which split to work on.
             count: how many samples it wants; it may get fewer.
             ttl_seconds: how long it may stay silent; each delivery and `renew` starts the time anew.
+            together: new samples come in groups of so many, from a multiple of it on, and are not torn apart: the parts
+                of a trajectory. `count` is a multiple of it.
 
         Returns:
             The lease, or None when no sample is waiting (others may still be out: see `is_complete`).
         """
-        if count < 1:
-            raise ValueError(f"a lease needs a count of at least 1, got {count}")
+        if count < 1 or count % together:
+            raise ValueError(f"a lease needs a count of at least {together}, and a multiple of it, got {count}")
         with self._file.transaction(durable=False) as db:
             planned, start = self._split(split)[:2]
             returned = self._file.rows(
@@ -189,10 +191,12 @@ class Ledger:
             if any(losses for _, losses in returned):
                 # A sample that lost its worker goes out in a lease of count / 2^losses: after a few losses, alone.
                 worst = max(losses for _, losses in returned)
-                returned = [row for row in returned if row[1] == worst][: max(1, count >> worst)]
+                least = max(together, (count >> worst) // together * together)
+                returned = [row for row in returned if row[1] == worst][:least]
                 fresh: list[int] = []
             else:
-                fresh, start = self._untouched(split, start, planned, count - len(returned))
+                room = (count - len(returned)) // together * together
+                fresh, start = self._untouched(split, start, planned, room, together)
             indices = [number for number, _ in returned] + fresh
             _, places = self._orders.get(split, (None, None))
             indices.sort(key=None if places is None else lambda number: int(places[number]))
@@ -417,11 +421,11 @@ class Ledger:
             states.update(self._file.rows(query, split, *part))
         return states
 
-    def _untouched(self, split: str, start: int, planned: int, count: int) -> tuple[list[int], int]:
+    def _untouched(self, split: str, start: int, planned: int, count: int, together: int) -> tuple[list[int], int]:
         """The next samples from `start` that nobody touched, and where to look next time."""
         found: list[int] = []
         while len(found) < count and start < planned:
-            stop = min(start + count - len(found), planned)
+            stop = min(-(-(start + count - len(found)) // together) * together, planned)
             order, _ = self._orders.get(split, (None, None))
             numbers = list(range(start, stop)) if order is None else [int(number) for number in order[start:stop]]
             # Samples beyond the cursor may have been committed without a lease: found on the disk after a crash.

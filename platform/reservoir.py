@@ -71,11 +71,11 @@ class Reservoir:
       being served until their uses are spent, or without end when there is no bound. (The paper removes a sample with
       its first read after the end.)
 
-    Rows of one index belong to one simulation. When a batch that was drawn freely holds fewer simulations than it
-    must, the last drawn of those rows whose simulation is in it more than once make way for one row each of further
-    simulations, the first that the draw would have come to. So a row's chance stays the same for all rows of
-    simulations of equally many rows, whatever is asked for; where these numbers differ, a row of a short simulation
-    gains.
+    Rows of one index, and the parts of one trajectory (`SampleSchema.parts`), belong to one simulation. When a batch
+    that was drawn freely holds fewer simulations than it must, the last drawn of those rows whose simulation is in it
+    more than once make way for one row each of further simulations, the first that the draw would have come to. So a
+    row's chance stays the same for all rows of simulations of equally many rows, whatever is asked for; where these
+    numbers differ, a row of a short simulation gains.
 
     Rows of a `reservoir` may have weights: a batch is then drawn without replacement, each next row with a chance in
     proportion to its weight among those that are left (Efraimidis and Spirakis 2006, Algorithm A, with the logarithm
@@ -154,7 +154,7 @@ class Reservoir:
         self._order = np.zeros(capacity, dtype=np.int64)  # number of the arrival
         self._weights = np.ones(capacity)
         self._levels = np.zeros(capacity, dtype=np.int64)  # as the drift numbers them
-        self._rows_of: Counter[int] = Counter()  # rows held of each simulation, by its index
+        self._rows_of: Counter[int] = Counter()  # rows held of each simulation, by its number
         self._drift = Drift(schema.parameters)
         self._said_full = False
         # Rows of the arrays: the first `_size` hold samples, the others are free.
@@ -214,7 +214,7 @@ class Reservoir:
         self._order[rows] = self._total_in + np.arange(accepted)
         self._weights[rows] = weight_of[:accepted]
         self._levels[rows] = level_of[:accepted]
-        self._rows_of.update(self._arrays["indices"][rows].tolist())
+        self._rows_of.update(self._simulations(rows).tolist())
         self._drift.came_in(self._arrays["parameters"][rows], level_of[:accepted])
         self._size += accepted
         self._total_in += accepted
@@ -275,6 +275,12 @@ class Reservoir:
         if not self._goes_on:
             self._remove(positions[self._uses[rows] >= self._max_uses])
         return batch
+
+    def discard(self, simulation: int) -> int:
+        """Let go of the samples of a simulation; how many there were. Those that were served before stay counted."""
+        positions = np.flatnonzero(self._simulations(self._rows[: self._size]) == simulation)
+        self._remove(positions)
+        return len(positions)
 
     def end(self) -> None:
         """Say that no more samples will come: what is there is served without regard to the watermark."""
@@ -359,10 +365,15 @@ class Reservoir:
         # Those written before there were weights and levels have none.
         self._weights[:size] = state.get("weights", 1.0)
         self._levels[:size] = state.get("levels", UNKNOWN_LEVEL)
-        self._rows_of = Counter(indices.tolist())
+        self._rows_of = Counter(self._simulations(self._rows[:size]).tolist())
         self._drift = Drift(self.schema.parameters)
         self._drift.restore(state)
         restore_generator(self._random, state["random"])
+
+    def _simulations(self, rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
+        """The simulation that each of some rows belongs to."""
+        simulations: np.ndarray = self._arrays["indices"][rows] // self.schema.parts
+        return simulations
 
     def _describe(
         self, batch: SampleBatch, start: int, weights: Float64[np.ndarray, " batch"] | None
@@ -389,7 +400,7 @@ class Reservoir:
         wanted = min(self._min_simulations, count, len(self._rows_of))
         if wanted == 1:
             return self._first(np.arange(self._size), count)
-        return with_groups(self._first, self._arrays["indices"][self._rows[: self._size]], count, wanted)
+        return with_groups(self._first, self._simulations(self._rows[: self._size]), count, wanted)
 
     def _first(self, among: Int64[np.ndarray, " held"], count: int) -> Int64[np.ndarray, " count"]:
         """Those of these positions that are served first, in that order."""
@@ -422,11 +433,11 @@ class Reservoir:
         keep = np.ones(self._size, dtype=bool)
         keep[positions] = False
         held = self._rows[: self._size]
-        for index in self._arrays["indices"][held[positions]].tolist():
-            others = self._rows_of[index] - 1
+        for simulation in self._simulations(held[positions]).tolist():
+            others = self._rows_of[simulation] - 1
             if others:
-                self._rows_of[index] = others
+                self._rows_of[simulation] = others
             else:
-                del self._rows_of[index]
+                del self._rows_of[simulation]
         self._rows[: self._size] = np.concatenate([held[keep], held[~keep]])
         self._size -= len(positions)

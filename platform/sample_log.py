@@ -17,13 +17,17 @@ class SampleLog:
     """
 
     def __init__(
-        self, name: str, schema: SampleSchema, data_dir: Callable[[str], Path], rows_per_chunk: Mapping[str, int]
+        self,
+        name: str,
+        schemas: Mapping[str, SampleSchema],
+        data_dir: Callable[[str], Path],
+        rows_per_chunk: Mapping[str, int],
     ) -> None:
         """Open the shards that are there; write nothing yet.
 
         Args:
             name: name of the shard, `shard-3`.
-            schema: what the samples look like.
+            schemas: what the samples of each split look like.
             data_dir: the data set directory of a split.
             rows_per_chunk: for each split, the samples of a full message: a message then is one chunk.
 
@@ -31,7 +35,7 @@ class SampleLog:
             InputError: another process appends to a shard of this name, or it is damaged.
         """
         self.name = name
-        self._schema = schema
+        self._schemas = schemas
         self._data_dir = data_dir
         self._rows_per_chunk = rows_per_chunk
         self._stores: dict[str, SampleStore] = {}
@@ -60,7 +64,7 @@ class SampleLog:
             if split not in self._stores:
                 rows_per_chunk = self._rows_per_chunk[split]
                 self._stores[split] = SampleStore.create(
-                    self._path(split), self._schema, {"split": split}, rows_per_chunk=rows_per_chunk
+                    self._path(split), self._schemas[split], {"split": split}, rows_per_chunk=rows_per_chunk
                 )
             self._stores[split].append(batch.take(rows))
             self._held[split].update(dict.fromkeys(int(batch.indices[row]) for row in rows))

@@ -14,7 +14,7 @@ from headrace.platform.paced import MAX_PREFETCH, PacedReservoir, StreamStopped,
 from headrace.platform.reservoir import Reservoir
 from headrace.platform.sample import SampleBatch
 from headrace.platform.seeding import generator
-from headrace.platform.stored import StoredSamples, recorded_order
+from headrace.platform.stored import StoredSamples, is_whole, recorded_order
 from headrace.platform.stream_plan import StreamPlan
 
 
@@ -42,6 +42,8 @@ class ReservoirShard:
         self._stopped = self._ending = False
         self._wait_seconds = 0.0
         self._reservoir: Reservoir | None = None
+        # Trajectories that broke: none of their parts is taken up any more.
+        self._broken: set[int] = set()
         # Indices that the reservoir has taken up, and those in the log that it has not, oldest first.
         self._taken_up: set[int] = set()
         self._backlog: list[int] = []
@@ -68,7 +70,7 @@ class ReservoirShard:
 
     def _build_reservoir(self) -> Reservoir:
         assert self._plan.reservoir is not None
-        return self._plan.reservoir.build(self._plan.sources["train"].schema(), seed=self._plan.seed + self._number)
+        return self._plan.reservoir.build(self._plan.schemas["train"], seed=self._plan.seed + self._number)
 
     def _planned_order(self) -> Int64[np.ndarray, " samples"]:
         order: np.ndarray = ray.get(self._coordinator.order.remote("train"))
@@ -78,6 +80,8 @@ class ReservoirShard:
         """This shard's part of the samples that no rank's shard has stored, in the order in which they are to enter."""
         own = {f"shard-{rank}" for rank in range(self._plan.num_ranks)}
         order = recorded_order(self._plan.data_dir("train"), without=own)
+        if not (self._plan.solves or self._plan.keeps_incomplete):
+            order = order[is_whole(order, self._plan.parts("train"))]
         if self._plan.replay == "shuffled":
             order = generator(self._plan.seed, "replay").permutation(order)
         return order[self._number :: self._plan.num_ranks]
@@ -107,6 +111,8 @@ class ReservoirShard:
 
     def _come_back(self, reservoir: Reservoir) -> None:
         """Take on what the log and the newest checkpoint say."""
+        if not self._plan.keeps_incomplete:
+            self._broken.update(ray.get(self._coordinator.broken.remote("train")))
         held = [*self._log.indices("train"), *self._replayed().tolist()]
         if not held:
             return
@@ -116,6 +122,8 @@ class ReservoirShard:
             _, state = saved
             state["totals"][0] = False  # whether the stream had ended: the driver will say so again
             reservoir.restore(state, stored.batch(stored.positions(state["indices"])))
+            for trajectory in self._broken:
+                reservoir.discard(trajectory)
             self._taken_up.update(state["taken_up"].tolist())
             self._again.extend(stored.batch(stored.positions(indices)) for indices in unpacked(state))
         self._backlog = [index for index in held if index not in self._taken_up]
@@ -178,12 +186,24 @@ class ReservoirShard:
         if split == "train" and self._reservoir is not None:
             await self._take_up(message.take([row for row in rows if accepted[row]]))
 
+    async def discard(self, split: str, trajectory: int) -> None:
+        """Let go of a trajectory that broke, and take up none of its parts from here on. They stay in the log."""
+        self._broken.add(trajectory)
+        async with self._changed:
+            if self._reservoir is not None and self._reservoir.discard(trajectory):
+                self._changed.notify_all()
+
     async def _take_up(self, batch: SampleBatch) -> None:
         assert self._reservoir is not None
-        reservoir = self._reservoir
+        reservoir, parts = self._reservoir, self._plan.parts("train")
         taken = 0
         while taken < len(batch):
             async with self._changed:
+                is_broken = np.isin(batch.indices // parts, list(self._broken))
+                if is_broken.any():
+                    self._taken_up.update(batch.indices[is_broken].tolist())
+                    batch, taken = batch.take(taken + np.flatnonzero(~is_broken[taken:])), 0
+                    continue
                 accepted = reservoir.try_put(batch, start=taken)
                 self._taken_up.update(batch.indices[taken : taken + accepted].tolist())
                 taken += accepted

@@ -66,6 +66,9 @@ class SolverActor:
                 now = time.monotonic()
                 pace = max(now - began, 1e-6) / number
                 if isinstance(result, Failure):
+                    if lease.split == "train" and self._plan.parts("train") > 1 and not self._plan.keeps_incomplete:
+                        # First: a solver that dies in between has it happen again.
+                        self._delivery.discard(lease.split, result.index // self._plan.parts("train"))
                     ray.get(self._coordinator.fail.remote(lease.split, result))
                 else:
                     oldest = oldest if ready else now
@@ -79,7 +82,7 @@ class SolverActor:
                     alive_at = now
                     self._renew()
                 if asked is None and (len(lease.indices) - number) * pace < ASK_AHEAD_SECONDS:
-                    sequences = math.ceil(LEASE_SECONDS / (pace * self._plan.sequence_length))
+                    sequences = math.ceil(LEASE_SECONDS / (pace * self._plan.lease_length(lease.split)))
                     asked = self._coordinator.lease.remote(self._name, sequences, lease.id)
             if ready:
                 self._delivery.send(lease, ready)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
@@ -100,6 +100,11 @@ class StoredSamples:
     def indices(self) -> Int64[np.ndarray, " samples"]:
         """The samples' indices in the planned data set, ascending."""
         return self._indices
+
+    @property
+    def is_whole(self) -> Bool[np.ndarray, " samples"]:
+        """Of each sample whether all parts of its trajectory are there; those of one that broke are not."""
+        return is_whole(self._indices, self.schema.parts)
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -345,6 +350,13 @@ def shard_indices(path: Path) -> Int64[np.ndarray, " samples"]:
     shard = _Shard(path)
     shard.refresh()
     return shard.indices
+
+
+def is_whole(indices: Int64[np.ndarray, " samples"], parts: int) -> Bool[np.ndarray, " samples"]:
+    """Of each sample whether all parts of its trajectory are among some distinct indices."""
+    _, which, counts = np.unique(indices // parts, return_inverse=True, return_counts=True)
+    whole: np.ndarray = counts[which] == parts
+    return whole
 
 
 def recorded_order(directory: Path, *, without: Collection[str] = ()) -> Int64[np.ndarray, " samples"]:

@@ -130,8 +130,9 @@ class Stream:
         if not self.solvers and not self._ended and self._plan.solves and self._is_work_left():
             # The others had left already when these samples came back from one that was lost.
             self.solvers.start_one()
-        if not self.solvers and not self._ended:
+        if not self.solvers and not self._stopped:
             self._ended = True
+            # Every time: a shard that has died since does not know.
             ask([shard.end.remote() for shard in self.shards])
         return bool(self.solvers)
 

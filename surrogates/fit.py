@@ -60,6 +60,7 @@ def fit(
     surrogate: AbstractSurrogate,
     training: TrainingSpec,
     schema: SampleSchema,
+    parts: int = 1,
     data: AbstractDataModule,
     seed: int = 0,
     report: Report | None = None,
@@ -81,7 +82,8 @@ def fit(
     Args:
         surrogate: the network's spec.
         training: how to train it.
-        schema: what the samples look like.
+        schema: what the samples look like; of trajectories that come in parts, whole.
+        parts: how many a trajectory comes in.
         data: training batches and validation samples.
         seed: fixes the initial weights, and what networks and losses draw in each step.
         report: called on rank 0 with the finished steps and metrics named `train/...` and `validation/...`.
@@ -105,7 +107,7 @@ def fit(
         raise InputError.single("training", "", "one that fits the problem", f"{reason}.")
     if reason := training.network_mismatch(surrogate, schema):
         raise InputError.single("surrogate", "", "one that fits the problem", f"{reason}.")
-    module = SurrogateModule(surrogate=surrogate, training=training, schema=schema, seed=seed)
+    module = SurrogateModule(surrogate=surrogate, training=training, schema=schema, parts=parts, seed=seed)
     start = 0 if resume is None else _resume(module, load_checkpoint(resume, schema=schema), resume)
     data.plan(range(start, max(training.steps, start)))
 

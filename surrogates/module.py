@@ -25,16 +25,21 @@ class SurrogateModule(LightningModule):
     """
 
     def __init__(
-        self, *, surrogate: AbstractSurrogate, training: TrainingSpec, schema: SampleSchema, seed: int
+        self, *, surrogate: AbstractSurrogate, training: TrainingSpec, schema: SampleSchema, parts: int = 1, seed: int
     ) -> None:
-        """Draw the initial weights: the same on every rank, and torch's global generator stays as it was."""
+        """Draw the initial weights: the same on every rank, and torch's global generator stays as it was.
+
+        See `fit` for schema and parts.
+        """
         super().__init__()
         self.surrogate, self.training_spec, self.schema = surrogate, training, schema
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             seen = training.strategy.network_schema(schema)
             network = surrogate.build(seen)
-        self.model = NormalizedNetwork(network, Normalizer(training.normalization, seen))
+        # First come the first parts: the scales shall know of as many trajectories as they would see whole.
+        scales = training.normalization.model_copy(update={"samples": parts * training.normalization.samples})
+        self.model = NormalizedNetwork(network, Normalizer(scales, seen))
         self._resumed: Checkpoint | None = None
 
     @property

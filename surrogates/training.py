@@ -30,6 +30,7 @@ class TrainingSpec(Spec):
         checkpoint_every: steps between checkpoints; the last step is always kept.
         keep_checkpoints: how many of the numbered checkpoints stay; the oldest go first.
         log_every: steps between reports of the loss.
+        keep_incomplete: whether the parts that were solved of a trajectory before it broke are trained on.
         precision: of weights and arithmetic, as Lightning names it. Spectral layers stay in float32 under bf16-mixed.
     """
 
@@ -45,6 +46,7 @@ class TrainingSpec(Spec):
     checkpoint_every: PositiveInt = 200
     keep_checkpoints: PositiveInt = 3
     log_every: PositiveInt = 10
+    keep_incomplete: bool = False
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
 
     def mismatch(self, schema: SampleSchema) -> str | None:

@@ -3,9 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
+from pydantic import PositiveInt, model_validator
 
+from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.sampling import Mixture
@@ -28,15 +31,30 @@ HALVINGS = 6
 class EvolutionSource(AbstractSource):
     """Everything that fixes a data set of trajectories; small enough to travel.
 
-    Sample i depends on problem, numerics, levels, mix, seed, split and i.
+    Sample i depends on problem, numerics, levels, mix, seed, split and i. It is trajectory i, or, with
+    `times_per_part`, part i % parts of trajectory i // parts.
 
     Attributes:
         problem: the equation.
         numerics: how finely it is solved, by level; default: on the output grid with the equation's own step.
+        times_per_part: output times of a sample; None for whole trajectories. Parts come as they are solved, and the
+            inputs of one are the state before it.
     """
 
     problem: AnyEvolution
     numerics: Frozen[Mapping[str, Numerics]] = FrozenMap({})
+    times_per_part: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.times_per_part is not None and (reason := super().schema().indivisible(self.times_per_part)):
+            raise ValueError(f"a times_per_part that divides the trajectories: {reason}")
+        return self
+
+    def schema(self) -> SampleSchema:  # type: ignore[override]  # as in AbstractSource
+        """What the samples look like: trajectories, or parts of them."""
+        whole = super().schema()
+        return whole if self.times_per_part is None else whole.in_parts(self.times_per_part)
 
     def problem_at(self, level: str) -> AbstractEvolution:
         """The equation at a level.
@@ -65,92 +83,129 @@ class BuiltEvolution:
         self._mixture = Mixture(spec.mix)
         self._steppers = {name: Stepper(spec.problem_at(name), spec.numerics.get(name)) for name in spec.mix}
         self._hash = spec_hash(spec)
+        schema = spec.schema()
+        self._num_parts, self._num_times = schema.parts, len(schema.times)
         self._report = SourceReport()
 
     def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
         """Solve samples, one result for each index; those of a level come together."""
-        by_level = defaultdict(list)
-        for index in indices:
-            by_level[self._mixture.level(self._spec.seed, self._spec.split, int(index))].append(int(index))
+        parts = defaultdict[int, list[int]](list)
+        for index in map(int, indices):
+            parts[index // self._num_parts].append(index % self._num_parts)
+        by_level = defaultdict[str, list[_Pending]](list)
+        for trajectory, wanted in parts.items():
+            level = self._mixture.level(self._spec.seed, self._spec.split, trajectory)
+            by_level[level].append(_Pending(trajectory=trajectory, level=level, wanted=sorted(wanted)))
         for level, rows in by_level.items():
             size = self._steppers[level].problem.batch_size
             for start in range(0, len(rows), size):
-                yield from self._solve(level, rows[start : start + size])
+                yield from self._solve(self._steppers[level], rows[start : start + size])
 
     def report(self) -> dict[str, object]:
         """What it has come to so far; `SourceReport.from_json` reads it."""
         return self._report.to_json()
 
-    def _solve(self, level: str, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        """One result for each index. What a step was too long for is followed again, with half of it and less."""
-        stepper, clock = self._steppers[level], Clock()
+    def _solve(self, stepper: Stepper, trajectories: "Sequence[_Pending]") -> Iterator[Sample | Failure]:
+        """One result for each part that is wanted. What a step was too long for is followed again, with half of it.
+
+        A part comes from the first attempt that gets through it. So it is the same whichever parts are wanted.
+        """
+        clock = Clock()
         pending: list[_Pending] = []
-        for index in indices:
+        for one in trajectories:
             try:
-                draw = stepper.fine.draw(generator(self._spec.seed, self._spec.split, "fields", index))
+                one.draw = stepper.fine.draw(generator(self._spec.seed, self._spec.split, "fields", one.trajectory))
             except (ValueError, ArithmeticError) as error:
-                yield self._failed(_Pending(index=index, level=level), [f"not drawn: {error}"])
+                one.reasons.append(f"not drawn: {error}")
+                yield from self._failed(one)
             else:
-                pending.append(_Pending(index=index, level=level, draw=draw))
+                pending.append(one)
         for halvings in range(1 + HALVINGS):
             if not pending:
                 return
-            followed = stepper.follow([one.draw for one in pending if one.draw is not None])
-            wall, cpu = (seconds / len(pending) for seconds in clock.read())
-            clock, failed = Clock(), []
-            for row, one in enumerate(pending):
-                one.wall, one.cpu = one.wall + wall, one.cpu + cpu
-                if (reason := followed.failure(row)) is not None:
-                    one.reasons.append(reason if not halvings else f"with step {stepper.numerics.step:.3g} {reason}")
-                    failed.append(one)
-                    continue
-                yield self._stored(one, stepper, followed, row)
+            failed = list[_Pending]()
+            followed = stepper.parts([one.draw for one in pending if one.draw is not None], self._num_times)
+            for number, part in enumerate(followed):
+                wall, cpu = (seconds / len(pending) for seconds in clock.read())
+                for row, one in enumerate(pending):
+                    one.wall, one.cpu = one.wall + wall, one.cpu + cpu
+                    if one in failed or not one.wanted:
+                        continue
+                    if (reason := part.failure(row)) is not None:
+                        said = reason if not halvings else f"with step {stepper.numerics.step:.3g} {reason}"
+                        one.reasons.append(said)
+                        failed.append(one)
+                    elif one.wanted[0] == number:
+                        yield self._stored(one, stepper, part, row)
+                if all(one in failed or not one.wanted for one in pending):
+                    break
+                clock = Clock()  # here: who takes the samples may wait, which is none of their cost
+            clock = Clock()
             pending, stepper = failed, stepper.halved()
         for one in pending:
-            yield self._failed(one, one.reasons)
+            yield from self._failed(one)
 
-    def _failed(self, one: "_Pending", reasons: Sequence[str]) -> Failure:
-        self._report.failed += 1
+    def _failed(self, one: "_Pending") -> Iterator[Failure]:
+        """A failure for each part that is still wanted; the first one bears the cost."""
         # The first says what happened, the last that it did to the end.
-        text = "; ".join([*reasons[:1], *reasons[1:][-1:]])
-        if len(reasons) > 1:
-            self._report.note_rescue(one.index, one.level, self._spec.seed, text)
-        return Failure(index=one.index, level=one.level, reason=text, wall_seconds=one.wall, cpu_seconds=one.cpu)
+        text = "; ".join([*one.reasons[:1], *one.reasons[1:][-1:]])
+        if len(one.reasons) > 1:
+            self._report.note_rescue(self._index(one), one.level, self._spec.seed, text)
+        while one.wanted:
+            self._report.failed += 1
+            wall, cpu = one.spent()
+            yield Failure(index=self._index(one), level=one.level, reason=text, wall_seconds=wall, cpu_seconds=cpu)
+            one.wanted.pop(0)
+
+    def _index(self, one: "_Pending") -> int:
+        return one.trajectory * self._num_parts + one.wanted[0]
 
     def _stored(self, one: "_Pending", stepper: Stepper, followed: Followed, row: int) -> Sample:
-        assert one.draw is not None
-        if one.reasons:
+        index = self._index(one)
+        if one.reasons and not one.is_rescued:
+            one.is_rescued = True
             reason = f"{one.reasons[0]}; solved with step {stepper.numerics.step:.3g}"
-            self._report.note_rescue(one.index, one.level, self._spec.seed, reason)
-        self._report.note_sample(stepper.method, one.wall)
+            self._report.note_rescue(index, one.level, self._spec.seed, reason)
+        wall, cpu = one.spent()
+        self._report.note_sample(stepper.method, wall)
+        one.wanted.pop(0)
         provenance = Provenance(
             spec_hash=self._hash,
             seed=self._spec.seed,
-            index=one.index,
+            index=index,
             level=one.level,
             solver=stepper.method,
             status=INTEGRATED,
             relative_residual=float(followed.defect[row]),
             num_iterations=int(followed.num_steps[row]),
             version=headrace_version(),
-            wall_seconds=one.wall,
-            cpu_seconds=one.cpu,
+            wall_seconds=wall,
+            cpu_seconds=cpu,
         )
+        assert one.draw is not None
         return Sample(
-            inputs=stepper.inputs(one.draw),
+            inputs=followed.inputs[row],
             outputs=followed.outputs[row],
             parameters=np.array(list(one.draw.scalars.values()), dtype=np.float32),
             provenance=provenance,
         )
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Pending:
-    """A sample on its way, and what it has cost so far [s]."""
+    """A trajectory on its way, the parts of it that are still wanted, and what they have cost since the last [s]."""
 
-    index: int
+    trajectory: int
     level: str
+    wanted: list[int]
     draw: Draw | None = None
     reasons: list[str] = field(default_factory=list)
+    is_rescued: bool = False
     wall: float = 0.0
     cpu: float = 0.0
+
+    def spent(self) -> tuple[float, float]:
+        """Wall and CPU seconds since it was asked last."""
+        spent = self.wall, self.cpu
+        self.wall = self.cpu = 0.0
+        return spent

@@ -1,6 +1,7 @@
 """Stepper: an equation with the grid and the step that it is solved on."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,16 +15,18 @@ MAX_DEFECT = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Followed:
-    """A batch of trajectories.
+    """A batch of trajectories, or one part of each.
 
     Attributes:
+        inputs: the state before the outputs and the fields that do not change, on the output grid.
         outputs: the states at the output times, on the output grid.
-        defect: see `Snapshot.defect`; the largest that was seen, NaN when none was.
+        defect: see `Snapshot.defect`; the largest that was seen since time 0, NaN when none was.
         num_steps: time steps of each.
         first_bad: for each sample the first output time at which it was not finite; NaN when there is none.
         reasons: see `Snapshot.reasons`.
     """
 
+    inputs: Float32[np.ndarray, "batch channels_in *grid"]
     outputs: Float32[np.ndarray, "batch time components *grid"]
     defect: Float64[np.ndarray, " batch"]
     num_steps: Int64[np.ndarray, " batch"]
@@ -71,23 +74,42 @@ class Stepper:
 
     def follow(self, draws: Sequence[Draw]) -> Followed:
         """Follow samples, drawn by `fine`, through all output times."""
+        return next(self.parts(draws, len(self.problem.times)))
+
+    def parts(self, draws: Sequence[Draw], num_times: int) -> Iterator[Followed]:
+        """Follow samples, drawn by `fine`, so many output times at a time, until all are past it or broken."""
         grid, times = self.problem.grid, self.problem.times
         components = sum(spec.components for spec in self.problem.state)
-        outputs = np.full((len(draws), len(times), components, *grid.shape), np.nan, dtype=np.float32)
-        defect = np.full(len(draws), np.nan)
-        first_bad = np.full(len(draws), np.nan)
-        num_steps, reasons = np.zeros(len(draws), dtype=np.int64), dict[int, str]()
-        for number, snapshot in enumerate(self.fine.follow(draws, self.numerics.step)):
-            with np.errstate(over="ignore"):  # what blows up becomes infinite, and is found below
-                outputs[:, number] = self.problem.restrict(snapshot.state, self.numerics.refinement)
-            defect = np.fmax(defect, snapshot.defect)
-            num_steps = snapshot.num_steps
-            reasons.update(snapshot.reasons)
-            is_bad = ~np.isfinite(outputs[:, number].reshape(len(draws), -1)).all(axis=1)
-            first_bad[is_bad & np.isnan(first_bad)] = times[number]
-            if is_bad.all():
-                break
-        return Followed(outputs=outputs, defect=defect, num_steps=num_steps, first_bad=first_bad, reasons=reasons)
+        inputs = np.stack([self.inputs(draw) for draw in draws])
+        defect, first_bad = np.full(len(draws), np.nan), np.full(len(draws), np.nan)
+        num_before, reasons = np.zeros(len(draws), dtype=np.int64), dict[int, str]()
+        snapshots = self.fine.follow(draws, self.numerics.step)
+        for start in range(0, len(times), num_times):
+            outputs = np.full((len(draws), num_times, components, *grid.shape), np.nan, dtype=np.float32)
+            num_steps = num_before
+            for number, snapshot in enumerate(itertools.islice(snapshots, num_times)):
+                with np.errstate(over="ignore"):  # what blows up becomes infinite, and is found below
+                    outputs[:, number] = self.problem.restrict(snapshot.state, self.numerics.refinement)
+                defect = np.fmax(defect, snapshot.defect)
+                num_steps = snapshot.num_steps
+                reasons.update(snapshot.reasons)
+                is_bad = ~np.isfinite(outputs[:, number].reshape(len(draws), -1)).all(axis=1)
+                first_bad[is_bad & np.isnan(first_bad)] = times[start + number]
+                if is_bad.all():
+                    break
+            yield Followed(
+                inputs=inputs,
+                outputs=outputs,
+                defect=defect,
+                num_steps=num_steps - num_before,
+                first_bad=first_bad.copy(),
+                reasons=dict(reasons),
+            )
+            if start + num_times == len(times) or not np.isnan(first_bad).any():
+                return
+            num_before = num_steps.copy()
+            inputs = inputs.copy()
+            inputs[:, :components] = outputs[:, -1]
 
     def inputs(self, draw: Draw) -> Float32[np.ndarray, "channels_in *grid"]:
         """The fields of a draw as a sample's inputs."""

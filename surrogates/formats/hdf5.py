@@ -25,7 +25,8 @@ import numpy as np
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
-from headrace.platform.store import StoredSamples, write_dataset
+from headrace.platform.store import write_dataset
+from headrace.platform.whole import Samples
 from headrace.surrogates.formats.plain import ROWS, PlainData, dataset_names, find_files, require_new
 
 SUFFIXES = (".h5", ".hdf5")
@@ -92,7 +93,7 @@ def import_files(
 
 
 def export_dataset(
-    stored: StoredSamples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
+    stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
 ) -> tuple[Path, ...]:
     """Write a data set as `{name}_{split}.h5`.
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.fields import Mesh
-from headrace.platform.store import StoredSamples, write_dataset
+from headrace.platform.store import write_dataset
+from headrace.platform.whole import Samples
 from headrace.surrogates.formats.plain import PlainData, dataset_names, find_files, require_new
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def import_files(
 
 
 def export_dataset(
-    stored: StoredSamples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
+    stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
 ) -> tuple[Path, ...]:
     """Write a data set as `{name}_{split}_{resolution}.pt`.
 

@@ -1,7 +1,6 @@
 """Autoregressive: from one output time to the next, again and again."""
 
 import dataclasses
-import itertools
 from typing import Literal
 
 import torch
@@ -40,9 +39,7 @@ class Autoregressive(AbstractStrategy):
         for spec in schema.outputs:
             if fields.get(spec.name) != spec:
                 return f"{spec.name} is an output and no input: its next value does not follow from the last"
-        times = (0.0, *schema.times)
-        first = times[1]
-        if first <= 0.0 or any(abs(b - a - first) > 1e-6 * times[-1] for a, b in itertools.pairwise(times)):
+        if not schema.is_evenly_timed:
             return "the output times are not evenly spaced from 0 on"
         if self.rollout > len(schema.times):
             return f"a rollout of {self.rollout} is longer than a sample with {len(schema.times)} output time(s)"

@@ -17,6 +17,12 @@ class Direct(AbstractStrategy):
 
     kind: Literal["direct"] = "direct"
 
+    def mismatch(self, schema: SampleSchema) -> str | None:
+        """It needs all output times at once."""
+        if schema.parts > 1:
+            return f"a trajectory comes in {schema.parts} parts, none of which has all output times"
+        return None
+
     def network_schema(self, schema: SampleSchema) -> SampleSchema:
         """The problem's own."""
         return schema

@@ -4,9 +4,11 @@ import io
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from rich.console import Console
 
+from headrace.pipelines.budget import with_costs
 from headrace.pipelines.config import RunConfig, validate
 from headrace.pipelines.numerics import with_numerics
 from headrace.pipelines.trajectories import animation, over_time, rollout_errors
@@ -114,6 +116,12 @@ def test_a_replay_solves_no_pilots() -> None:
         ({"data": {"problem": {"snapshots": [0.1, 2.0]}}}, "output times up to the horizon"),
         ({"solver": {"rtol": 1e-6}}, "an equation in time is followed by its own integrator"),
         ({"data": {"problem": {"kind": "darcy"}, "accuracy": 0.1}}, "expected nothing: darcy does not step in time"),
+        ({"data": {"times_per_part": 3}}, "data.times_per_part is 3; expected nothing, or a part of the trajectory: 2"),
+        ({"data": {"times_per_part": 0}}, "data.times_per_part is 0"),
+        (
+            {"data": {"problem": {"kind": "darcy"}, "times_per_part": 1}},
+            "expected nothing, or a part of the trajectory: darcy does not step in time",
+        ),
     ],
 )
 def test_what_an_equation_in_time_cannot_take_is_said(changes: dict[str, dict[str, object]], words: str) -> None:
@@ -130,8 +138,83 @@ def test_what_an_equation_in_time_cannot_take_is_said(changes: dict[str, dict[st
     assert words in " ".join(str(raised.value).split())
 
 
+def test_parts_of_trajectories_are_for_strategies_that_can_learn_from_them() -> None:
+    raw = recipe(times_per_part=1, samples=400)
+    raw |= {"surrogate": {"kind": "fno", "modes": 4}, "training": {"steps": 2}}
+    with pytest.raises(InputError, match="strategy direct: a trajectory comes in 2 parts"):
+        validate(raw, "run")
+    raw["training"] = {"strategy": {"kind": "autoregressive", "rollout": 2}, "steps": 2}
+    with pytest.raises(InputError, match="a rollout of 2 is longer than a sample with 1 output time"):
+        validate(raw, "run")
+    raw["training"] = {"strategy": {"kind": "autoregressive"}, "steps": 2}
+    config = validate(raw, "run")
+    assert config.planned() == {"train": 800, "validation": 64, "test": 128}
+    assert config.source("train").schema().parts == 2
+    # Held-out trajectories are whole.
+    assert config.source("validation").schema() == config.source("test").schema() == config.schema
+    assert config.schema.parts == 1 and len(config.schema.times) == 2
+
+
 def test_an_autoregressive_strategy_needs_a_trajectory() -> None:
     raw = recipe(problem={"kind": "darcy", "resolution": 17})
     raw |= {"surrogate": {"kind": "fno", "modes": 4}, "training": {"strategy": {"kind": "autoregressive"}, "steps": 2}}
     with pytest.raises(InputError, match="strategy autoregressive: pressure is an output and no input"):
         validate(raw, "run")
+
+
+def test_a_budget_buys_samples_by_what_they_cost() -> None:
+    levels = {"viscous": 3.0, "shock": 1.0}
+    config = config_of(budget=12.0, samples=None, mix=levels, costs={"viscous": 0.1, "shock": 0.5})
+    # Nine seconds for the cheap level, three for the dear one.
+    assert config.planned()["train"] == 90 + 6
+    mix = config.source("train").mix
+    assert mix["viscous"] / mix["shock"] == pytest.approx(15.0)
+    assert dict(config.source("test").mix) == levels
+    assert with_costs(config, Console(quiet=True)) == config
+
+
+def test_costs_are_measured_where_the_recipe_has_none() -> None:
+    config = config_of(budget=1.0, samples=None, mix={"viscous": 1.0, "shock": 1.0}, costs={"shock": 0.25})
+    settled = with_costs(config, Console(quiet=True))
+    assert settled.data is not None and settled.data.costs["shock"] == 0.25
+    assert 0.0 < settled.data.costs["viscous"] < 0.25
+    again = validate(yaml.safe_load(settled.to_yaml()), "generate")
+    assert again.planned() == settled.planned() and again.source("train") == settled.source("train")
+
+
+def test_a_budget_that_is_too_small_for_the_training_is_told() -> None:
+    raw = recipe(budget=0.5, samples=None, costs={"default": 0.1})
+    raw |= {"surrogate": {"kind": "fno", "modes": 4}, "training": {"steps": 2}}
+    with pytest.raises(InputError, match=r"data.samples is 5; expected at least 16: one batch of 16"):
+        validate(raw, "run")
+    data = raw["data"]
+    assert isinstance(data, dict)
+    data.pop("costs")
+    data["budget"] = 1e-6
+    with pytest.raises(InputError, match="data.budget is 1e-06; expected enough for the training. The budget buys 1 "):
+        with_costs(validate(raw, "run"), Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"samples": None}, "data.samples is missing; expected a number, or data.budget in solver seconds"),
+        ({"budget": 10.0}, "data.samples is 8; expected nothing beside data.budget = 10"),
+        ({"budget": -1.0, "samples": None}, "data.budget is -1.0; expected greater than 0"),
+        ({"costs": {"default": 1.0}}, "expected nothing without data.budget"),
+        ({"budget": 1.0, "samples": None, "costs": {"hard": 1.0}}, "data.costs.hard is not a level of the data"),
+    ],
+)
+def test_what_a_budget_cannot_be_is_said(data: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError) as raised:
+        config_of(**data)
+    assert words in " ".join(str(raised.value).split())
+
+
+def test_levels_that_cannot_be_solved_cost_nothing_that_can_be_known() -> None:
+    problem = {"kind": "kuramoto_sivashinsky", "viscosity": 1.0, "start": {"std": 1e4}, "horizon": 50.0}
+    config = config_of(
+        problem=problem, budget=1.0, samples=None, numerics={"default": {"step": 5.0}}, validation=1, test=1
+    )
+    with pytest.raises(InputError, match="pilot samples of level default, all failed.*blew up before t"):
+        with_costs(config, Console(quiet=True))

@@ -63,6 +63,22 @@ def test_leases_follow_the_order_of_the_split_and_so_do_those_that_came_back(tmp
         assert ledger.lease("b", "train", 4, 60).indices == (4, 3)
 
 
+def test_the_parts_of_a_trajectory_are_leased_together(tmp_path: Path):
+    with Ledger.create(tmp_path / "ledger.sqlite", {"train": 24}) as ledger:
+        ledger.commit("train", "shard-0", None, [1, 2])
+        assert ledger.lease("a", "train", 4, 60, together=4).indices == (0, 3, 4, 5, 6, 7)
+        first = ledger.lease("b", "train", 8, 60, together=4)
+        assert first.indices == tuple(range(8, 16))
+        ledger.commit("train", "shard-0", first.id, [8, 12, 13])
+        ledger.release("b")
+        # One that cost a worker goes out with fewer others, but never without the rest of its trajectory.
+        assert ledger.lease("c", "train", 8, 60, together=4).indices == (9, 10, 11, 14)
+        assert ledger.lease("c", "train", 8, 60, together=4).indices == (15,)
+        assert ledger.lease("c", "train", 8, 60, together=4).indices == tuple(range(16, 24))
+        with pytest.raises(ValueError, match="at least 4, and a multiple of it, got 6"):
+            ledger.lease("c", "train", 6, 60, together=4)
+
+
 @pytest.mark.parametrize("order", [[0, 1], [0, 0, 1], [0, 1, 3]])
 def test_an_order_names_every_planned_sample_once(tmp_path: Path, order: list[int]):
     with pytest.raises(ValueError, match=r"the order of train must hold each number from 0 to 2 once, got \d numbers"):
@@ -244,7 +260,7 @@ def test_a_failed_change_leaves_nothing_behind(ledger: Ledger):
 def test_wrong_calls_are_told(ledger: Ledger, tmp_path: Path):
     with pytest.raises(ValueError, match="no split 'valid', only test, train"):
         ledger.counts("valid")
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(ValueError, match="at least 1, and a multiple of it, got 0"):
         ledger.lease("a", "train", 0, 60)
     with pytest.raises(ValueError, match="non-negative number of samples per split"):
         Ledger.create(tmp_path / "other.sqlite", {"train": -1})

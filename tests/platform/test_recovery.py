@@ -34,7 +34,7 @@ def batch(*indices: int) -> SampleBatch:
 
 
 def log(folder: Path, name: str) -> SampleLog:
-    return SampleLog(name, SCHEMA, lambda split: folder / split, {"train": 4, "test": 4})
+    return SampleLog(name, {"train": SCHEMA, "test": SCHEMA}, lambda split: folder / split, {"train": 4, "test": 4})
 
 
 def dirs(folder: Path) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """Batches of a reservoir whose simulations have several rows, rows that weigh more than others, and what was before."""
 
+import dataclasses
 import io
 import logging
 import zlib
@@ -306,3 +307,26 @@ def test_settings_that_contradict_are_told():
         make(watermark=2, min_simulations=3)
     with pytest.raises(ValueError, match="level_weights are for reservoir"):
         make("firo", level_weights={"rough": 2.0})
+
+
+def test_the_parts_of_a_trajectory_are_one_simulation() -> None:
+    schema = dataclasses.replace(SCHEMA, parts=4)
+    reservoir = Reservoir(schema, 40, watermark=3, min_simulations=3)
+    reservoir.try_put(rows([0, 1, 2, 3, 4, 5, 6]))
+    assert reservoir.stats()["distinct_held"] == 2 and not reservoir.ready(3)
+    reservoir.try_put(rows([7, 8, 9]))
+    assert reservoir.ready(3)
+    for _ in range(20):
+        assert len({index // 4 for index in reservoir.take(3).indices.tolist()}) == 3
+
+
+def test_a_simulation_can_be_let_go_of() -> None:
+    schema = dataclasses.replace(SCHEMA, parts=4)
+    reservoir = Reservoir(schema, 40)
+    reservoir.try_put(rows([0, 1, 4, 5, 6, 8]))
+    assert reservoir.discard(1) == 3 and reservoir.discard(1) == 0
+    assert len(reservoir) == 3 and reservoir.stats()["distinct_held"] == 2
+    assert sorted(reservoir.take(3).indices.tolist()) == [0, 1, 8]
+    again = Reservoir(schema, 40)
+    again.restore(reservoir.state())
+    assert again.stats()["distinct_held"] == 2

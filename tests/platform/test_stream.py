@@ -36,7 +36,10 @@ SCHEMA = SampleSchema(
 
 @dataclass(frozen=True)
 class Toy:
-    """Sample i holds the number i; the named indices fail; one may kill its process, one make it hang, once."""
+    """Sample i holds the number i; the named indices fail; one may kill its process, one make it hang, once.
+
+    The samples of a lease are solved from the last to the first; those of trajectories in parts in their order.
+    """
 
     seconds: float = 0.0
     failing: frozenset[int] = frozenset()
@@ -44,9 +47,10 @@ class Toy:
     hanging: int | None = None
     mark: Path | None = field(default=None)
     broken: bool = False
+    parts: int = 1
 
     def schema(self) -> SampleSchema:
-        return SCHEMA
+        return dataclasses.replace(SCHEMA, parts=self.parts)
 
     def build(self) -> "Toy":
         return self
@@ -55,7 +59,7 @@ class Toy:
         return {"toy": True}
 
     def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        for index in reversed(indices):
+        for index in reversed(indices) if self.parts == 1 else indices:
             time.sleep(self.seconds)
             if self.broken:
                 raise ZeroDivisionError("the source is broken")
@@ -199,6 +203,60 @@ def test_failures_are_recorded_and_never_become_samples(tmp_path: Path, streams:
     ]
     stream.stop()
     assert set(range(100)) - set(StoredSamples.open(tmp_path / "data" / "train").indices.tolist()) == {3, 50}
+
+
+# Of 25 trajectories in four parts each three break, one in its first part; parts that come later fail with them.
+BROKEN = {3: 2, 11: 0, 20: 3}
+FAILING = frozenset(4 * trajectory + part for trajectory, first in BROKEN.items() for part in range(first, 4))
+
+
+@pytest.mark.parametrize("paced", [False, True])
+def test_a_trajectory_that_broke_is_left_out_of_batches(paced: bool, tmp_path: Path, streams: list[Stream]) -> None:
+    reservoir = ReservoirSpec(kind="reservoir", capacity=100, watermark=22, max_uses=1)
+    stream_plan, ledger = plan(tmp_path, Toy(parts=4, failing=FAILING), reservoir, train=100, validation=2)
+    stream_plan = dataclasses.replace(stream_plan, paced=paced, num_batches=11, sequence_length=2)
+    stream = Stream(stream_plan, ledger, resources())
+    streams.append(stream)
+    solve_all(stream)
+    rank = Rank(stream.feed())
+    served = [index for _ in range(11) for index in pulled(rank)]
+    assert sorted(served) == [index for index in range(100) if index // 4 not in BROKEN]
+    assert rank.pull(8) is None
+    counts = stream.snapshot().counts["train"]
+    assert (counts.stored, counts.failed) == (93, 7)
+    stream.stop()
+    stored = StoredSamples.open(tmp_path / "data" / "train")
+    assert len(stored) == 93 and stored.schema.parts == 4
+    assert set((stored.indices[~stored.is_whole] // 4).tolist()) == {3, 20}, "of 11 there is no part"
+
+
+def test_a_broken_trajectory_stays_out_after_a_crash(tmp_path: Path, streams: list[Stream]) -> None:
+    reservoir = ReservoirSpec(kind="reservoir", capacity=100, watermark=22, max_uses=1)
+    stream = Stream(
+        *plan(tmp_path, Toy(parts=4, failing=FAILING), reservoir, train=100, validation=2), resources(solvers=1)
+    )
+    streams.append(stream)
+    solve_all(stream)
+    kill(stream.shards[0])
+    rank = Rank(stream.feed())
+    # It has to learn again that nothing more will come: the last batches are below the watermark.
+    stream.poll(0.0)
+    served = [index for _ in range(11) for index in pulled(rank)]
+    assert sorted(served) == [index for index in range(100) if index // 4 not in BROKEN]
+    assert rank.pull(8) is None
+
+
+def test_the_parts_of_a_broken_trajectory_are_kept_where_that_is_asked(tmp_path: Path, streams: list[Stream]) -> None:
+    reservoir = ReservoirSpec(kind="fifo", capacity=100, watermark=1)
+    stream_plan, ledger = plan(tmp_path, Toy(parts=4, failing=FAILING), reservoir, train=100, validation=2)
+    stream = Stream(dataclasses.replace(stream_plan, keeps_incomplete=True), ledger, resources(solvers=1))
+    streams.append(stream)
+    solve_all(stream)
+    rank = Rank(stream.feed())
+    served = [index for _ in range(11) for index in pulled(rank)]
+    batch = rank.pull(8)
+    assert batch is not None
+    assert sorted([*served, *batch.indices.tolist()]) == [index for index in range(100) if index not in FAILING]
 
 
 def test_a_killed_solver_costs_no_sample_and_doubles_none(tmp_path: Path, streams: list[Stream]) -> None:

@@ -1,6 +1,9 @@
 """From indices to trajectories, and the choice of grid and step."""
 
+import dataclasses
+import itertools
 import pickle
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from headrace.platform.errors import InputError
 from headrace.platform.sample import Failure, Sample
 from headrace.platform.seeding import generator
 from headrace.solvers.evolution.accuracy import choose
-from headrace.solvers.evolution.evolution import AbstractEvolution, Numerics
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics, Snapshot
 from headrace.solvers.evolution.semilinear import AbstractSemilinear
 from headrace.solvers.evolution.source import EvolutionSource
 from headrace.solvers.evolution.stepper import Stepper
@@ -146,3 +149,69 @@ def test_an_accuracy_that_no_grid_reaches_is_said() -> None:
 def test_a_step_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="greater than 0"):
         Numerics(step=0.0)
+
+
+def test_the_parts_of_a_trajectory_are_the_trajectory() -> None:
+    problem = quick(Burgers).overridden({"snapshots": 6})
+    source = EvolutionSource(problem=problem, mix={"viscous": 1.0, "shock": 1.0}, seed=3)
+    cut = source.model_copy(update={"times_per_part": 2})
+    assert cut.schema().parts == 3 and cut.schema().times == source.schema().times[:2]
+    whole = {s.provenance.index: s for s in source.build().solve(range(5)) if isinstance(s, Sample)}
+    parts = {s.provenance.index: s for s in cut.build().solve(range(15)) if isinstance(s, Sample)}
+    assert sorted(parts) == list(range(15))
+    for index, trajectory in whole.items():
+        mine = [parts[3 * index + number] for number in range(3)]
+        np.testing.assert_array_equal(np.concatenate([part.outputs for part in mine]), trajectory.outputs)
+        np.testing.assert_array_equal(mine[0].inputs, trajectory.inputs)
+        for before, after in itertools.pairwise(mine):
+            np.testing.assert_array_equal(after.inputs, before.outputs[-1])
+        assert {part.provenance.level for part in mine} == {trajectory.provenance.level}
+        assert sum(part.provenance.num_iterations for part in mine) == trajectory.provenance.num_iterations
+
+
+def test_parts_come_as_they_are_solved_and_one_alone_is_the_same() -> None:
+    problem = quick(Burgers).overridden({"snapshots": 6})
+    source = EvolutionSource(problem=problem, times_per_part=2)
+    indices = [sample.provenance.index for sample in source.build().solve(range(6)) if isinstance(sample, Sample)]
+    assert indices == [0, 3, 1, 4, 2, 5]
+    together = {s.provenance.index: s for s in source.build().solve(range(6)) if isinstance(s, Sample)}
+    (alone,) = source.build().solve([4])
+    assert isinstance(alone, Sample) and alone.provenance.index == 4
+    np.testing.assert_array_equal(alone.outputs, together[4].outputs)
+    np.testing.assert_array_equal(alone.inputs, together[4].inputs)
+
+
+def test_a_trajectory_that_breaks_keeps_the_parts_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    follow = Burgers.follow
+
+    def breaks(problem: Burgers, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
+        """What is thin is lost after the third output time, with whatever step."""
+        thin = np.array([draw.scalars["viscosity"] < 0.01 for draw in draws])
+        for number, snapshot in enumerate(follow(problem, draws, step)):
+            state = np.where(thin[:, None, None], np.nan, snapshot.state) if number >= 3 else snapshot.state
+            yield dataclasses.replace(snapshot, state=state)
+
+    monkeypatch.setattr(Burgers, "follow", breaks)
+    problem = quick(Burgers).overridden({"snapshots": 8, "viscosity": {"low": 1e-3, "high": 1e-1, "scale": "log"}})
+    built = EvolutionSource(problem=problem, times_per_part=2).build()
+    results = list(built.solve(range(32)))
+    assert sorted(r.index if isinstance(r, Failure) else r.provenance.index for r in results) == list(range(32))
+    failures = [result for result in results if isinstance(result, Failure)]
+    broken = {failure.index // 4 for failure in failures}
+    assert 0 < len(broken) < 8
+    assert sorted(failure.index for failure in failures) == [4 * t + part for t in sorted(broken) for part in (1, 2, 3)]
+    assert all("blew up before t = " in failure.reason for failure in failures)
+    for trajectory in broken:
+        costs = [failure.wall_seconds for failure in failures if failure.index // 4 == trajectory]
+        assert costs[0] > 0.0 and not any(costs[1:])
+    assert built.report()["failed"] == len(failures)
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "words"),
+    [(5, "5 output times are no multiple of 2"), ((0.1, 0.3, 0.4, 1.0), "not evenly spaced from 0 on")],
+)
+def test_parts_that_do_not_divide_a_trajectory_are_refused(snapshots: object, words: str) -> None:
+    problem = Burgers.model_validate({"snapshots": snapshots})
+    with pytest.raises(ValueError, match=words):
+        EvolutionSource(problem=problem, times_per_part=2)
