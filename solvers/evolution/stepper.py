@@ -113,6 +113,8 @@ class Stepper:
 
     def inputs(self, draw: Draw) -> Float32[np.ndarray, "channels_in *grid"]:
         """The fields of a draw as a sample's inputs."""
-        names = [spec.name for spec in (*self.problem.state, *self.problem.constants)]
+        names = [spec.name for spec in self.problem.schema().inputs]
+        if not names:  # the parameters say all there is to know
+            return np.zeros((0, *self.problem.grid.shape), dtype=np.float32)
         fields = np.concatenate([draw.fields[name] for name in names])
         return self.problem.restrict(fields, self.numerics.refinement).astype(np.float32)

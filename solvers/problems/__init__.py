@@ -15,6 +15,7 @@ from headrace.solvers.problems.elasticity import Elasticity
 from headrace.solvers.problems.finite_elements import AbstractFiniteElementProblem
 from headrace.solvers.problems.gray_scott import GrayScott
 from headrace.solvers.problems.heat import HeatConduction
+from headrace.solvers.problems.heat_with_walls import HeatWithWalls
 from headrace.solvers.problems.helmholtz import Helmholtz
 from headrace.solvers.problems.korteweg_de_vries import KortewegDeVries
 from headrace.solvers.problems.kuramoto_sivashinsky import KuramotoSivashinsky
@@ -39,6 +40,7 @@ AnyProblem = one_of("headrace.problems", PROBLEMS)
 EVOLUTIONS: tuple[type[AbstractEvolution], ...] = (
     Advection,
     Diffusion,
+    HeatWithWalls,
     Wave,
     Burgers,
     KortewegDeVries,
@@ -67,6 +69,7 @@ __all__ = [
     "Elasticity",
     "GrayScott",
     "HeatConduction",
+    "HeatWithWalls",
     "Helmholtz",
     "KortewegDeVries",
     "KuramotoSivashinsky",
