@@ -96,13 +96,14 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
     rows = ranked(arrays["relative_l2"])
     on_mesh = schema is not None and isinstance(schema.domain, Mesh) and schema.domain.dim == 2
     dimensions = 2 if on_mesh else arrays["inputs"].ndim - 2
-    names = _names(schema)
-    columns = 3 if dimensions == 1 else 4
+    names, has_inputs = _names(schema), arrays["inputs"].shape[1] > 0
+    columns = (3 if dimensions == 1 else 4) - (not has_inputs)
     height = 2.15 * len(rows) + 0.45
     figure = blank_figure(2.7 * columns, height, left=0.75, right=0.55, bottom=0.2, top=0.35)
     axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"wspace": 0.42, "hspace": 0.14})
     for line, (rank, row) in zip(axes, rows, strict=True):
-        field, truth = plane(arrays["inputs"][row, 0]), plane(arrays["truth"][row, -1, 0])
+        field = plane(arrays["inputs"][row, 0]) if has_inputs else None
+        truth = plane(arrays["truth"][row, -1, 0])
         prediction = plane(arrays["prediction"][row, -1, 0])
         draw = _draw_lines if dimensions == 1 else _draw_maps
         draw(figure, line, field, truth, prediction, schema)
@@ -113,7 +114,7 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
     heads = [f"input: {names[0]}", f"truth: {names[1]}", "prediction", "prediction - truth"]
     if dimensions == 1:
         heads = [heads[0], f"{names[1]}: truth, prediction", heads[3]]
-    for head, top in zip(heads, axes[0], strict=True):
+    for head, top in zip(heads if has_inputs else heads[1:], axes[0], strict=True):
         top.set_title(head, fontsize=10, fontweight="bold")
     return figure
 
@@ -163,7 +164,7 @@ def _channels(fields: Sequence[FieldSpec]) -> list[str]:
 def _names(schema: SampleSchema | None) -> tuple[str, str]:
     if schema is None:
         return "first channel", "first channel"
-    return _channels(schema.inputs)[0], _channels(schema.outputs)[0]
+    return next(iter(_channels(schema.inputs)), "none"), _channels(schema.outputs)[0]
 
 
 def plane(field: np.ndarray) -> np.ndarray:
@@ -174,7 +175,7 @@ def plane(field: np.ndarray) -> np.ndarray:
 def _draw_maps(
     figure: Figure,
     line: Sequence[Axes],
-    field: np.ndarray,
+    field: np.ndarray | None,
     truth: np.ndarray,
     prediction: np.ndarray,
     schema: SampleSchema | None,
@@ -182,8 +183,8 @@ def _draw_maps(
     low, high = float(min(truth.min(), prediction.min())), float(max(truth.max(), prediction.max()))
     error = prediction - truth
     bound = float(np.abs(error).max()) or 1.0
-    shown: list[tuple[np.ndarray, str, Normalize]] = [
-        (field, INPUT_MAP, _norm_of(field)),
+    shown: list[tuple[np.ndarray, str, Normalize]] = [] if field is None else [(field, INPUT_MAP, _norm_of(field))]
+    shown += [
         (truth, FIELD_MAP, Normalize(low, high)),
         (prediction, FIELD_MAP, Normalize(low, high)),
         (error, ERROR_MAP, Normalize(-bound, bound)),
@@ -226,18 +227,20 @@ def _mapped(axes: Axes, values: np.ndarray, domain: Domain | None, colours: str,
 def _draw_lines(
     figure: Figure,
     line: Sequence[Axes],
-    field: np.ndarray,
+    field: np.ndarray | None,
     truth: np.ndarray,
     prediction: np.ndarray,
     schema: SampleSchema | None,
 ) -> None:
-    x = schema.domain.coordinates()[0] if schema and isinstance(schema.domain, Grid) else np.arange(len(field))
-    line[0].plot(x, field, color=GREY)
-    line[1].plot(x, truth, color=COLOURS[0], label="truth")
-    line[1].plot(x, prediction, color=COLOURS[1], linestyle="--", label="prediction")
-    line[1].legend(fontsize=8, frameon=False)
-    line[2].axhline(0, color="#d1d5db", linewidth=0.8)
-    line[2].plot(x, prediction - truth, color=COLOURS[1])
+    x = schema.domain.coordinates()[0] if schema and isinstance(schema.domain, Grid) else np.arange(len(truth))
+    if field is not None:
+        line[0].plot(x, field, color=GREY)
+    both, difference = line[-2:]
+    both.plot(x, truth, color=COLOURS[0], label="truth")
+    both.plot(x, prediction, color=COLOURS[1], linestyle="--", label="prediction")
+    both.legend(fontsize=8, frameon=False)
+    difference.axhline(0, color="#d1d5db", linewidth=0.8)
+    difference.plot(x, prediction - truth, color=COLOURS[1])
     for axes in line:
         axes.tick_params(labelsize=8)
 

@@ -62,7 +62,7 @@ class SampleStore:
         try:
             self._group, self._header = open_shard(path, "r+")
             names = [
-                "inputs",
+                *(["inputs"] if self.schema.num_input_channels else []),
                 "outputs",
                 *(["parameters"] if self.schema.num_parameters else []),
                 "provenance",
@@ -120,12 +120,14 @@ class SampleStore:
         group = zarr.create_group(scratch, zarr_format=3, attributes={"headrace": header.to_json()})
         grid = schema.domain.shape
         shapes: dict[str, tuple[int, ...]] = {
-            "inputs": (schema.num_input_channels, *grid),
             "outputs": (len(schema.times), schema.num_output_channels, *grid),
             "provenance": (len(COLUMNS),),
             "index": (),
         }
-        if schema.num_parameters:  # Zarr has no empty chunks
+        # Zarr has no empty chunks.
+        if schema.num_input_channels:
+            shapes["inputs"] = (schema.num_input_channels, *grid)
+        if schema.num_parameters:
             shapes["parameters"] = (schema.num_parameters,)
         for name, shape in shapes.items():
             group.create_array(
@@ -181,9 +183,8 @@ class SampleStore:
         self._next = chunks.stop  # also when this append fails: no chunk is written twice
         if chunks.stop * self.rows_per_chunk > self._arrays["index"].shape[0]:
             self._resize((chunks.stop + GROW_CHUNKS) * self.rows_per_chunk)
-        fields = {"inputs": batch.inputs, "outputs": batch.outputs, "provenance": table}
-        if "parameters" in self._arrays:
-            fields["parameters"] = batch.parameters
+        fields = {"outputs": batch.outputs, "provenance": table}
+        fields |= {name: getattr(batch, name) for name in ("inputs", "parameters") if name in self._arrays}
         pieces = [
             (name, chunk, values[start : start + self.rows_per_chunk])
             for name, values in fields.items()
@@ -220,7 +221,8 @@ class SampleStore:
             raise ValueError(f"the shard {self.path} is closed")
         for name in ("inputs", "outputs", "parameters"):
             given = getattr(batch, name)
-            expected = self._arrays[name].shape[1:] if name in self._arrays else (0,)
+            empty = (0, *self.schema.domain.shape) if name == "inputs" else (0,)
+            expected = self._arrays[name].shape[1:] if name in self._arrays else empty
             if given.shape != (len(batch), *expected) or given.dtype != np.float32:
                 raise ValueError(
                     f"{name} are {given.dtype} of shape {given.shape}, the schema has float32 {(len(batch), *expected)}"

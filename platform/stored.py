@@ -207,7 +207,9 @@ class _Shard:
 
     def _open(self) -> None:
         group, self.header = open_shard(self.path, "r")
-        self.fields = ("inputs", "outputs", *(("parameters",) if self.header.schema.num_parameters else ()))
+        schema = self.header.schema
+        sizes = {"inputs": schema.num_input_channels, "outputs": 1, "parameters": schema.num_parameters}
+        self.fields = tuple(name for name, size in sizes.items() if size)
         self._arrays = {name: array_of(group, name) for name in (*self.fields, "provenance")}
 
     def refresh(self) -> None:

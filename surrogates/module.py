@@ -85,7 +85,8 @@ class SurrogateModule(LightningModule):
         """Learn the scales, before any rank's forward pass uses them."""
         if not self.model.normalizer.is_frozen:
             scales = self.training_spec.strategy.scales(self.schema, batch)
-            self.model.normalizer.update(scales.inputs, scales.outputs, batch.parameters)
+            parameters = batch.parameters if scales.parameters is None else scales.parameters
+            self.model.normalizer.update(scales.inputs, scales.outputs, parameters, len(batch.parameters))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """The loss of a batch."""

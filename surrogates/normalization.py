@@ -35,10 +35,17 @@ class NormalizationSpec(Spec):
 
 
 class Scales(NamedTuple):
-    """Fields that scales are learned from: what enters the network, and what it has to say."""
+    """What scales are learned from: the fields and scalars that enter the network, and what it has to say.
+
+    Attributes:
+        inputs: fields.
+        outputs: what it has to say.
+        parameters: scalars; None for those of the samples.
+    """
 
     inputs: Float[Tensor, "rows channels_in *grid"]
     outputs: Float[Tensor, "rows time channels_out *grid"]
+    parameters: Float[Tensor, "rows num_parameters"] | None = None
 
 
 class RunningMoments(nn.Module):
@@ -116,9 +123,16 @@ class Normalizer(nn.Module):
         self,
         inputs: Float[Tensor, "rows channels_in *grid"],
         outputs: Float[Tensor, "rows time channels_out *grid"],
-        parameters: Float[Tensor, "batch num_parameters"],
+        parameters: Float[Tensor, "any_rows num_parameters"],
+        num_samples: int | None = None,
     ) -> None:
         """Learn from a batch, unless frozen. Of one sample there may be several rows.
+
+        Args:
+            inputs: fields that enter the network.
+            outputs: what it has to say.
+            parameters: scalars that enter it.
+            num_samples: how many samples they are of; default: a row of the parameters is one.
 
         Raises:
             InputError: a field whose logarithm is wanted is not positive.
@@ -135,7 +149,8 @@ class Normalizer(nn.Module):
         self.input_moments.update(_rows(self._transform(inputs)))
         self.output_moments.update(_rows(outputs.flatten(0, 1)))
         self.parameter_moments.update(parameters)
-        self.samples_seen += sum(int(count) for count in gather(self.samples_seen.new_tensor([len(parameters)])))
+        count = len(parameters) if num_samples is None else num_samples
+        self.samples_seen += sum(int(rows) for rows in gather(self.samples_seen.new_tensor([count])))
         self._frozen = 0 < self.freeze_after <= int(self.samples_seen)
 
     def normalize(

@@ -1,10 +1,11 @@
 """Learning-rate schedules over the planned steps: a schedule is its spec, with a method."""
 
+import itertools
 import math
 from abc import abstractmethod
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from headrace.platform.spec import Spec, one_of
 
@@ -69,9 +70,33 @@ class Constant(AbstractSchedule):
         return 1.0
 
 
+class Staircase(AbstractSchedule):
+    """The peak at first, and at some shares of the steps a fixed factor less.
+
+    Attributes:
+        at: where the steps down are, as increasing shares of the planned steps.
+        by: what the learning rate is multiplied with at each.
+    """
+
+    kind: Literal["staircase"] = "staircase"
+    at: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.4, 0.6, 0.8, 0.9)
+    by: float = Field(default=0.5, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Staircase":
+        for earlier, later in itertools.pairwise(self.at):
+            if later <= earlier:
+                raise ValueError(f"increasing shares of the steps in at, got {later:g} after {earlier:g}")
+        return self
+
+    def factor(self, step: int, steps: int) -> float:
+        """The share of the peak learning rate at a step."""
+        return self.by ** sum(step >= share * steps for share in self.at)
+
+
 def _half_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
-SCHEDULES = (OneCycle, Cosine, Constant)
+SCHEDULES = (OneCycle, Cosine, Constant, Staircase)
 AnySchedule = one_of("headrace.schedules", SCHEDULES)

@@ -3,8 +3,9 @@
 from headrace.platform.spec import one_of
 from headrace.surrogates.strategies.autoregressive import Autoregressive
 from headrace.surrogates.strategies.direct import Direct
+from headrace.surrogates.strategies.time_conditioned import TimeConditioned
 
-STRATEGIES = (Direct, Autoregressive)
+STRATEGIES = (Direct, Autoregressive, TimeConditioned)
 AnyStrategy = one_of("headrace.strategies", STRATEGIES)
 
-__all__ = ["STRATEGIES", "AnyStrategy", "Autoregressive", "Direct"]
+__all__ = ["STRATEGIES", "AnyStrategy", "Autoregressive", "Direct", "TimeConditioned"]

@@ -86,6 +86,19 @@ def test_fields_of_every_dimension_are_drawn(shape: tuple[int, ...]) -> None:
         assert [len(axes.lines) for axes in figure.axes[:3]] == [1, 2, 2]
 
 
+@pytest.mark.parametrize("shape", [(16,), (8, 8)])
+def test_samples_without_input_fields_are_drawn_without_them(shape: tuple[int, ...]) -> None:
+    given = fields(shape)
+    given["inputs"] = given["inputs"][:, :0]
+    plain = dataclasses.replace(schema(shape, (1.0,) * len(shape)), inputs=())
+    figure = pictures.prediction_grid(given, plain)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert not any("input" in title for title in titles) and titles[-1] == "prediction - truth"
+    assert len(titles) == (2 if len(shape) == 1 else 3)
+    stored = {"inputs": given["inputs"], "outputs": given["truth"], "index": given["index"], "level": given["level"]}
+    assert [axes.get_title() for axes in pictures.sample_grid(stored, plain).axes if axes.get_title()] == ["pressure"]
+
+
 def test_nothing_is_left_in_pyplot() -> None:
     from matplotlib import pyplot
 

@@ -104,7 +104,11 @@ def test_samples_come_back_bit_for_bit_sorted_by_index(tmp_path: Path):
     assert_same(batches[1], samples(4, 5, 6, 7))
 
 
-@pytest.mark.parametrize("schema", [SCHEMA, STEADY], ids=["times and parameters", "steady, none"])
+@pytest.mark.parametrize(
+    "schema",
+    [SCHEMA, STEADY, dataclasses.replace(SCHEMA, inputs=())],
+    ids=["times and parameters", "steady, none", "parameters and no inputs"],
+)
 def test_every_size_of_message_and_chunk(tmp_path: Path, schema: SampleSchema):
     """Messages shorter, equal and longer than a chunk, in one shard after the other."""
     index = 0

@@ -17,9 +17,9 @@ from headrace.surrogates.checkpoint import Predictor, load_checkpoint
 from headrace.surrogates.datamodule import StoredDataModule
 from headrace.surrogates.fit import fit
 from headrace.surrogates.losses import RelativeL2
-from headrace.surrogates.models import FNO
+from headrace.surrogates.models import FNO, MLP
 from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
-from headrace.surrogates.strategies import STRATEGIES, Autoregressive, Direct
+from headrace.surrogates.strategies import STRATEGIES, Autoregressive, Direct, TimeConditioned
 from headrace.surrogates.strategy import AbstractStrategy
 from headrace.surrogates.training import TrainingSpec
 
@@ -104,6 +104,129 @@ def test_a_sample_counts_once_however_many_rows_it_has() -> None:
     assert not normalizer.is_frozen
     normalizer.update(scales.inputs, scales.outputs, batch.parameters)
     assert normalizer.is_frozen
+
+
+class ExactInTime(nn.Module):
+    """u = source e^{-rate t}, v = mask t; it notes the times that it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Tensor] = []
+
+    def forward(
+        self, inputs: Float[Tensor, "batch 4 points"], parameters: Float[Tensor, "batch 2"]
+    ) -> Float[Tensor, "batch 1 2 points"]:
+        rate, time = parameters[:, :1], parameters[:, 1:]
+        self.asked.append(time[:, 0])
+        return torch.stack([inputs[:, 2] * torch.exp(-rate * time), inputs[:, 0] * time], dim=1)[:, None]
+
+
+@pytest.mark.parametrize("num_times", [1, 2, 3])
+def test_times_are_drawn_for_training_and_all_are_forecast(num_times: int) -> None:
+    strategy = TimeConditioned(num_times=num_times)
+    batch = Batch.of(trajectories())
+    network = ExactInTime()
+    model = NormalizedNetwork(network, Normalizer(NormalizationSpec(), strategy.network_schema(SCHEMA)))
+    at = torch.tensor(SCHEMA.times)[None, :, None]
+    u = batch.inputs[:, 2:3] * torch.exp(-batch.parameters[:, :, None] * at)
+    batch = batch._replace(outputs=torch.stack([u, batch.inputs[:, :1] * at], dim=2))
+    forecast = strategy.forecast(model, SCHEMA, batch.inputs, batch.parameters)
+    torch.testing.assert_close(forecast, batch.outputs)
+    assert [set(asked.tolist()) for asked in network.asked] == [{time} for time in SCHEMA.times]
+    seen = set()
+    for seed in range(3):
+        network.asked.clear()
+        torch.manual_seed(seed)
+        assert strategy.loss(model, SCHEMA, RelativeL2(), batch) < 1e-6
+        (asked,) = network.asked
+        rows = asked.reshape(len(batch.inputs), num_times).tolist()
+        assert all(len(set(row)) == num_times for row in rows), "the times of a sample differ"
+        seen.add(tuple(map(tuple, rows)))
+        torch.manual_seed(seed)
+        strategy.loss(model, SCHEMA, RelativeL2(), batch)
+        assert torch.equal(network.asked[1], asked), "torch's generator alone decides, which is seeded for every step"
+        assert strategy.loss(model, SCHEMA, RelativeL2(), batch._replace(outputs=batch.outputs + 1.0)) > 0.1
+    assert {time for rows in seen for row in rows for time in row} == set(SCHEMA.times) and len(seen) == 3
+
+
+def test_the_time_has_a_scale_of_its_own() -> None:
+    strategy = TimeConditioned()
+    assert [field.name for field in strategy.network_schema(SCHEMA).parameters] == ["rate", "time"]
+    batch = Batch.of(trajectories())
+    normalizer = Normalizer(NormalizationSpec(samples=20), strategy.network_schema(SCHEMA))
+    scales = strategy.scales(SCHEMA, batch)
+    assert scales.parameters is not None and scales.parameters.shape == (48, 2)
+    for is_frozen in (False, True):  # 16 samples a time, whatever the number of their times
+        normalizer.update(scales.inputs, scales.outputs, scales.parameters, len(batch.parameters))
+        assert normalizer.is_frozen is is_frozen
+    moments = normalizer.parameter_moments
+    torch.testing.assert_close(moments.mean[1].item(), float(np.mean(SCHEMA.times)))
+    torch.testing.assert_close(moments.std[1].item(), float(np.std(SCHEMA.times)))
+    torch.testing.assert_close(moments.mean[0].item(), batch.parameters.double().mean().item())
+
+
+def test_scalars_alone_and_a_time_are_enough_to_learn_from(tmp_path: Path) -> None:
+    """A trajectory without input fields, by an MLP; gone on with from a checkpoint it ends in the same weights."""
+    schema = dataclasses.replace(SCHEMA, inputs=(), parameters=(FieldSpec(name="rate"), FieldSpec(name="size")))
+    rng = np.random.default_rng(0)
+    parameters = rng.uniform(0.5, 1.5, size=(64, 2)).astype(np.float32)
+    x = 2.0 * np.pi * np.arange(12) / 12
+    decay = parameters[:, 1:] * np.exp(-parameters[:, :1] * np.array(SCHEMA.times))
+    outputs = decay[:, :, None, None] * np.stack([np.sin(x), np.cos(x)])
+    samples = SampleBatch(
+        indices=np.arange(64),
+        inputs=np.zeros((64, 0, 12), dtype=np.float32),
+        outputs=outputs.astype(np.float32),
+        parameters=parameters,
+    )
+
+    training = TrainingSpec.model_validate(
+        {
+            "strategy": {"kind": "time_conditioned"},
+            "steps": 150,
+            "batch_size": 16,
+            "checkpoint_every": 50,
+            "optimizer": {"kind": "adamw", "learning_rate": 3e-3},
+        }
+    )
+
+    def train(folder: Path, resume: Path | None) -> Path:
+        result = fit(
+            surrogate=MLP(hidden=(32, 32)),
+            training=training,
+            schema=schema,
+            data=StoredDataModule(samples=samples, batch_size=16),
+            checkpoint_dir=folder,
+            resume=resume,
+            num_threads=1,
+        )
+        assert result.checkpoint is not None
+        return result.checkpoint
+
+    whole = train(tmp_path / "whole", None)
+    prediction = Predictor.from_checkpoint(whole).predict(samples.inputs, parameters)
+    assert prediction.shape == samples.outputs.shape
+    error = np.linalg.norm(prediction - samples.outputs) / np.linalg.norm(samples.outputs)
+    mean = np.linalg.norm(samples.outputs - samples.outputs.mean(axis=1, keepdims=True)) / np.linalg.norm(
+        samples.outputs
+    )
+    assert error < 0.5 * mean, "the error of a network that does not look at the time is at least the mean's"
+    again = train(tmp_path / "again", tmp_path / "whole" / "step-000050.pt")
+    first, second = load_checkpoint(whole).weights, load_checkpoint(again).weights
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (dataclasses.replace(SCHEMA, times=(0.0,)), "one output time: there is none to choose. direct learns it"),
+        (dataclasses.replace(SCHEMA, times=(0.5, 1.0)), "num_times of 3 is more than the 2 output times of a sample"),
+    ],
+)
+def test_a_problem_without_times_to_choose_is_refused(schema: SampleSchema, words: str) -> None:
+    reason = TrainingSpec(strategy=TimeConditioned(num_times=3)).mismatch(schema)
+    assert reason is not None and reason.startswith("strategy time_conditioned: ") and words in reason
+    assert TimeConditioned(num_times=3).mismatch(SCHEMA) is None
 
 
 @pytest.mark.parametrize("strategy", [kind() for kind in STRATEGIES], ids=lambda strategy: strategy.kind)

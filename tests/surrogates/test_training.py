@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from headrace.platform.fields import SampleSchema
 from headrace.surrogates.optimizers import OPTIMIZERS, AbstractOptimizer
-from headrace.surrogates.schedules import SCHEDULES, AbstractSchedule, Constant, Cosine, OneCycle
+from headrace.surrogates.schedules import SCHEDULES, AbstractSchedule, Constant, Cosine, OneCycle, Staircase
 from headrace.surrogates.training import TrainingSpec
 
 
@@ -49,6 +49,14 @@ def test_cosine_warms_up_then_falls_to_its_end() -> None:
     assert (factors[55] + factors[56]) / 2 == pytest.approx((1 + 0.01) / 2, abs=1e-3)
     assert factors[100] == pytest.approx(0.01)
     assert all(later < earlier for earlier, later in zip(factors[11:], factors[12:], strict=False))
+
+
+def test_a_staircase_goes_down_at_its_shares_of_the_steps() -> None:
+    factors = [Staircase().factor(step, 10) for step in range(10)]
+    assert factors == [1.0] * 4 + [0.5] * 2 + [0.25] * 2 + [0.125, 0.0625]
+    assert [Staircase(at=(), by=0.1).factor(step, 3) for step in range(3)] == [1.0] * 3
+    with pytest.raises(ValidationError, match="increasing shares of the steps in at, got 0.4 after 0.4"):
+        Staircase(at=(0.4, 0.4))
 
 
 def test_constant_is_constant() -> None:

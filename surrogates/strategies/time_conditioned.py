@@ -1,0 +1,96 @@
+"""TimeConditioned: the time goes in, the state at that time comes out."""
+
+import dataclasses
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor
+
+from headrace.platform.fields import FieldSpec, SampleSchema
+from headrace.surrogates.batch import Batch
+from headrace.surrogates.losses import AbstractLoss
+from headrace.surrogates.normalization import NormalizedNetwork, Scales
+from headrace.surrogates.strategy import AbstractStrategy
+
+
+class TimeConditioned(AbstractStrategy):
+    """The network goes from the inputs at time 0, the parameters and a time straight to the state at that time.
+
+    The time is one more parameter, the last one, with a scale of its own. So every output time is one step away and
+    errors do not add up, as in the experiments of Meyer et al. (ICML 2023) with fully connected networks; and unlike
+    `direct` the network has one time to say and not all of them, however many there are. It suits what a few scalars
+    describe, and trajectories that forget their start; a chaotic one is better followed from time to time.
+
+    In every training step each sample counts with `num_times` of its output times, drawn at random, all different.
+    Forecasts ask for all of them, one after the other. All networks that take parameters can be trained so.
+
+    Good values: num_times 1, and more where solving is dear and a step of training cheap: it costs as many samples.
+
+    Attributes:
+        num_times: output times of each sample in a training step.
+    """
+
+    kind: Literal["time_conditioned"] = "time_conditioned"
+    num_times: PositiveInt = 1
+
+    def mismatch(self, schema: SampleSchema) -> str | None:
+        """Why there is no time to choose, or None."""
+        count = len(schema.times)
+        if count == 1:
+            return "samples have one output time: there is none to choose. direct learns it"
+        if self.num_times > count:
+            return f"num_times of {self.num_times} is more than the {count} output times of a sample"
+        return None
+
+    def network_schema(self, schema: SampleSchema) -> SampleSchema:
+        """The problem with one output time, which is a parameter."""
+        return dataclasses.replace(
+            schema, parameters=(*schema.parameters, FieldSpec(name="time")), times=schema.times[:1]
+        )
+
+    def scales(self, schema: SampleSchema, batch: Batch) -> Scales:
+        """Inputs and outputs as they are, and the parameters with every output time."""
+        parameters = _with_times(batch.parameters, _times(schema, batch.outputs).expand(len(batch.outputs), -1))
+        return Scales(batch.inputs, batch.outputs, parameters)
+
+    def loss(
+        self, model: NormalizedNetwork, schema: SampleSchema, loss: AbstractLoss, batch: Batch
+    ) -> Float[Tensor, ""]:
+        """The loss over some output times of each sample."""
+        samples, count = batch.outputs.shape[:2]
+        # The places of random numbers in their order: times that differ.
+        chosen = torch.rand(samples, count, device=batch.outputs.device).argsort(dim=1)[:, : self.num_times]
+        parameters = _with_times(batch.parameters, _times(schema, batch.outputs)[chosen])
+        said = model(batch.inputs.repeat_interleave(self.num_times, dim=0), parameters)[:, 0]
+        truth = batch.outputs[torch.arange(samples, device=chosen.device)[:, None], chosen]
+        scaled = model.normalizer.in_standard_deviations
+        return loss(scaled(said.reshape(truth.shape)), scaled(truth), schema.domain)
+
+    def forecast(
+        self,
+        model: NormalizedNetwork,
+        schema: SampleSchema,
+        inputs: Float[Tensor, "batch channels_in *grid"],
+        parameters: Float[Tensor, "batch num_parameters"],
+    ) -> Float[Tensor, "batch time channels_out *grid"]:
+        """What the network says of every output time; one at a time, since all of them may not fit into memory."""
+        found = [
+            model(inputs, _with_times(parameters, time.expand(len(parameters), 1)))[:, 0]
+            for time in _times(schema, parameters)
+        ]
+        return torch.stack(found, dim=1)
+
+
+def _times(schema: SampleSchema, like: Tensor) -> Float[Tensor, " time"]:
+    """The output times, in the precision of a field."""
+    return torch.tensor(schema.times, dtype=like.dtype, device=like.device)
+
+
+def _with_times(
+    parameters: Float[Tensor, "batch num_parameters"], times: Float[Tensor, "batch chosen"]
+) -> Float[Tensor, "rows num_parameters_and_time"]:
+    """For each sample and each of its times a row of its parameters and the time, sample after sample."""
+    repeated = parameters.repeat_interleave(times.shape[1], dim=0)
+    return torch.cat([repeated, times.reshape(-1, 1)], dim=1)
