@@ -1,23 +1,31 @@
-"""How fast is a time step of two-dimensional Navier-Stokes, against a plain torch loop?
+"""How fast is a time step of two-dimensional Navier-Stokes, against exponax and a plain torch loop?
 
-Both take the same steps of ETDRK4 for the same batch in double precision and must end in the same vorticities. The peer
-is what one writes down from the equation: real transforms, the convective term u·∇ω by four inverse transforms and one
-forward, dealiased by a mask, coefficients made once. Headrace's are the parts of `exponential.follow`, without its look
-at half steps.
-Turn by turn, one thread; the coefficients are not in the time.
+All take the same steps of ETDRK4 for the same batch in double precision, leave out the same waves, and must end in the
+same vorticities. Headrace's are the parts of `exponential.follow`, without its look at half steps. `plain` is what one
+writes down from the equation: real transforms, the convective term u·∇ω by four inverse transforms and one forward,
+dealiased by a mask. exponax (JAX, compiled) is a peer in an environment of its own:
 
-    python tests/benchmarks/navier_stokes_steps.py [--sizes 64 128] [--batches 1 4 16] [--steps 40] [--repeats 5]
+    uv venv /tmp/exponax && uv pip install --python /tmp/exponax/bin/python exponax "jax[cpu]"
+
+Turn by turn, one thread and one core for all; coefficients and compilation are not in the time.
+
+    python tests/benchmarks/navier_stokes_steps.py [--exponax-python /tmp/exponax/bin/python] [--sizes 64 128]
+        [--batches 1 4 16] [--steps 40] [--repeats 5]
 
 The last line is one JSON object.
 """
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,6 +98,58 @@ def headrace(problem: NavierStokes, start: Tensor, viscosities: Tensor) -> Calla
     return run
 
 
+class Exponax:
+    """The peer, which waits in a process of its own until it is asked."""
+
+    def __init__(self, python: str) -> None:
+        script = Path(__file__).with_name("_exponax_peer.py")
+        self._process = subprocess.Popen(
+            [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.versions = self._answer()
+        self._folder = tempfile.TemporaryDirectory()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the peer has ended; what it said is above"
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def prepare(self, problem: NavierStokes, start: Tensor, viscosities: Tensor, steps: int) -> Tensor:
+        """Compile for a batch; where it ends."""
+        file, end = (str(Path(self._folder.name) / name) for name in ("start.npz", "end.npy"))
+        np.savez(file, start=start.numpy(), viscosities=viscosities.numpy())
+        largest = (problem.resolution - 1) // 3  # below a third of the points, as box.kept has it
+        case = {"file": file, "end": end, "length": problem.length, "step": STEP, "steps": steps}
+        self._ask(case | {"largest_wave": largest})
+        return torch.from_numpy(np.load(end))
+
+    def seconds(self) -> float:
+        """Of all steps of the batch, from fields to fields [s]."""
+        return float(self._ask({})["seconds"])
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+        self._folder.cleanup()
+
+
+def seconds_of(run: Callable[[int], Tensor], steps: int) -> float:
+    """Of all steps of the batch [s]."""
+    began = time.perf_counter()
+    run(steps)
+    return time.perf_counter() - began
+
+
 def main() -> None:
     """Run the comparison."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,39 +157,60 @@ def main() -> None:
     arguments.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
     arguments.add_argument("--steps", type=int, default=40)
     arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--exponax-python", help="interpreter of an environment with exponax; without it, no peer")
     given = arguments.parse_args()
     torch.set_num_threads(1)
+    # One core for this process and the peer, which inherits it: they take turns, so neither waits for the other.
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     print(__doc__)
     about = ran_on("torch", "numpy")
+    peer = Exponax(given.exponax_python) if given.exponax_python else None
+    about |= peer.versions if peer else {}
     print(about)
     rows = []
     for size in given.sizes:
         for count in given.batches:
             problem = NavierStokes(resolution=size)
             draws = [problem.draw(generator(0, "benchmark", number)) for number in range(count)]
-            start = torch.from_numpy(np.stack([draw.fields["vorticity"][0] for draw in draws]))
+            fields = torch.from_numpy(np.stack([draw.fields["vorticity"][0] for draw in draws]))
+            # Without the waves that are left out: exponax would carry them along with the linear part.
+            box = PeriodicBox(problem.grid.shape, problem.grid.extent)
+            start = box.backward(box.forward(fields) * box.kept(problem.degree))
             viscosities = torch.tensor([draw.scalars["viscosity"] for draw in draws], dtype=torch.float64)
-            ways = {"headrace": headrace(problem, start, viscosities), "plain": plain(problem, start, viscosities)}
-            ends = {name: run(given.steps) for name, run in ways.items()}  # the warm-up
-            difference = float((ends["headrace"] - ends["plain"]).norm() / ends["plain"].norm())
-            assert difference < 1e-9, "they do not solve the same equation"
+            own = {"headrace": headrace(problem, start, viscosities), "plain": plain(problem, start, viscosities)}
+            ends = {name: run(given.steps) for name, run in own.items()}  # the warm-up
+            ways: dict[str, Callable[[], float]] = {
+                name: lambda run=run: seconds_of(run, given.steps)  # type: ignore[misc]
+                for name, run in own.items()
+            }
+            if peer:
+                ends["exponax"] = peer.prepare(problem, start, viscosities, given.steps)
+                ways["exponax"] = peer.seconds
+            difference = {
+                name: float((end - ends["plain"]).norm() / ends["plain"].norm()) for name, end in ends.items()
+            }
+            assert max(difference.values()) < 1e-9, f"they do not solve the same equation: {difference}"
             seconds: dict[str, list[float]] = {name: [] for name in ways}
             for repeat in range(given.repeats):
                 for name in sorted(ways, reverse=bool(repeat % 2)):
-                    began = time.perf_counter()
-                    ways[name](given.steps)
-                    seconds[name].append((time.perf_counter() - began) / (given.steps * count))
-            ratios = [b / a for a, b in zip(seconds["headrace"], seconds["plain"], strict=True)]
+                    seconds[name].append(ways[name]() / (given.steps * count))
+            ratios = {
+                name: [b / a for a, b in zip(seconds["headrace"], values, strict=True)]
+                for name, values in seconds.items()
+                if name != "headrace"
+            }
             row = {
                 "points": size,
                 "batch": count,
                 "milliseconds": {name: 1000.0 * statistics.median(values) for name, values in seconds.items()},
-                "plain_over_headrace": statistics.median(ratios),
-                "range": [min(ratios), max(ratios)],
+                "over_headrace": {name: statistics.median(values) for name, values in ratios.items()},
+                "range": {name: [min(values), max(values)] for name, values in ratios.items()},
                 "difference": difference,
             }
             rows.append(row)
             print(row, flush=True)
+    if peer:
+        peer.close()
     print(json.dumps({"benchmark": Path(sys.argv[0]).stem, **about, "step": STEP, "rows": rows}))
 
 
