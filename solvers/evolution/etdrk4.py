@@ -29,6 +29,7 @@ class ETDRK4:
         full: e^{h L}, shaped as the symbol.
         half: e^{h L / 2}.
         stage: (e^{h L / 2} - 1) / L, in all three stages.
+        twice_stage: twice that.
         first: weight of N(v) in the step.
         middle: weight of N(a) + N(b).
         last: weight of N(c).
@@ -38,18 +39,18 @@ class ETDRK4:
     full: Spectrum
     half: Spectrum
     stage: Spectrum
+    twice_stage: Spectrum
     first: Spectrum
     middle: Spectrum
     last: Spectrum
 
     @classmethod
-    def of(cls, symbol: Shaped[Tensor, "..."], step: float, kept: Shaped[Tensor, "..."] | float = 1.0) -> Self:
+    def of(cls, symbol: Shaped[Tensor, "..."], step: float) -> Self:
         """The coefficients of a step.
 
         Args:
             symbol: L, real, or complex where waves travel; any shape.
             step: h > 0.
-            kept: 1 where N counts and 0 where it is left out as aliased; broadcasts with the symbol.
         """
         scaled = step * symbol
         # Of a real L the lower half of the circle is the conjugate of the upper half.
@@ -67,13 +68,14 @@ class ETDRK4:
         means = [total * (step / count) for total in sums]
         if not symbol.is_complex():
             means = [torch.complex(mean.real, torch.zeros_like(mean.real)) for mean in means]
-        stage, first, middle, last = (mean * kept for mean in means)
+        stage, first, middle, last = means
         scaled = scaled.to(stage.dtype)
         return cls(
             step=step,
             full=torch.exp(scaled),
             half=torch.exp(scaled / 2.0),
             stage=stage,
+            twice_stage=2.0 * stage,
             first=first,
             middle=2.0 * middle,
             last=last,
@@ -88,13 +90,7 @@ class ETDRK4:
         a = torch.addcmul(base, self.stage, n_v)
         n_a = nonlinear(a)
         n_b = nonlinear(base.addcmul_(self.stage, n_a))
-        c = (self.half * a).addcmul_(self.stage, 2.0 * n_b - n_v)
+        c = (self.half * a).addcmul_(self.twice_stage, torch.sub(n_b, n_v, alpha=0.5))
         n_c = nonlinear(c)
         later = torch.addcmul(self.full * v, self.first, n_v)
         return later.addcmul_(self.middle, n_a.add_(n_b)).addcmul_(self.last, n_c)
-
-
-def _complex(dtype: torch.dtype) -> torch.dtype:
-    return (
-        dtype if dtype.is_complex else torch.complex(torch.zeros((), dtype=dtype), torch.zeros((), dtype=dtype)).dtype
-    )

@@ -24,17 +24,21 @@ def follow(problem: AbstractSemilinear, draws: Sequence[Draw], step: float) -> I
     count, draws = len(draws), draws if len(draws) > 1 else (*draws, *draws)
     grid = problem.grid
     box = PeriodicBox(grid.shape, grid.extent)
-    equation = problem.equation(box, _scalars(draws, box))
-    kept = 1.0 if equation.nonlinear is None else box.kept(problem.degree)
+    scalars = _scalars(draws, box)
+    equation = problem.equation(box, scalars)
+    if equation.nonlinear is not None:
+        # Waves that its products falsify are not carried along.
+        box = PeriodicBox(grid.shape, grid.extent, degree=problem.degree)
+        equation = problem.equation(box, scalars)
     state = np.stack([np.concatenate([draw.fields[spec.name] for spec in problem.state]) for draw in draws])
-    v = box.forward(torch.from_numpy(state)) * kept
+    v = box.forward(torch.from_numpy(state))
     if equation.encode is not None:
         v = equation.encode(v)
     coefficients: dict[float, ETDRK4] = {}
 
     def steps_of(size: float) -> ETDRK4:
         if size not in coefficients:
-            coefficients[size] = ETDRK4.of(equation.symbol, size, kept)
+            coefficients[size] = ETDRK4.of(equation.symbol, size)
         return coefficients[size]
 
     looked_at = {round((number + 1) * len(problem.times) / _LOOKS) - 1 for number in range(_LOOKS)}

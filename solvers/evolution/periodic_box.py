@@ -8,6 +8,10 @@ import torch
 from jaxtyping import Complex, Float, Shaped
 from torch import Tensor
 
+# The values of a row are a multiple of this, which all vector units divide. What is left over at the end of an array is
+# multiplied by other instructions, that may round otherwise; and whose it is would depend on the batch.
+_ROW = 8
+
 
 class PeriodicBox:
     """Wave numbers, transforms and derivatives of real fields "..." on a periodic box.
@@ -15,9 +19,16 @@ class PeriodicBox:
     Transforms are real: the last axis of a spectrum holds half of it. Of an even number of points the highest wave
     number has no sign, and its odd derivatives are taken as 0.
 
+    A box for products of `degree` fields has spectra of those waves alone that the products do not falsify when the
+    others are left out: of n points the waves up to m < n / (degree + 1) alias nothing onto themselves (Orszag 1971).
+    That is 4/9 of a two-dimensional spectrum for products of two. Along each axis come the wave numbers 0 to m, then,
+    but for the last axis, -m to -1. The others are 0 where a field is made, and are dropped from what is transformed. A
+    few of them that follow m on the last axis are there, and always 0: they fill the row up.
+
     Args:
         shape: points of each axis.
         extent: length of each axis [m or 1].
+        degree: how many fields are multiplied at the points; None for spectra of all waves.
         device: where tensors live.
         dtype: of the fields; float64 or float32.
     """
@@ -27,12 +38,17 @@ class PeriodicBox:
         shape: tuple[int, ...],
         extent: tuple[float, ...],
         *,
+        degree: int | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
     ) -> None:
         self.shape, self.extent = shape, extent
         self.device, self.dtype = torch.device(device), dtype
         self._axes = tuple(range(-len(shape), 0))
+        # The largest wave number below n / (degree + 1).
+        self._largest = None if degree is None else tuple(math.ceil(n / (degree + 1.0) - 1e-9) - 1 for n in shape)
+        self._row = 0 if self._largest is None else _ROW * math.ceil((self._largest[-1] + 1) / _ROW)
+        self._buffers: dict[tuple[int, ...], Tensor] = {}
 
     @property
     def dim(self) -> int:
@@ -42,15 +58,22 @@ class PeriodicBox:
     @property
     def spectrum_shape(self) -> tuple[int, ...]:
         """Of the spectrum of one field."""
-        return (*self.shape[:-1], self.shape[-1] // 2 + 1)
+        if self._largest is None:
+            return (*self.shape[:-1], self.shape[-1] // 2 + 1)
+        return (*(2 * m + 1 for m in self._largest[:-1]), self._row)
 
     @cached_property
     def wave_numbers(self) -> tuple[Float[Tensor, "..."], ...]:
         """K of each axis [1/m or 1], shaped to broadcast over a spectrum."""
         found = []
         for axis, (points, length) in enumerate(zip(self.shape, self.extent, strict=True)):
-            frequencies = torch.fft.rfftfreq if axis == self.dim - 1 else torch.fft.fftfreq
-            k = (2.0 * math.pi * points / length) * frequencies(points, dtype=self.dtype, device=self.device)
+            is_last = axis == self.dim - 1
+            if self._largest is not None:
+                m = self._largest[axis]
+                number = torch.arange(self._row) if is_last else torch.cat([torch.arange(m + 1), torch.arange(-m, 0)])
+            else:
+                number = (torch.fft.rfftfreq if is_last else torch.fft.fftfreq)(points, 1.0 / points, dtype=self.dtype)
+            k = (2.0 * math.pi / length) * number.to(self.device, self.dtype)
             found.append(k.reshape(tuple(-1 if other == axis else 1 for other in range(self.dim))))
         return tuple(found)
 
@@ -60,7 +83,7 @@ class PeriodicBox:
         found = []
         for axis, (k, points) in enumerate(zip(self.wave_numbers, self.shape, strict=True)):
             signed = k.clone()
-            if points % 2 == 0:
+            if points % 2 == 0 and self._largest is None:
                 signed.select(axis, points // 2).zero_()
             found.append(1j * signed)
         return tuple(found)
@@ -90,21 +113,52 @@ class PeriodicBox:
         batch = max(part.shape[0] for part in parts)
         return torch.cat([part.expand(batch, *part.shape[1:]) for part in parts], dim=1)
 
-    def kept(self, degree: int) -> Float[Tensor, "*spectrum"]:
-        """1 for the wave numbers that a product of `degree` fields does not falsify when the others are left out.
-
-        Of n points, waves up to m < n / (degree + 1) alias nothing onto themselves: two thirds of the spectrum for a
-        product of two (Orszag 1971), half of it for a product of three.
-        """
-        mask = torch.ones((), dtype=self.dtype, device=self.device)
-        for k, points, length in zip(self.wave_numbers, self.shape, self.extent, strict=True):
-            mask = mask * (k.abs() * (length / (2.0 * math.pi)) < points / (degree + 1.0) - 1e-9)
-        return mask
-
     def forward(self, field: Float[Tensor, "..."]) -> Complex[Tensor, "..."]:
         """The spectrum of a real field."""
-        return torch.fft.rfftn(field, dim=self._axes)
+        if self._largest is None:
+            return torch.fft.rfftn(field, dim=self._axes)
+        # What an axis drops is not transformed along the next.
+        m = self._largest[-1]
+        spectrum = torch.fft.rfft(field, dim=-1).narrow(-1, 0, m + 1)
+        for axis in self._axes[-2::-1]:
+            spectrum = torch.fft.fft(spectrum, dim=axis)
+            if axis != -self.dim:
+                spectrum = self._kept(spectrum, axis)
+        found = spectrum.new_empty((*spectrum.shape[: -self.dim], *self.spectrum_shape))
+        found.narrow(-1, m + 1, self._row - m - 1).zero_()
+        inside = found.narrow(-1, 0, m + 1)
+        for to, start, count in self._parts(-self.dim):
+            inside.narrow(-self.dim, to, count).copy_(spectrum.narrow(-self.dim, start, count))
+        return found
 
     def backward(self, spectrum: Complex[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The real field of a spectrum."""
-        return torch.fft.irfftn(spectrum, s=self.shape, dim=self._axes)
+        if self._largest is None:
+            return torch.fft.irfftn(spectrum, s=self.shape, dim=self._axes)
+        spectrum = spectrum.narrow(-1, 0, self._largest[-1] + 1)
+        for axis in self._axes[:-1]:
+            spectrum = torch.fft.ifft(self._padded(spectrum, axis), dim=axis)
+        return torch.fft.irfft(self._padded(spectrum, -1), n=self.shape[-1], dim=-1)
+
+    def _parts(self, axis: int) -> Sequence[tuple[int, int, int]]:
+        """Where the waves of an axis are that are left: here, among all waves of the axis, and how many."""
+        assert self._largest is not None
+        m, points = self._largest[axis], self.shape[axis]
+        return ((0, 0, m + 1),) if axis == -1 else ((0, 0, m + 1), (m + 1, points - m, m))
+
+    def _kept(self, spectrum: Complex[Tensor, "..."], axis: int) -> Complex[Tensor, "..."]:
+        """What is left of a spectrum with all waves of an axis but the last."""
+        return torch.cat([spectrum.narrow(axis, start, count) for _, start, count in self._parts(axis)], dim=axis)
+
+    def _padded(self, spectrum: Complex[Tensor, "..."], axis: int) -> Complex[Tensor, "..."]:
+        """The spectrum with zeros for the waves that are left out along an axis; good until the next call."""
+        shape = list(spectrum.shape)
+        shape[axis] = self.shape[axis] // 2 + 1 if axis == -1 else self.shape[axis]
+        # The zeros between stay what they are: only the others are written, again and again.
+        key = (axis, *shape)
+        if key not in self._buffers:
+            self._buffers[key] = torch.zeros(shape, dtype=spectrum.dtype, device=spectrum.device)
+        buffer = self._buffers[key]
+        for start, to, count in self._parts(axis):
+            buffer.narrow(axis, to, count).copy_(spectrum.narrow(axis, start, count))
+        return buffer

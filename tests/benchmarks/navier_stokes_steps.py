@@ -82,15 +82,14 @@ def plain(problem: NavierStokes, start: Tensor, viscosities: Tensor) -> Callable
 def headrace(problem: NavierStokes, start: Tensor, viscosities: Tensor) -> Callable[[int], Tensor]:
     """The same by Headrace's parts, as `exponential.follow` puts them together."""
     grid = problem.grid
-    box = PeriodicBox(grid.shape, grid.extent)
+    box = PeriodicBox(grid.shape, grid.extent, degree=problem.degree)
     shape = (-1, 1, 1, 1)
     zero = torch.zeros((1, 1, 1, 1), dtype=torch.float64)
     equation = problem.equation(box, {"viscosity": viscosities.reshape(shape), "drag": zero, "forcing": zero})
-    kept = box.kept(problem.degree)
-    coefficients = ETDRK4.of(equation.symbol, STEP, kept)
+    coefficients = ETDRK4.of(equation.symbol, STEP)
 
     def run(steps: int) -> Tensor:
-        w = box.forward(start[:, None]) * kept
+        w = box.forward(start[:, None])
         for _ in range(steps):
             w = coefficients.advance(w, equation.nonlinear)
         return box.backward(w)[:, 0]
@@ -126,7 +125,7 @@ class Exponax:
         """Compile for a batch; where it ends."""
         file, end = (str(Path(self._folder.name) / name) for name in ("start.npz", "end.npy"))
         np.savez(file, start=start.numpy(), viscosities=viscosities.numpy())
-        largest = (problem.resolution - 1) // 3  # below a third of the points, as box.kept has it
+        largest = (problem.resolution - 1) // 3  # below a third of the points, as for the box of Headrace
         case = {"file": file, "end": end, "length": problem.length, "step": STEP, "steps": steps}
         self._ask(case | {"largest_wave": largest})
         return torch.from_numpy(np.load(end))
@@ -174,8 +173,8 @@ def main() -> None:
             draws = [problem.draw(generator(0, "benchmark", number)) for number in range(count)]
             fields = torch.from_numpy(np.stack([draw.fields["vorticity"][0] for draw in draws]))
             # Without the waves that are left out: exponax would carry them along with the linear part.
-            box = PeriodicBox(problem.grid.shape, problem.grid.extent)
-            start = box.backward(box.forward(fields) * box.kept(problem.degree))
+            box = PeriodicBox(problem.grid.shape, problem.grid.extent, degree=problem.degree)
+            start = box.backward(box.forward(fields))
             viscosities = torch.tensor([draw.scalars["viscosity"] for draw in draws], dtype=torch.float64)
             own = {"headrace": headrace(problem, start, viscosities), "plain": plain(problem, start, viscosities)}
             ends = {name: run(given.steps) for name, run in own.items()}  # the warm-up
