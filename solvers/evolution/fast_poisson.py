@@ -1,0 +1,217 @@
+"""The pressure of a staggered grid: exact, at the price of a few small products of matrices."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from headrace.solvers.evolution import staggered_kernels as kernels
+from headrace.solvers.evolution.incompressible import Lids, Sides
+
+type Cells = Float64[np.ndarray, "nx ny"]
+type Parts = Float64[np.ndarray, "parts nx modes"]
+
+
+class BoxPoisson:
+    """L φ = f on a box of nx by ny cells, L the five-point operator with spacing 1 that no-flow boundaries close.
+
+    Along the second axis the eigenvectors of L are cosines, or waves where it is periodic (Lynch, Rice and Thomas 1964,
+    Numerische Mathematik 6); along the first one a tridiagonal system is left for each. Cosines are even or odd about
+    the middle, so that even and odd parts are transformed apart, at half the price. Up to some hundred cells a side a
+    product with a dense matrix is no slower than a fast transform.
+
+    Where the potential is known up to a constant only, the constant is arbitrary; then the sum of f has to be 0.
+
+    Attributes:
+        transform: the eigenvectors, "parts points modes".
+        back: the same, transposed.
+    """
+
+    def __init__(self, nx: int, ny: int, sides: Sides, lids: Lids) -> None:
+        self.shape = nx, ny
+        basis, eigenvalues = _cosines(ny) if lids == "walls" else _waves(ny)
+        if lids == "walls" and ny % 2 == 0:
+            half = ny // 2
+            self.transform = np.stack([basis[:half, 0::2], basis[:half, 1::2]])
+            eigenvalues = np.stack([eigenvalues[0::2], eigenvalues[1::2]])
+        else:
+            self.transform, eigenvalues = basis[np.newaxis].copy(), eigenvalues[np.newaxis]
+        self.back = np.ascontiguousarray(self.transform.swapaxes(1, 2))
+        self.is_folded = len(self.transform) == 2
+        diagonal = np.broadcast_to(eigenvalues[:, np.newaxis] - 2.0, (len(eigenvalues), nx, eigenvalues.shape[1]))
+        diagonal = diagonal.copy()
+        if sides != "periodic":
+            diagonal[:, 0] += 1.0
+            # φ is 0 on the outflow, half a cell from the last centres.
+            diagonal[:, -1] += -1.0 if sides == "through" else 1.0
+        if sides != "through":
+            # Of the constant mode only differences are known: this fixes its first value.
+            diagonal[0, 0, 0] -= 1.0
+        self.ring: Parts = np.empty((0, 0, 0))
+        if sides == "periodic":
+            # Sherman and Morrison (1950): the corners, and as much on the diagonal, are e eᵀ with e = (1, 0, …, 0, 1).
+            diagonal[:, 0] -= 1.0
+            diagonal[:, -1] -= 1.0
+        self.ratio = np.empty_like(diagonal)
+        before = np.zeros_like(diagonal[:, 0])
+        for row in range(nx):
+            before = 1.0 / (diagonal[:, row] - before)
+            self.ratio[:, row] = before
+        if sides == "periodic":
+            ends = np.zeros_like(diagonal)
+            ends[:, 0] = ends[:, -1] = 1.0
+            ring = np.empty_like(ends)
+            kernels.solve_rows(self.ratio, self.ring, ends, ring)
+            self.ring = ring / (1.0 + ring[:, :1] + ring[:, -1:])
+
+    def to_modes(self, values: Float64[np.ndarray, "rows ny"]) -> Float64[np.ndarray, "parts rows modes"]:
+        """Rows of values, by mode."""
+        return np.matmul(self.folded(values), self.transform)
+
+    def from_modes(self, modes: Float64[np.ndarray, "parts rows modes"]) -> Float64[np.ndarray, "rows ny"]:
+        """Back."""
+        return self.unfolded(np.matmul(modes, self.back))
+
+    def folded(self, values: Float64[np.ndarray, "rows ny"]) -> Float64[np.ndarray, "parts rows modes"]:
+        """Even and odd parts."""
+        if not self.is_folded:
+            return values[np.newaxis]
+        parts = np.empty((2, len(values), self.shape[1] // 2))
+        kernels.fold(values, parts)
+        return parts
+
+    def unfolded(self, parts: Float64[np.ndarray, "parts rows modes"]) -> Float64[np.ndarray, "rows ny"]:
+        """Back."""
+        if not self.is_folded:
+            return parts[0]
+        values = np.empty((parts.shape[1], self.shape[1]))
+        kernels.unfold(parts, values)
+        return values
+
+    def solve_modes(self, modes: Parts) -> Parts:
+        """The potential by mode."""
+        found = np.empty_like(modes)
+        kernels.solve_rows(self.ratio, self.ring, modes, found)
+        return found
+
+
+@functools.lru_cache(maxsize=16)
+def box_poisson(nx: int, ny: int, sides: Sides, lids: Lids) -> BoxPoisson:
+    """One that is made once: all samples of a problem share it."""
+    return BoxPoisson(nx, ny, sides, lids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rim:
+    """The faces between fluid and obstacles.
+
+    Attributes:
+        before: the cell on the lower side of every face, counted through the rows.
+        after: the cell on its upper side.
+        sign: 1 where the obstacle is on the upper side, else -1.
+        body: the number of the obstacle.
+    """
+
+    before: Int64[np.ndarray, " faces"]
+    after: Int64[np.ndarray, " faces"]
+    sign: Float64[np.ndarray, " faces"]
+    body: Int64[np.ndarray, " faces"]
+
+
+class PressureSolver:
+    """L φ = f where obstacles close some faces, by the capacitance-matrix method.
+
+    With the closed faces r, L = L₀ - D_r G_r, so φ = L₀⁻¹ (f + D_r g) with the jumps g = G_r φ across them, and these
+    are the solution of (I - G_r L₀⁻¹ D_r) g = G_r L₀⁻¹ f: Buzbee, Dorr, George and Golub (1971), SIAM J. Numer. Anal. 8,
+    Sec. 3; the identity of Woodbury. The matrix is symmetric with eigenvalues from 0 to 1, and 0 belongs to jumps that
+    are equal all around an obstacle, in which φ is known up to a constant only. Its inverse is made once, by as many
+    solutions as there are faces. f has to be 0 inside of obstacles.
+    """
+
+    def __init__(self, box: BoxPoisson, rim: Rim) -> None:
+        self._box, self._rim = box, rim
+        ny = box.shape[1]
+        # Values at the rim need the rows alone that have some of it.
+        self._rows = np.unique(np.concatenate([rim.before, rim.after]) // ny)
+        place = np.zeros(box.shape[0], dtype=np.int64)
+        place[self._rows] = np.arange(len(self._rows))
+        self._before, self._after = (place[cells // ny] * ny + cells % ny for cells in (rim.before, rim.after))
+        self._inverse = np.empty((0, 0))
+        if len(rim.before):
+            self._inverse = self._inverted()
+
+    def solve(self, modes: Parts) -> Float64[np.ndarray, "parts nx modes"]:
+        """The potential from the modes of f, both folded (`BoxPoisson.folded`)."""
+        box = self._box
+        found = box.solve_modes(modes)
+        if len(self._inverse):
+            jumps = self._inverse @ self._jumps(found)
+            modes[:, self._rows] += self._spread(jumps)
+            found = box.solve_modes(modes)
+        return np.matmul(found, box.back)
+
+    def _jumps(self, modes: Parts) -> Float64[np.ndarray, " faces"]:
+        values = self._box.from_modes(modes[:, self._rows]).reshape(-1)
+        return values[self._after] - values[self._before]
+
+    def _spread(self, jumps: Float64[np.ndarray, " faces"]) -> Float64[np.ndarray, "parts rows modes"]:
+        """D_r g by mode, in the rows of the rim."""
+        size = len(self._rows) * self._box.shape[1]
+        flow = np.bincount(self._before, jumps, size) - np.bincount(self._after, jumps, size)
+        return self._box.to_modes(flow.reshape(len(self._rows), -1))
+
+    def _inverted(self) -> Float64[np.ndarray, "faces faces"]:
+        rim, box = self._rim, self._box
+        count = len(rim.before)
+        matrix = np.eye(count)
+        modes = np.zeros((len(box.transform), box.shape[0], box.transform.shape[2]))
+        for face in range(count):
+            unit = np.zeros(count)
+            unit[face] = 1.0
+            modes[:] = 0.0
+            modes[:, self._rows] = self._spread(unit)
+            matrix[:, face] -= self._jumps(box.solve_modes(modes))
+        matrix = 0.5 * (matrix + matrix.T)
+        for body in range(rim.body.max() + 1):
+            around = np.where(rim.body == body, rim.sign, 0.0)
+            matrix += np.outer(around, around) / (around @ around)
+        inverse = np.linalg.inv(matrix)
+        return np.ascontiguousarray(0.5 * (inverse + inverse.T))
+
+
+def _cosines(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, " n"]]:
+    """Eigenvectors and eigenvalues of the second difference with no flow through the ends; the constant first."""
+    k, j = np.arange(n), np.arange(n)[:, np.newaxis]
+    basis = np.cos(np.pi * k * (j + 0.5) / n) * np.sqrt(np.where(k == 0, 1.0, 2.0) / n)
+    return basis, -((2.0 * np.sin(0.5 * np.pi * k / n)) ** 2)
+
+
+def _waves(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, " n"]]:
+    """The same where the last point is beside the first: 1, cos, sin, cos, sin, …"""
+    k, j = (np.arange(n) + 1) // 2, np.arange(n)[:, np.newaxis]
+    phase = 2.0 * np.pi * ((k * j) % n) / n
+    is_cosine = (np.arange(n) % 2 == 1) | (k == 0)
+    basis = np.where(is_cosine, np.cos(phase), np.sin(phase))
+    basis /= np.sqrt((basis**2).sum(axis=0))
+    return basis, -((2.0 * np.sin(np.pi * k / n)) ** 2)
+
+
+def find_rim(is_fluid: Bool[np.ndarray, "nx ny"]) -> Rim:
+    """The faces between cells of which one is fluid. Obstacles never lie across a periodic boundary."""
+    from scipy.ndimage import label
+
+    bodies = label(~is_fluid)[0]
+    cells = np.arange(is_fluid.size).reshape(is_fluid.shape)
+    parts: list[tuple[np.ndarray, ...]] = []
+    for axis in (0, 1):
+        lower, upper = (
+            tuple(np.s_[:-1] if number == axis else np.s_[:] for number in (0, 1)),
+            tuple(np.s_[1:] if number == axis else np.s_[:] for number in (0, 1)),
+        )
+        is_rim = is_fluid[lower] != is_fluid[upper]
+        sign = np.where(is_fluid[lower], 1.0, -1.0)[is_rim]
+        body = (bodies[lower] + bodies[upper])[is_rim] - 1  # one of the two is 0
+        parts.append((cells[lower][is_rim], cells[upper][is_rim], sign, body))
+    before, after, sign, body = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Rim(before=before, after=after, sign=sign, body=body)

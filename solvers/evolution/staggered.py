@@ -1,0 +1,329 @@
+"""Following incompressible flows through their output times, each sample with steps of its own."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from headrace.solvers.evolution import staggered_kernels as kernels
+from headrace.solvers.evolution.evolution import Draw, Snapshot
+from headrace.solvers.evolution.fast_poisson import PressureSolver, box_poisson, find_rim
+from headrace.solvers.evolution.incompressible import AbstractIncompressible, Coefficients, Enclosure
+
+# A sample that would need more steps than this to its next output is given up: it runs away.
+_MAX_STEPS = 200_000
+# Before so many of the output times a step is done again as two halves.
+_LOOKS = 4
+# A divergence, in velocities over cells, that rounding does not explain.
+_MAX_DIVERGENCE = 1e-8
+# The classical Runge-Kutta method is stable in the triangle of -2.785 and ±2.828 i.
+_REAL, _IMAGINARY = 2.785, 2.828
+_SIDES = {"periodic": kernels.PERIODIC, "walls": kernels.WALLS, "through": kernels.THROUGH}
+
+
+def follow(problem: AbstractIncompressible, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
+    """The states of samples at the output times; see `AbstractEvolution.follow`.
+
+    A sample that is not finite, or would need too many steps, is NaN from then on, and a reason is given.
+    """
+    flows: list[StaggeredFlow] = []
+    for draw in draws:
+        mask = draw.fields.get("mask")
+        is_fluid = None if mask is None else mask[0] > 0.5
+        flow = StaggeredFlow(problem.enclosure, problem.coefficients(draw.scalars), is_fluid)
+        temperature = draw.fields.get("temperature")
+        flow.start(draw.fields["velocity"], None if temperature is None else temperature[0])
+        flows.append(flow)
+    times, reasons, num_steps = problem.times, dict[int, str](), np.zeros(len(draws), dtype=np.int64)
+    looked_at = {round((number + 1) * len(times) / _LOOKS) - 1 for number in range(_LOOKS)}
+    shape = (sum(spec.components for spec in problem.state), *problem.grid.shape)
+    begin = 0.0
+    for number, end in enumerate(times):
+        state, defect = np.full((len(draws), *shape), np.nan), np.full(len(draws), np.nan)
+        for row, flow in enumerate(flows):
+            if row in reasons:
+                continue
+            reason, size = _advance(flow, begin, end, step, problem.cfl)
+            num_steps[row] = flow.num_steps
+            if reason is not None:
+                reasons[row] = reason
+                continue
+            if number in looked_at and size:
+                defect[row] = flow.defect(size)
+            fields = {"velocity": flow.velocity(), "pressure": flow.pressure()[np.newaxis]}
+            if flow.has_heat:
+                fields["temperature"] = flow.temperature()[np.newaxis]
+            state[row] = np.concatenate([fields[spec.name] for spec in problem.state])
+        begin = end
+        yield Snapshot(state=state, defect=defect, num_steps=num_steps.copy(), reasons=dict(reasons))
+
+
+def _advance(flow: "StaggeredFlow", begin: float, end: float, step: float, cfl: float) -> tuple[str | None, float]:
+    """Take a flow from one time to the next. Why that failed, or None; and the size of the last step."""
+    left, size = end - begin, 0.0
+    remedy = "take a smaller cfl, a finer grid, or a lower Reynolds number"
+    while left > 0.0:
+        longest = min(cfl * flow.longest_step(), step)
+        if not math.isfinite(longest) or longest <= 0.0:
+            return f"velocities that are not finite at t = {end - left:.4g}: {remedy}", size
+        # What is left is divided evenly, so that no step is a tiny rest.
+        num_left = math.ceil(left / longest - 1e-9)
+        if num_left > _MAX_STEPS:
+            return (
+                f"a flow at t = {end - left:.4g} so fast that {_MAX_STEPS:,} steps do not reach the next output: "
+                f"{remedy}"
+            ), size
+        size = left / num_left
+        flow.advance(size)
+        left = 0.0 if num_left == 1 else left - size
+    divergence = flow.relative_divergence()
+    if not divergence <= _MAX_DIVERGENCE:
+        return (
+            f"a divergence of {divergence:.2g} velocities a cell at t = {end:.4g}, allowed is {_MAX_DIVERGENCE:g}: "
+            f"{remedy}"
+        ), size
+    return None, size
+
+
+class StaggeredFlow:
+    """One flow on its way.
+
+    Attributes:
+        has_heat: whether there is a temperature.
+        num_steps: taken so far.
+    """
+
+    def __init__(
+        self, box: Enclosure, coefficients: Coefficients, is_fluid: Bool[np.ndarray, "nx ny"] | None = None
+    ) -> None:
+        self._box, self._coefficients = box, coefficients
+        nx, ny = box.shape
+        self._sides, self._lids = _SIDES[box.sides], _SIDES[box.lids]
+        self.has_heat = box.temperatures is not None
+        self._walls = box.temperatures or (0.0, 0.0)
+        self.is_fluid = np.ones(box.shape, dtype=bool) if is_fluid is None else is_fluid
+        rim = find_rim(self.is_fluid)
+        self._poisson = box_poisson(nx, ny, box.sides, box.lids)
+        self._solver = PressureSolver(self._poisson, rim)
+        self._blocked, self._dragged, self._drag, self._inside = _no_slip(self.is_fluid)
+        self._state, self._previous, self._total, self._one, self._two, self._zero = np.zeros((6, 3, nx + 3, ny + 3))
+        self.num_steps = 0
+
+    # Ways in and out.
+
+    def start(
+        self, velocity: Float64[np.ndarray, "2 nx ny"], temperature: Float64[np.ndarray, "nx ny"] | None = None
+    ) -> None:
+        """Begin with velocities at the centres of the cells: means take them to the faces, the projection does more."""
+        padded = np.pad(velocity, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        if self._box.sides == "periodic":
+            padded[:, 0], padded[:, -1] = padded[:, -2], padded[:, 1]
+        if self._box.lids == "periodic":
+            padded[:, :, 0], padded[:, :, -1] = padded[:, :, -2], padded[:, :, 1]
+        u = 0.5 * (padded[0, :-1, 1:-1] + padded[0, 1:, 1:-1])
+        v = 0.5 * (padded[1, 1:-1, :-1] + padded[1, 1:-1, 1:])
+        self.start_from_faces(u, v, temperature)
+
+    def start_from_faces(
+        self,
+        u: Float64[np.ndarray, "nx_plus_1 ny"],
+        v: Float64[np.ndarray, "nx ny_plus_1"],
+        temperature: Float64[np.ndarray, "nx ny"] | None = None,
+    ) -> None:
+        """Begin with the velocities through the faces. What the boundary and the obstacles forbid is put right."""
+        state = self._state
+        state[:] = 0.0
+        state[0, 1:-1, 1:-2], state[1, 1:-2, 1:-1] = u, v
+        if temperature is not None:
+            state[2, 1:-2, 1:-2] = temperature
+        if self._box.inflow is not None:
+            state[0, 1, 1:-2] = self._box.inflow
+        state.reshape(-1)[self._blocked] = 0.0
+        self._fill(state)
+        self._project(state)
+        for buffer in (self._total, self._one, self._two):
+            buffer[:] = state
+        self._previous[:] = state
+
+    def faces(self) -> tuple[Float64[np.ndarray, "nx_plus_1 ny"], Float64[np.ndarray, "nx ny_plus_1"]]:
+        """The velocities through the faces."""
+        return self._state[0, 1:-1, 1:-2].copy(), self._state[1, 1:-2, 1:-1].copy()
+
+    def velocity(self) -> Float64[np.ndarray, "2 nx ny"]:
+        """At the centres: means of two faces; 0 in obstacles."""
+        u, v = self.faces()
+        return 0.5 * np.stack([u[:-1] + u[1:], v[:, :-1] + v[:, 1:]])
+
+    def temperature(self) -> Float64[np.ndarray, "nx ny"]:
+        """At the centres."""
+        return self._state[2, 1:-2, 1:-2].copy()
+
+    def pressure(self) -> Float64[np.ndarray, "nx ny"]:
+        """At the centres; 0 in obstacles, on the outflow, or else on the average."""
+        rate = self._one
+        rate[:] = 0.0
+        self._stage(self._state, self._zero, rate, self._two, 1.0, 0.0, 1.0)
+        self._copy_periodic(rate)
+        pressure = self._potential(rate) * self._box.spacing
+        self._one[:], self._two[:] = self._state, self._state
+        if self._box.sides != "through":
+            pressure -= pressure[self.is_fluid].mean()
+        return np.where(self.is_fluid, pressure, 0.0)
+
+    def relative_divergence(self) -> float:
+        """The largest net flow out of a cell, over the largest velocity."""
+        out = np.empty(self._box.shape)
+        kernels.divergence(self._state, out)
+        return float(np.abs(out).max() / max(kernels.fastest(self._state), 1e-300))
+
+    def energy(self) -> float:
+        """½ ∫ |u|² as the scheme knows it: a face counts for half of the cells beside it."""
+        u, v = self.faces()
+        weight_u, weight_v = np.ones_like(u), np.ones_like(v)
+        weight_u[[0, -1]] = weight_v[:, [0, -1]] = 0.5
+        return 0.5 * self._box.spacing**2 * float((weight_u * u**2).sum() + (weight_v * v**2).sum())
+
+    def force(self, within: Bool[np.ndarray, "nx ny"] | None = None) -> tuple[float, float]:
+        """What the flow does to its obstacles, for a density of 1 and a unit of depth: drag and lift.
+
+        It is the momentum that all faces in and around the obstacles would gain if they were free: the flow of momentum
+        to them by convection, viscosity and pressure, to the last bit what the free faces lose.
+
+        Args:
+            within: the cells of the obstacles that are meant; default: all.
+        """
+        h, nu = self._box.spacing, self._coefficients.viscosity / self._box.spacing**2
+        pressure = self.pressure()
+        blocked, self._blocked = self._blocked, self._blocked[:0]
+        rate = self._one
+        rate[:] = 0.0
+        self._stage(self._state, self._zero, rate, self._two, 1.0, 0.0, 1.0)
+        self._blocked = blocked
+        # A wall half a cell away takes twice what the difference to a face at rest says.
+        slid = np.zeros(rate.size)
+        slid[self._dragged] = nu * self._state.reshape(-1)[self._dragged]
+        slid = slid.reshape(rate.shape)
+        gain = rate.copy()
+        gain[0, :, 1:-1] += np.where(self._inside[0, :, 1:-1], slid[0, :, 2:] + slid[0, :, :-2], 0.0)
+        gain[1, 1:-1] += np.where(self._inside[1, 1:-1], slid[1, 2:] + slid[1, :-2], 0.0)
+        p = np.zeros(rate.shape[1:])
+        p[1:-2, 1:-2] = pressure
+        meant = ~self.is_fluid if within is None else within & ~self.is_fluid
+        near = np.zeros(rate.shape[1:], dtype=bool)
+        near[1:-2, 1:-2] = meant
+        # Faces of the obstacle's own cells.
+        of_u, of_v = near.copy(), near.copy()
+        of_u[1:] |= near[:-1]
+        of_v[:, 1:] |= near[:, :-1]
+        gain[0, 1:] -= (p[1:] - p[:-1]) / h
+        gain[1, :, 1:] -= (p[:, 1:] - p[:, :-1]) / h
+        self._one[:], self._two[:] = self._state, self._state
+        return float(gain[0, of_u].sum() * h**2), float(gain[1, of_v].sum() * h**2)
+
+    # Steps.
+
+    def longest_step(self) -> float:
+        """The longest step that is stable, by the largest convective and viscous rates of the central differences."""
+        fastest = float(kernels.fastest(self._state))
+        if not math.isfinite(fastest):
+            return math.nan
+        h = self._box.spacing
+        viscous = 8.0 * max(self._coefficients.viscosity, self._coefficients.diffusivity) / h**2
+        rate = max(fastest, abs(self._box.lid_speed)) / h / _IMAGINARY + viscous / _REAL
+        return 1.0 / rate if rate > 0.0 else math.inf
+
+    def advance(self, size: float) -> None:
+        """One step of the classical Runge-Kutta method."""
+        base, total, one, two = self._state, self._total, self._one, self._two
+        self._stage(base, base, one, total, 0.5 * size, size / 6.0, 0.0)
+        self._finish(one)
+        self._stage(one, base, two, total, 0.5 * size, size / 3.0, 1.0)
+        self._finish(two)
+        self._stage(two, base, one, total, size, size / 3.0, 1.0)
+        self._finish(one)
+        self._stage(one, base, two, total, 0.0, size / 6.0, 1.0)
+        self._finish(total)
+        # The state that was left is kept, for those who want to do the step again.
+        self._previous, self._state, self._total = base, total, self._previous
+        self.num_steps += 1
+
+    def defect(self, size: float) -> float:
+        """By how much the last step, which had this size, differs from two half ones, relative to the state."""
+        state, num_steps = self._state.copy(), self.num_steps
+        self._state[:] = self._previous
+        self.advance(0.5 * size)
+        self.advance(0.5 * size)
+        half = self._state.copy()
+        self._state[:], self.num_steps = state, num_steps
+        inner = np.s_[:, 1:-1, 1:-1]
+        difference = np.linalg.norm((state - half)[inner])
+        return float(difference / max(float(np.linalg.norm(half[inner])), np.finfo(np.float64).tiny))
+
+    def _stage(
+        self, state: np.ndarray, base: np.ndarray, out: np.ndarray, total: np.ndarray, a: float, b: float, keep: float
+    ) -> None:
+        h, numbers = self._box.spacing, self._coefficients
+        kernels.stage(
+            state, base, out, total, a, b, keep,
+            1.0 / h, numbers.viscosity / h**2, numbers.diffusivity / h**2, numbers.buoyancy, self._sides, self._lids,
+            self._blocked, self._dragged, self._drag, self.has_heat,
+        )  # fmt: skip
+
+    def _finish(self, state: np.ndarray) -> None:
+        self._copy_periodic(state)
+        self._project(state)
+
+    def _copy_periodic(self, state: np.ndarray) -> None:
+        """The last faces are the first ones, where the box is periodic."""
+        if self._box.sides == "periodic":
+            state[0, -2] = state[0, 1]
+        if self._box.lids == "periodic":
+            state[1, :, -2] = state[1, :, 1]
+
+    def _fill(self, state: np.ndarray) -> None:
+        kernels.fill_ghosts(state, self._sides, self._lids, self._box.lid_speed, *self._walls)
+
+    def _potential(self, state: np.ndarray) -> Float64[np.ndarray, "nx ny"]:
+        """The potential whose gradient has the divergence of a state."""
+        box = self._poisson
+        if box.is_folded:
+            parts = np.empty((2, box.shape[0], box.shape[1] // 2))
+            kernels.divergence_folded(state, parts)
+        else:
+            parts = np.empty((1, *box.shape))
+            kernels.divergence(state, parts[0])
+        return box.unfolded(self._solver.solve(np.matmul(parts, box.transform)))
+
+    def _project(self, state: np.ndarray) -> None:
+        kernels.less_the_gradient(state, self._potential(state), self._sides, self._lids, self._blocked)
+        self._fill(state)
+
+
+def _no_slip(
+    is_fluid: Bool[np.ndarray, "nx ny"],
+) -> tuple[
+    Int64[np.ndarray, " blocked"],
+    Int64[np.ndarray, " dragged"],
+    Float64[np.ndarray, " dragged"],
+    Bool[np.ndarray, "2 rows columns"],
+]:
+    """Where u and v are 0 because of obstacles; where they slide along one, half a cell away; and along how many walls.
+
+    A face inside of an obstacle, solid on both sides, stands for a wall half a cell before it. These come last.
+    """
+    nx, ny = is_fluid.shape
+    solid = np.zeros((nx + 3, ny + 3), dtype=bool)
+    solid[1:-2, 1:-2] = ~is_fluid
+    before_u, before_v = np.zeros_like(solid), np.zeros_like(solid)
+    before_u[1:], before_v[:, 1:] = solid[:-1], solid[:, :-1]
+    blocked = np.stack([solid | before_u, solid | before_v])
+    inside = np.stack([solid & before_u, solid & before_v])
+    walls = np.zeros(blocked.shape)
+    walls[0, :, 1:] += inside[0, :, :-1]
+    walls[0, :, :-1] += inside[0, :, 1:]
+    walls[1, 1:] += inside[1, :-1]
+    walls[1, :-1] += inside[1, 1:]
+    walls[blocked] = 0.0
+    dragged = np.flatnonzero(walls)
+    return np.flatnonzero(blocked), dragged, walls.reshape(-1)[dragged], inside
