@@ -123,10 +123,10 @@ class PressureSolver:
     """L φ = f where obstacles close some faces, by the capacitance-matrix method.
 
     With the closed faces r, L = L₀ - D_r G_r, so φ = L₀⁻¹ (f + D_r g) with the jumps g = G_r φ across them, and these
-    are the solution of (I - G_r L₀⁻¹ D_r) g = G_r L₀⁻¹ f: Buzbee, Dorr, George and Golub (1971), SIAM J. Numer. Anal. 8,
-    Sec. 3; the identity of Woodbury. The matrix is symmetric with eigenvalues from 0 to 1, and 0 belongs to jumps that
-    are equal all around an obstacle, in which φ is known up to a constant only. Its inverse is made once, by as many
-    solutions as there are faces. f has to be 0 inside of obstacles.
+    are the solution of (I - G_r L₀⁻¹ D_r) g = G_r L₀⁻¹ f: Buzbee, Dorr, George and Golub (1971), SIAM J. Numer.
+    Anal. 8, Sec. 3; the identity of Woodbury. The matrix is symmetric with eigenvalues from 0 to 1, and 0 belongs to
+    jumps that are equal all around an obstacle, in which φ is known up to a constant only. Its inverse is made once, by
+    as many solutions as there are faces. f has to be 0 inside of obstacles.
     """
 
     def __init__(self, box: BoxPoisson, rim: Rim) -> None:
@@ -188,7 +188,7 @@ def _cosines(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, " 
 
 
 def _waves(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, " n"]]:
-    """The same where the last point is beside the first: 1, cos, sin, cos, sin, …"""
+    """The same where the last point is beside the first: 1, cos, sin, cos, sin and so on."""
     k, j = (np.arange(n) + 1) // 2, np.arange(n)[:, np.newaxis]
     phase = 2.0 * np.pi * ((k * j) % n) / n
     is_cosine = (np.arange(n) % 2 == 1) | (k == 0)

@@ -1,10 +1,10 @@
 """The compiled part of flow on a staggered grid. Nothing but loops.
 
-Layout. A field is an array of nx + 3 rows of ny + 3 values, whatever it lives on. With cells counted from 0, cell (i, j)
-stands at [i + 1, j + 1]; u on its left face and v on its lower one stand there too. Row and column 0 and those after the
-last cell are ghosts. A state is three such fields: u, v and temperature (idle where there is none).
+Layout. A field is an array of nx + 3 rows of ny + 3 values, whatever it lives on. With cells counted from 0, cell
+(i, j) stands at [i + 1, j + 1]; u on its left face and v on its lower one stand there too. Row and column 0 and those
+after the last cell are ghosts. A state is three such fields: u, v and temperature (idle where there is none).
 
-Lengths are in cells here: a velocity divided by the spacing, a viscosity divided by its square, is what the callers pass.
+The spacing h enters as 1 / h, `per_h`; the viscosity ν as ν / h², `nu`, and the diffusivity κ as κ / h², `kappa`.
 """
 
 import numpy as np

@@ -13,12 +13,14 @@ from headrace.solvers.problems.darcy_3d import Darcy3D
 from headrace.solvers.problems.diffusion import Diffusion
 from headrace.solvers.problems.elasticity import Elasticity
 from headrace.solvers.problems.finite_elements import AbstractFiniteElementProblem
+from headrace.solvers.problems.flow_past_obstacles import FlowPastObstacles
 from headrace.solvers.problems.gray_scott import GrayScott
 from headrace.solvers.problems.heat import HeatConduction
 from headrace.solvers.problems.heat_with_walls import HeatWithWalls
 from headrace.solvers.problems.helmholtz import Helmholtz
 from headrace.solvers.problems.korteweg_de_vries import KortewegDeVries
 from headrace.solvers.problems.kuramoto_sivashinsky import KuramotoSivashinsky
+from headrace.solvers.problems.lid_driven_cavity import LidDrivenCavity
 from headrace.solvers.problems.navier_stokes import NavierStokes
 from headrace.solvers.problems.nonlinear_diffusion import NonlinearDiffusion
 from headrace.solvers.problems.poisson import Poisson
@@ -50,6 +52,8 @@ EVOLUTIONS: tuple[type[AbstractEvolution], ...] = (
     NavierStokes,
     ShallowWater,
     CompressibleEuler,
+    FlowPastObstacles,
+    LidDrivenCavity,
 )
 AnyEvolution = one_of("headrace.problems", EVOLUTIONS)
 
@@ -67,12 +71,14 @@ __all__ = [
     "Diffusion",
     "EVOLUTIONS",
     "Elasticity",
+    "FlowPastObstacles",
     "GrayScott",
     "HeatConduction",
     "HeatWithWalls",
     "Helmholtz",
     "KortewegDeVries",
     "KuramotoSivashinsky",
+    "LidDrivenCavity",
     "NavierStokes",
     "NonlinearDiffusion",
     "PROBLEMS",

@@ -66,6 +66,8 @@ def test_a_refined_grid_shows_the_same_start(kind: type[AbstractEvolution]) -> N
         # values beside a cell's centre differs from the one there by h² / 32 times the Laplacian, about 20 std of the
         # field over the square of its correlation length, a fifth of the box or 6 of 32 cells.
         tolerance = 0.02 if problem.grid.location == "cells" else 2e-3
+        if "mask" in fine.fields:
+            tolerance = 0.06  # the flow goes around obstacles of two cells
         np.testing.assert_allclose(problem.restrict(fine.fields[name], 2), field, atol=tolerance * np.ptp(field))
 
 
