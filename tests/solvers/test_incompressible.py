@@ -348,8 +348,8 @@ def test_the_cavity_is_that_of_ghia_and_others(reynolds: int, cells: int, horizo
     at = problem.grid.coordinates()
     u, v = (RegularGridInterpolator(at, part, method="cubic") for part in after[:2])
     found_u, found_v = u([(0.5, y) for y in GHIA_Y]), v([(x, 0.5) for x in GHIA_X])
-    # Their digits are off by up to 0.009 themselves: at Re 100 they give -0.24533 for the least v, the spectral solution
-    # of Botella and Peyret (below) -0.25380.
+    # Their digits are off by up to 0.009: at Re 100 they give -0.24533 for the least v, the spectral solution of
+    # Botella and Peyret (below) -0.25380.
     np.testing.assert_allclose(found_u, GHIA_U[reynolds], atol=0.006)
     np.testing.assert_allclose(found_v, GHIA_V[reynolds], atol=0.01)
 
