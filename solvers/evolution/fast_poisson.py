@@ -4,6 +4,7 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64, Int64
 
 from headrace.solvers.evolution import staggered_kernels as kernels
@@ -33,11 +34,12 @@ class BoxPoisson:
         basis, eigenvalues = _cosines(ny) if lids == "walls" else _waves(ny)
         if lids == "walls" and ny % 2 == 0:
             half = ny // 2
-            self.transform = np.stack([basis[:half, 0::2], basis[:half, 1::2]])
+            transform = np.stack([basis[:half, 0::2], basis[:half, 1::2]])
             eigenvalues = np.stack([eigenvalues[0::2], eigenvalues[1::2]])
         else:
-            self.transform, eigenvalues = basis[np.newaxis].copy(), eigenvalues[np.newaxis]
-        self.back = np.ascontiguousarray(self.transform.swapaxes(1, 2))
+            transform, eigenvalues = basis[np.newaxis].copy(), eigenvalues[np.newaxis]
+        self.transform = torch.from_numpy(transform)
+        self.back = torch.from_numpy(np.ascontiguousarray(transform.swapaxes(1, 2)))
         self.is_folded = len(self.transform) == 2
         diagonal = np.broadcast_to(eigenvalues[:, np.newaxis] - 2.0, (len(eigenvalues), nx, eigenvalues.shape[1]))
         diagonal = diagonal.copy()
@@ -65,35 +67,19 @@ class BoxPoisson:
             kernels.solve_rows(self.ratio, self.ring, ends, ring)
             self.ring = ring / (1.0 + ring[:, :1] + ring[:, -1:])
 
-    def to_modes(self, values: Float64[np.ndarray, "rows ny"]) -> Float64[np.ndarray, "parts rows modes"]:
-        """Rows of values, by mode."""
-        return np.matmul(self.folded(values), self.transform)
+    def room(self, rows: int) -> "Room":
+        """Uninitialised even and odd parts of so many rows, by point or by mode."""
+        # PyTorch begins arrays at multiples of 64 bytes: with another start a product may end in other last bits.
+        tensor = torch.empty((len(self.transform), rows, self.transform.shape[1]), dtype=torch.float64)
+        return Room(tensor=tensor, array=tensor.numpy())
 
-    def from_modes(self, modes: Float64[np.ndarray, "parts rows modes"]) -> Float64[np.ndarray, "rows ny"]:
-        """Back."""
-        return self.unfolded(np.matmul(modes, self.back))
 
-    def folded(self, values: Float64[np.ndarray, "rows ny"]) -> Float64[np.ndarray, "parts rows modes"]:
-        """Even and odd parts."""
-        if not self.is_folded:
-            return values[np.newaxis]
-        parts = np.empty((2, len(values), self.shape[1] // 2))
-        kernels.fold(values, parts)
-        return parts
+@dataclass(frozen=True)
+class Room:
+    """An array, as PyTorch and as NumPy see it."""
 
-    def unfolded(self, parts: Float64[np.ndarray, "parts rows modes"]) -> Float64[np.ndarray, "rows ny"]:
-        """Back."""
-        if not self.is_folded:
-            return parts[0]
-        values = np.empty((parts.shape[1], self.shape[1]))
-        kernels.unfold(parts, values)
-        return values
-
-    def solve_modes(self, modes: Parts) -> Parts:
-        """The potential by mode."""
-        found = np.empty_like(modes)
-        kernels.solve_rows(self.ratio, self.ring, modes, found)
-        return found
+    tensor: torch.Tensor
+    array: Parts
 
 
 @functools.lru_cache(maxsize=16)
@@ -131,47 +117,64 @@ class PressureSolver:
 
     def __init__(self, box: BoxPoisson, rim: Rim) -> None:
         self._box, self._rim = box, rim
-        ny = box.shape[1]
+        nx, ny = box.shape
         # Values at the rim need the rows alone that have some of it.
         self._rows = np.unique(np.concatenate([rim.before, rim.after]) // ny)
-        place = np.zeros(box.shape[0], dtype=np.int64)
+        place = np.zeros(nx, dtype=np.int64)
         place[self._rows] = np.arange(len(self._rows))
-        self._before, self._after = (place[cells // ny] * ny + cells % ny for cells in (rim.before, rim.after))
-        self._inverse = np.empty((0, 0))
-        if len(rim.before):
-            self._inverse = self._inverted()
+        half = ny // 2 if box.is_folded else ny
+        ends = []
+        for cells in (rim.before, rim.after):
+            column = cells % ny
+            is_first = column < half
+            folded = np.where(is_first, column, ny - 1 - column)
+            ends.append(np.stack([place[cells // ny], folded, np.where(is_first, 1, -1)]))
+        self._before, self._after = ends
+        self.parts = box.room(nx)
+        self._modes, self._found, self._values = box.room(nx), box.room(nx), box.room(nx)
+        self._rim_modes, self._rim_values = box.room(len(self._rows)), box.room(len(self._rows))
+        self._potential = np.empty(box.shape) if box.is_folded else self._values.array[0]
+        self._jumps = np.empty(len(rim.before))
+        self._inverse = self._inverted() if len(rim.before) else np.empty((0, 0))
 
-    def solve(self, modes: Parts) -> Float64[np.ndarray, "parts nx modes"]:
-        """The potential from the modes of f, both folded (`BoxPoisson.folded`)."""
+    def solve(self) -> Cells:
+        """The potential, in an array that the next solution overwrites, from the f in `parts`."""
         box = self._box
-        found = box.solve_modes(modes)
+        torch.bmm(self.parts.tensor, box.transform, out=self._modes.tensor)
+        kernels.solve_rows(box.ratio, box.ring, self._modes.array, self._found.array)
         if len(self._inverse):
-            jumps = self._inverse @ self._jumps(found)
-            modes[:, self._rows] += self._spread(jumps)
-            found = box.solve_modes(modes)
-        return np.matmul(found, box.back)
+            self._read_jumps()
+            self._add_jumps(self._inverse @ self._jumps)
+            kernels.solve_rows(box.ratio, box.ring, self._modes.array, self._found.array)
+        torch.bmm(self._found.tensor, box.back, out=self._values.tensor)
+        if box.is_folded:
+            kernels.unfold(self._values.array, self._potential)
+        return self._potential
 
-    def _jumps(self, modes: Parts) -> Float64[np.ndarray, " faces"]:
-        values = self._box.from_modes(modes[:, self._rows]).reshape(-1)
-        return values[self._after] - values[self._before]
+    def _read_jumps(self) -> None:
+        """G_r of what was found."""
+        np.take(self._found.array, self._rows, axis=1, out=self._rim_modes.array)
+        torch.bmm(self._rim_modes.tensor, self._box.back, out=self._rim_values.tensor)
+        kernels.jumps(self._rim_values.array, self._before, self._after, self._jumps)
 
-    def _spread(self, jumps: Float64[np.ndarray, " faces"]) -> Float64[np.ndarray, "parts rows modes"]:
-        """D_r g by mode, in the rows of the rim."""
-        size = len(self._rows) * self._box.shape[1]
-        flow = np.bincount(self._before, jumps, size) - np.bincount(self._after, jumps, size)
-        return self._box.to_modes(flow.reshape(len(self._rows), -1))
+    def _add_jumps(self, jumps: Float64[np.ndarray, " faces"]) -> None:
+        """D_r of them to the modes of f."""
+        kernels.spread(jumps, self._before, self._after, self._rim_values.array)
+        torch.bmm(self._rim_values.tensor, self._box.transform, out=self._rim_modes.tensor)
+        kernels.add_rows(self._rim_modes.array, self._rows, self._modes.array)
 
     def _inverted(self) -> Float64[np.ndarray, "faces faces"]:
         rim, box = self._rim, self._box
         count = len(rim.before)
         matrix = np.eye(count)
-        modes = np.zeros((len(box.transform), box.shape[0], box.transform.shape[2]))
         for face in range(count):
             unit = np.zeros(count)
             unit[face] = 1.0
-            modes[:] = 0.0
-            modes[:, self._rows] = self._spread(unit)
-            matrix[:, face] -= self._jumps(box.solve_modes(modes))
+            self._modes.array[:] = 0.0
+            self._add_jumps(unit)
+            kernels.solve_rows(box.ratio, box.ring, self._modes.array, self._found.array)
+            self._read_jumps()
+            matrix[:, face] -= self._jumps
         matrix = 0.5 * (matrix + matrix.T)
         for body in range(rim.body.max() + 1):
             around = np.where(rim.body == body, rim.sign, 0.0)

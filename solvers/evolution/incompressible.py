@@ -78,7 +78,7 @@ class AbstractIncompressible(AbstractEvolution):
     integrator: ClassVar[str] = "RK4 with a projection in every stage"
 
     resolution: Annotated[int, Field(ge=8, le=4096)] = 64
-    cfl: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
+    cfl: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
 
     @property
     @abstractmethod

@@ -107,7 +107,9 @@ class StaggeredFlow:
         self._poisson = box_poisson(nx, ny, box.sides, box.lids)
         self._solver = PressureSolver(self._poisson, rim)
         self._blocked, self._dragged, self._drag, self._inside = _no_slip(self.is_fluid)
-        self._state, self._previous, self._total, self._one, self._two, self._zero = np.zeros((6, 3, nx + 3, ny + 3))
+        self._state = np.zeros((3, nx + 3, ny + 3))
+        self._buffers: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] = tuple(np.zeros((4, *self._state.shape)))
+        self._previous = self._buffers[-1]
         self.num_steps = 0
 
     # Ways in and out.
@@ -142,9 +144,8 @@ class StaggeredFlow:
         state.reshape(-1)[self._blocked] = 0.0
         self._fill(state)
         self._project(state)
-        for buffer in (self._total, self._one, self._two):
+        for buffer in self._buffers:
             buffer[:] = state
-        self._previous[:] = state
 
     def faces(self) -> tuple[Float64[np.ndarray, "nx_plus_1 ny"], Float64[np.ndarray, "nx ny_plus_1"]]:
         """The velocities through the faces."""
@@ -161,12 +162,9 @@ class StaggeredFlow:
 
     def pressure(self) -> Float64[np.ndarray, "nx ny"]:
         """At the centres; 0 in obstacles, on the outflow, or else on the average."""
-        rate = self._one
-        rate[:] = 0.0
-        self._stage(self._state, self._zero, rate, self._two, 1.0, 0.0, 1.0)
+        rate = self._rate()
         self._copy_periodic(rate)
         pressure = self._potential(rate) * self._box.spacing
-        self._one[:], self._two[:] = self._state, self._state
         if self._box.sides != "through":
             pressure -= pressure[self.is_fluid].mean()
         return np.where(self.is_fluid, pressure, 0.0)
@@ -196,21 +194,18 @@ class StaggeredFlow:
         h, nu = self._box.spacing, self._coefficients.viscosity / self._box.spacing**2
         pressure = self.pressure()
         blocked, self._blocked = self._blocked, self._blocked[:0]
-        rate = self._one
-        rate[:] = 0.0
-        self._stage(self._state, self._zero, rate, self._two, 1.0, 0.0, 1.0)
+        gain = self._rate()
         self._blocked = blocked
         # A wall half a cell away takes twice what the difference to a face at rest says.
-        slid = np.zeros(rate.size)
+        slid = np.zeros(gain.size)
         slid[self._dragged] = nu * self._state.reshape(-1)[self._dragged]
-        slid = slid.reshape(rate.shape)
-        gain = rate.copy()
+        slid = slid.reshape(gain.shape)
         gain[0, :, 1:-1] += np.where(self._inside[0, :, 1:-1], slid[0, :, 2:] + slid[0, :, :-2], 0.0)
         gain[1, 1:-1] += np.where(self._inside[1, 1:-1], slid[1, 2:] + slid[1, :-2], 0.0)
-        p = np.zeros(rate.shape[1:])
+        p = np.zeros(gain.shape[1:])
         p[1:-2, 1:-2] = pressure
         meant = ~self.is_fluid if within is None else within & ~self.is_fluid
-        near = np.zeros(rate.shape[1:], dtype=bool)
+        near = np.zeros(gain.shape[1:], dtype=bool)
         near[1:-2, 1:-2] = meant
         # Faces of the obstacle's own cells.
         of_u, of_v = near.copy(), near.copy()
@@ -218,7 +213,6 @@ class StaggeredFlow:
         of_v[:, 1:] |= near[:, :-1]
         gain[0, 1:] -= (p[1:] - p[:-1]) / h
         gain[1, :, 1:] -= (p[:, 1:] - p[:, :-1]) / h
-        self._one[:], self._two[:] = self._state, self._state
         return float(gain[0, of_u].sum() * h**2), float(gain[1, of_v].sum() * h**2)
 
     # Steps.
@@ -234,18 +228,24 @@ class StaggeredFlow:
         return 1.0 / rate if rate > 0.0 else math.inf
 
     def advance(self, size: float) -> None:
-        """One step of the classical Runge-Kutta method."""
-        base, total, one, two = self._state, self._total, self._one, self._two
-        self._stage(base, base, one, total, 0.5 * size, size / 6.0, 0.0)
-        self._finish(one)
-        self._stage(one, base, two, total, 0.5 * size, size / 3.0, 1.0)
-        self._finish(two)
-        self._stage(two, base, one, total, size, size / 3.0, 1.0)
-        self._finish(one)
-        self._stage(one, base, two, total, 0.0, size / 6.0, 1.0)
-        self._finish(total)
+        """One step of the classical Runge-Kutta method.
+
+        With the stages U₂ = u + ½ h f(u), U₃ = u + ½ h f(U₂), U₄ = u + h f(U₃), each projected, its sum is
+        (U₂ - u + 2 U₃ + U₄) / 3 + h f(U₄) / 6: what is kept are the stages, and no sum runs along.
+        """
+        start, (first, second, third, end) = self._state, self._buffers
+        self._stage(start, start, first, 0.5 * size)
+        self._finish(first)
+        self._stage(first, start, second, 0.5 * size)
+        self._finish(second)
+        self._stage(second, start, third, size)
+        self._finish(third)
+        end[:] = third
+        kernels.sum_of_stages(start, first, second, end, self.has_heat)
+        self._stage(third, end, end, size / 6.0)
+        self._finish(end)
         # The state that was left is kept, for those who want to do the step again.
-        self._previous, self._state, self._total = base, total, self._previous
+        self._state, self._previous, self._buffers = end, start, (first, second, third, start)
         self.num_steps += 1
 
     def defect(self, size: float) -> float:
@@ -260,15 +260,19 @@ class StaggeredFlow:
         difference = np.linalg.norm((state - half)[inner])
         return float(difference / max(float(np.linalg.norm(half[inner])), np.finfo(np.float64).tiny))
 
-    def _stage(
-        self, state: np.ndarray, base: np.ndarray, out: np.ndarray, total: np.ndarray, a: float, b: float, keep: float
-    ) -> None:
+    def _stage(self, state: np.ndarray, base: np.ndarray, out: np.ndarray, size: float) -> None:
         h, numbers = self._box.spacing, self._coefficients
         kernels.stage(
-            state, base, out, total, a, b, keep,
+            state, base, out, size,
             1.0 / h, numbers.viscosity / h**2, numbers.diffusivity / h**2, numbers.buoyancy, self._sides, self._lids,
             self._blocked, self._dragged, self._drag, self.has_heat,
         )  # fmt: skip
+
+    def _rate(self) -> Float64[np.ndarray, "fields rows columns"]:
+        """The change of the state in a unit of time, but for the pressure."""
+        rate = np.zeros_like(self._state)
+        self._stage(self._state, rate, rate, 1.0)
+        return rate
 
     def _finish(self, state: np.ndarray) -> None:
         self._copy_periodic(state)
@@ -286,14 +290,12 @@ class StaggeredFlow:
 
     def _potential(self, state: np.ndarray) -> Float64[np.ndarray, "nx ny"]:
         """The potential whose gradient has the divergence of a state."""
-        box = self._poisson
-        if box.is_folded:
-            parts = np.empty((2, box.shape[0], box.shape[1] // 2))
-            kernels.divergence_folded(state, parts)
+        solver = self._solver
+        if self._poisson.is_folded:
+            kernels.divergence_folded(state, solver.parts.array)
         else:
-            parts = np.empty((1, *box.shape))
-            kernels.divergence(state, parts[0])
-        return box.unfolded(self._solver.solve(np.matmul(parts, box.transform)))
+            kernels.divergence(state, solver.parts.array[0])
+        return solver.solve()
 
     def _project(self, state: np.ndarray) -> None:
         kernels.less_the_gradient(state, self._potential(state), self._sides, self._lids, self._blocked)

@@ -17,6 +17,7 @@ type Row = Float64[np.ndarray, " columns"]
 type Field = Float64[np.ndarray, "rows columns"]
 type State = Float64[np.ndarray, "fields rows columns"]
 type Places = Int64[np.ndarray, " places"]
+type Ends = Int64[np.ndarray, "3 faces"]
 
 
 class _Disjoint(Compiler):
@@ -43,7 +44,7 @@ _1, _2 = np.uint64(1), np.uint64(2)
 @njit(**_LOOP)
 def _u_row(
     n: Index, west: Row, here: Row, east: Row, v_west: Row, v_east: Row, per_h: float, nu: float,
-    base: Row, a: float, out: Row, keep: float, b: float, total: Row,
+    base: Row, a: float, out: Row,
 ) -> None:  # fmt: skip
     """Rows of faces between two columns of cells: convection in the form of Harlow and Welch (1965), and viscosity."""
     for k in range(n):
@@ -54,13 +55,12 @@ def _u_row(
         f = nu * ((east[k + _1] + west[k + _1]) + (here[k + _2] + here[k]) - 4.0 * c)
         f -= per_h * ((e * e - w * w) + (up - down))
         out[k + _1] = base[k + _1] + a * f
-        total[k + _1] = keep * total[k + _1] + (1.0 - keep) * base[k + _1] + b * f
 
 
 @njit(**_LOOP)
 def _u_row_at_the_outflow(
     n: Index, west: Row, here: Row, v_west: Row, per_h: float, nu: float,
-    base: Row, a: float, out: Row, keep: float, b: float, total: Row,
+    base: Row, a: float, out: Row,
 ) -> None:  # fmt: skip
     """The last faces: half a cell wide, with the traction ν ∂u/∂x - p = ½ min(u, 0) u on the boundary."""
     for k in range(n):
@@ -72,13 +72,12 @@ def _u_row_at_the_outflow(
         f = nu * (2.0 * (west[k + _1] - c) + (here[k + _2] + here[k] - 2.0 * c))
         f -= per_h * (2.0 * (e - w * w) + (up - down))
         out[k + _1] = base[k + _1] + a * f
-        total[k + _1] = keep * total[k + _1] + (1.0 - keep) * base[k + _1] + b * f
 
 
 @njit(**_LOOP)
 def _v_row(
     first: Index, n: Index, west: Row, here: Row, east: Row, u_west: Row, u_east: Row, per_h: float, nu: float,
-    lift: float, heat: Row, base: Row, a: float, out: Row, keep: float, b: float, total: Row,
+    lift: float, heat: Row, base: Row, a: float, out: Row,
 ) -> None:  # fmt: skip
     for j in range(n):
         k = first + j
@@ -90,26 +89,22 @@ def _v_row(
         f -= per_h * ((e - w) + (up * up - down * down))
         f += lift * (heat[k - _1] + heat[k])
         out[k] = base[k] + a * f
-        total[k] = keep * total[k] + (1.0 - keep) * base[k] + b * f
 
 
 @njit(**_LOOP)
-def _v_row_backflow(
-    first: Index, n: Index, here: Row, u_east: Row, per_h: float, a: float, out: Row, b: float, total: Row
-) -> None:
+def _v_row_backflow(first: Index, n: Index, here: Row, u_east: Row, per_h: float, a: float, out: Row) -> None:
     """What flows in at the outflow brings half of the momentum: the same traction for v."""
     for j in range(n):
         k = first + j
         u = 0.5 * (u_east[k - _1] + u_east[k])
         f = 0.5 * per_h * u * here[k] if u < 0.0 else 0.0
         out[k] += a * f
-        total[k] += b * f
 
 
 @njit(**_LOOP)
 def _heat_row(
     n: Index, west: Row, here: Row, east: Row, u_west: Row, u_east: Row, v: Row, per_h: float, kappa: float,
-    base: Row, a: float, out: Row, keep: float, b: float, total: Row,
+    base: Row, a: float, out: Row,
 ) -> None:  # fmt: skip
     for k in range(n):
         c = here[k + _1]
@@ -118,19 +113,18 @@ def _heat_row(
         f = kappa * ((east[k + _1] + west[k + _1]) + (here[k + _2] + here[k]) - 4.0 * c)
         f -= 0.5 * per_h * ((e - w) + (up - down))
         out[k + _1] = base[k + _1] + a * f
-        total[k + _1] = keep * total[k + _1] + (1.0 - keep) * base[k + _1] + b * f
 
 
 @njit(**_OPTIONS, cache=True)
 def stage(
-    state: State, base: State, out: State, total: State, a: float, b: float, keep: float,
+    state: State, base: State, out: State, a: float,
     per_h: float, nu: float, kappa: float, lift: float, sides: int, lids: int,
     blocked: Places, dragged: Places, drag: Row, has_heat: bool,
 ) -> None:  # fmt: skip
-    """With f, the change of `state` in a unit of time but for the pressure: out = base + a f, total += b f.
+    """With f, the change of `state` in a unit of time but for the pressure: out = base + a f.
 
-    `keep` 0 starts the total anew from the base; with 1 it goes on. Faces in `blocked` are set to 0; those in
-    `dragged` lie half a cell from as many walls as `drag` says. Places count through u and v as one.
+    Faces in `blocked` are set to 0; those in `dragged` lie half a cell from as many walls as `drag` says. Places count
+    through u and v as one.
     """
     nx, ny = state.shape[1] - 3, state.shape[2] - 3
     u, v, t = state[0], state[1], state[2]
@@ -138,35 +132,44 @@ def stage(
     for i in range(first, end):
         _u_row(
             np.uint64(ny), u[i - 1], u[i], u[i + 1], v[i - 1], v[i], per_h, nu,
-            base[0, i], a, out[0, i], keep, b, total[0, i],
+            base[0, i], a, out[0, i],
         )  # fmt: skip
     if sides == THROUGH:
         i = nx + 1
-        _u_row_at_the_outflow(
-            np.uint64(ny), u[i - 1], u[i], v[i - 1], per_h, nu, base[0, i], a, out[0, i], keep, b, total[0, i]
-        )
+        _u_row_at_the_outflow(np.uint64(ny), u[i - 1], u[i], v[i - 1], per_h, nu, base[0, i], a, out[0, i])
     low, n = (_1, np.uint64(ny)) if lids == PERIODIC else (_2, np.uint64(ny - 1))
     for i in range(1, nx + 1):
         _v_row(
             low, n, v[i - 1], v[i], v[i + 1], u[i], u[i + 1], per_h, nu, 0.5 * lift, t[i],
-            base[1, i], a, out[1, i], keep, b, total[1, i],
+            base[1, i], a, out[1, i],
         )  # fmt: skip
     if sides == THROUGH:
-        _v_row_backflow(low, n, v[nx], u[nx + 1], per_h, a, out[1, nx], b, total[1, nx])
+        _v_row_backflow(low, n, v[nx], u[nx + 1], per_h, a, out[1, nx])
     if has_heat:
         for i in range(1, nx + 1):
             _heat_row(
                 np.uint64(ny), t[i - 1], t[i], t[i + 1], u[i], u[i + 1], v[i], per_h, kappa,
-                base[2, i], a, out[2, i], keep, b, total[2, i],
+                base[2, i], a, out[2, i],
             )  # fmt: skip
-    flat, flat_out, flat_total = state.reshape(-1), out.reshape(-1), total.reshape(-1)
+    flat, flat_out = state.reshape(-1), out.reshape(-1)
     for k in range(len(dragged)):
-        f = nu * drag[k] * flat[dragged[k]]
-        flat_out[dragged[k]] -= a * f
-        flat_total[dragged[k]] -= b * f
+        flat_out[dragged[k]] -= a * nu * drag[k] * flat[dragged[k]]
     for k in range(len(blocked)):
         flat_out[blocked[k]] = 0.0
-        flat_total[blocked[k]] = 0.0
+
+
+@njit(**_LOOP)
+def _sum_row(n: Index, start: Row, first: Row, second: Row, third: Row) -> None:
+    for k in range(n):
+        third[k] = (first[k] - start[k] + 2.0 * second[k] + third[k]) / 3.0
+
+
+@njit(**_OPTIONS, cache=True)
+def sum_of_stages(start: State, first: State, second: State, third: State, has_heat: bool) -> None:
+    """(first - start + 2 second + third) / 3, into the third: what the last stage of a step starts from."""
+    for f in range(3 if has_heat else 2):
+        for i in range(start.shape[1]):
+            _sum_row(np.uint64(start.shape[2]), start[f, i], first[f, i], second[f, i], third[f, i])
 
 
 @njit(**_OPTIONS, cache=True)
@@ -258,13 +261,6 @@ def divergence_folded(state: State, out: Float64[np.ndarray, "2 rows columns"]) 
         _fold_row(np.uint64(ny // 2), row, out[0, i], out[1, i])
 
 
-@njit(**_OPTIONS, cache=True)
-def fold(values: Field, out: Float64[np.ndarray, "2 rows columns"]) -> None:
-    """Sums and differences of what mirrors itself in the middle of a row."""
-    for i in range(values.shape[0]):
-        _fold_row(np.uint64(values.shape[1] // 2), values[i], out[0, i], out[1, i])
-
-
 @njit(**_LOOP)
 def _unfold_row(n: Index, even: Row, odd: Row, out: Row) -> None:
     last = _2 * n - _1
@@ -278,6 +274,37 @@ def unfold(parts: Float64[np.ndarray, "2 rows columns"], out: Field) -> None:
     """Back."""
     for i in range(out.shape[0]):
         _unfold_row(np.uint64(out.shape[1] // 2), parts[0, i], parts[1, i], out[i])
+
+
+@njit(**_OPTIONS, cache=True)
+def jumps(parts: Float64[np.ndarray, "parts rows columns"], before: Ends, after: Ends, out: Row) -> None:
+    """The difference of the values on both sides of every face, from their even and odd parts."""
+    for k in range(len(out)):
+        a, b = parts[0, before[0, k], before[1, k]], parts[0, after[0, k], after[1, k]]
+        if len(parts) > 1:
+            a += before[2, k] * parts[1, before[0, k], before[1, k]]
+            b += after[2, k] * parts[1, after[0, k], after[1, k]]
+        out[k] = b - a
+
+
+@njit(**_OPTIONS, cache=True)
+def spread(given: Row, before: Ends, after: Ends, parts: Float64[np.ndarray, "parts rows columns"]) -> None:
+    """Even and odd parts of what flows out of every cell, when so much flows through the faces."""
+    parts[:] = 0.0
+    for k in range(len(given)):
+        for p in range(len(parts)):
+            parts[p, before[0, k], before[1, k]] += given[k] * (before[2, k] if p else 1)
+            parts[p, after[0, k], after[1, k]] -= given[k] * (after[2, k] if p else 1)
+
+
+@njit(**_OPTIONS, cache=True)
+def add_rows(
+    given: Float64[np.ndarray, "parts rows columns"], rows: Places, out: Float64[np.ndarray, "parts all columns"]
+) -> None:
+    """Add to some of the rows."""
+    for p in range(len(given)):
+        for i in range(len(rows)):
+            out[p, rows[i]] += given[p, i]
 
 
 @njit(**_LOOP)

@@ -194,8 +194,12 @@ def test_the_pressure_is_that_of_a_sparse_factorisation(sides: Sides, lids: Lids
     flow_u[1:][~is_fluid] = flow_u[:-1][~is_fluid] = 0.0
     flow_v[:, 1:][~is_fluid] = flow_v[:, :-1][~is_fluid] = 0.0
     given = np.diff(flow_u, axis=0) + np.diff(flow_v, axis=1)
-    box = box_poisson(nx, ny, sides, lids)
-    found = box.unfolded(PressureSolver(box, find_rim(is_fluid)).solve(box.to_modes(given)))
+    solver = PressureSolver(box_poisson(nx, ny, sides, lids), find_rim(is_fluid))
+    if len(solver.parts.array) == 2:
+        solver.parts.array[:] = (given + given[:, ::-1])[:, : ny // 2], (given - given[:, ::-1])[:, : ny // 2]
+    else:
+        solver.parts.array[:] = given
+    found = solver.solve()
     matrix = laplacian(is_fluid, sides, lids).tocsr()
     np.testing.assert_allclose((matrix @ found.ravel())[is_fluid.ravel()], given[is_fluid], atol=1e-11)
     kept = np.flatnonzero(is_fluid.ravel())
