@@ -56,6 +56,7 @@ from headrace.solvers.problems import (
     NavierStokes,
     NonlinearDiffusion,
     Poisson,
+    RayleighBenard,
     ShallowWater,
     Wave,
 )
@@ -113,6 +114,7 @@ __all__ = [
     "Numerics",
     "PROBLEMS",
     "Poisson",
+    "RayleighBenard",
     "RecycledCG",
     "RunningSolver",
     "ShallowWater",

@@ -15,7 +15,7 @@ from headrace.solvers.evolution.incompressible import AbstractIncompressible, Co
 _MAX_STEPS = 200_000
 # Before so many of the output times a step is done again as two halves.
 _LOOKS = 4
-# A divergence, in velocities over cells, that rounding does not explain.
+# A divergence, in parts of a cell that a step adds to it, that rounding does not explain.
 _MAX_DIVERGENCE = 1e-8
 # The classical Runge-Kutta method is stable in the triangle of -2.785 and ±2.828 i.
 _REAL, _IMAGINARY = 2.785, 2.828
@@ -77,11 +77,11 @@ def _advance(flow: "StaggeredFlow", begin: float, end: float, step: float, cfl: 
         size = left / num_left
         flow.advance(size)
         left = 0.0 if num_left == 1 else left - size
-    divergence = flow.relative_divergence()
+    divergence = size * flow.divergence()
     if not divergence <= _MAX_DIVERGENCE:
         return (
-            f"a divergence of {divergence:.2g} velocities a cell at t = {end:.4g}, allowed is {_MAX_DIVERGENCE:g}: "
-            f"{remedy}"
+            f"a divergence that adds {divergence:.2g} of a cell in a step at t = {end:.4g}, allowed is "
+            f"{_MAX_DIVERGENCE:g}: {remedy}"
         ), size
     return None, size
 
@@ -169,11 +169,15 @@ class StaggeredFlow:
             pressure -= pressure[self.is_fluid].mean()
         return np.where(self.is_fluid, pressure, 0.0)
 
-    def relative_divergence(self) -> float:
-        """The largest net flow out of a cell, over the largest velocity."""
+    def divergence(self) -> float:
+        """The largest ∇·u of a cell."""
         out = np.empty(self._box.shape)
         kernels.divergence(self._state, out)
-        return float(np.abs(out).max() / max(kernels.fastest(self._state), 1e-300))
+        return float(np.abs(out).max()) / self._box.spacing
+
+    def largest_velocity(self) -> float:
+        """The largest |u| + |v| of a cell."""
+        return float(kernels.fastest(self._state))
 
     def energy(self) -> float:
         """½ ∫ |u|² as the scheme knows it: a face counts for half of the cells beside it."""

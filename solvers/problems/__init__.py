@@ -24,6 +24,7 @@ from headrace.solvers.problems.lid_driven_cavity import LidDrivenCavity
 from headrace.solvers.problems.navier_stokes import NavierStokes
 from headrace.solvers.problems.nonlinear_diffusion import NonlinearDiffusion
 from headrace.solvers.problems.poisson import Poisson
+from headrace.solvers.problems.rayleigh_benard import RayleighBenard
 from headrace.solvers.problems.shallow_water import ShallowWater
 from headrace.solvers.problems.wave import Wave
 
@@ -54,6 +55,7 @@ EVOLUTIONS: tuple[type[AbstractEvolution], ...] = (
     CompressibleEuler,
     FlowPastObstacles,
     LidDrivenCavity,
+    RayleighBenard,
 )
 AnyEvolution = one_of("headrace.problems", EVOLUTIONS)
 
@@ -83,6 +85,7 @@ __all__ = [
     "NonlinearDiffusion",
     "PROBLEMS",
     "Poisson",
+    "RayleighBenard",
     "ShallowWater",
     "Wave",
 ]
