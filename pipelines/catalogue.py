@@ -1,10 +1,13 @@
 """`headrace list`: what a recipe may name."""
 
+from pydantic import ValidationError
+
 from headrace.pipelines.config import read_recipe, recipe_names
 from headrace.platform.errors import InputError, nearest
 from headrace.platform.spec import Spec, kinds
 from headrace.solvers.all_sampled import SAMPLED
 from headrace.solvers.methods import METHODS
+from headrace.solvers.sampled import AbstractSampled
 from headrace.surrogates.formats import FORMATS
 from headrace.surrogates.losses import LOSSES
 from headrace.surrogates.models import SURROGATES
@@ -19,6 +22,20 @@ def _kinds(group: str, built_in: tuple[type[Spec], ...]) -> dict[str, str]:
     return {kind: _first_line(spec.__doc__) for kind, spec in kinds(group, built_in).items()}
 
 
+def _problems() -> dict[str, str]:
+    """Problems, each with the levels and the axes of difficulty that it has as it stands."""
+    lines = _kinds("headrace.problems", SAMPLED)
+    for kind, spec in kinds("headrace.problems", SAMPLED).items():
+        try:
+            problem = spec()
+        except ValidationError:
+            continue  # some need to be told more
+        assert isinstance(problem, AbstractSampled)
+        if problem.axes:
+            lines[kind] += f" Levels {', '.join(problem.levels())}, by {', '.join(problem.axes)}."
+    return lines
+
+
 def catalogue(what: str | None = None) -> dict[str, dict[str, str]]:
     """Kinds and their one-line descriptions by group; one group when it is named.
 
@@ -26,7 +43,7 @@ def catalogue(what: str | None = None) -> dict[str, dict[str, str]]:
         InputError: there is no such group.
     """
     groups = {
-        "problems": lambda: _kinds("headrace.problems", SAMPLED),
+        "problems": _problems,
         "solvers": lambda: _kinds("headrace.methods", METHODS),
         "surrogates": lambda: _kinds("headrace.surrogates", SURROGATES),
         "losses": lambda: _kinds("headrace.losses", LOSSES),

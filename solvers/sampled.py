@@ -32,6 +32,11 @@ class AbstractSampled(Spec):
     def levels(self) -> Mapping[str, Mapping[str, Any]]:
         """The built-in difficulty levels: name -> the fields of the spec that it changes."""
 
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The fields of the spec that decide how hard a sample is, and what it costs: those that the levels change."""
+        return tuple(dict.fromkeys(name for changes in self.levels().values() for name in changes))
+
     def unavailable(self) -> str | None:
         """Why this machine cannot make samples of it, and what to do; None when it can."""
         return None

@@ -1,7 +1,7 @@
 """Incompressible flow past obstacles in a channel."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Float64
@@ -53,8 +53,6 @@ class FlowPastObstacles(AbstractIncompressible):
             y, radius); none are drawn then.
     """
 
-    axes: ClassVar[tuple[str, ...]] = ("reynolds", "num_obstacles", "obstacle_side")
-
     kind: Literal["flow_past_obstacles"] = "flow_past_obstacles"
     resolution: Annotated[int, Field(ge=8, le=4096)] = 128
     length: PositiveFloat = 2.0
@@ -98,6 +96,11 @@ class FlowPastObstacles(AbstractIncompressible):
     @property
     def _most_obstacles(self) -> int:
         return self.num_obstacles.high if isinstance(self.num_obstacles, Counts) else self.num_obstacles
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Those of the levels, and the size of the obstacles."""
+        return (*super().axes, "obstacle_side")
 
     @property
     def constants(self) -> tuple[FieldSpec, ...]:

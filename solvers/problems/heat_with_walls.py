@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Float64
@@ -65,8 +65,6 @@ class HeatWithWalls(AbstractEvolution):
         top: at its high end [K].
         variation: what is added to `start` at every point, in lengths of the box [K]; none by default.
     """
-
-    axes: ClassVar[tuple[str, ...]] = ("diffusivity",)
 
     kind: Literal["heat_with_walls"] = "heat_with_walls"
     resolution: Side = 32

@@ -1,7 +1,7 @@
 """Incompressible flow in a square cavity whose lid moves."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Float64
@@ -34,8 +34,6 @@ class LidDrivenCavity(AbstractIncompressible):
         snapshots: output times.
         reynolds: Re, positive.
     """
-
-    axes: ClassVar[tuple[str, ...]] = ("reynolds",)
 
     kind: Literal["lid_driven_cavity"] = "lid_driven_cavity"
     horizon: PositiveFloat = 8.0

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Float64
@@ -40,8 +40,6 @@ class RayleighBenard(AbstractIncompressible):
         prandtl: Pr, positive.
         start: the perturbation of the temperature, in lengths of the longer side.
     """
-
-    axes: ClassVar[tuple[str, ...]] = ("rayleigh",)
 
     kind: Literal["rayleigh_benard"] = "rayleigh_benard"
     resolution: Annotated[int, Field(ge=8, le=4096)] = 64

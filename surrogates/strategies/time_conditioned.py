@@ -37,6 +37,8 @@ class TimeConditioned(AbstractStrategy):
 
     def mismatch(self, schema: SampleSchema) -> str | None:
         """Why there is no time to choose, or None."""
+        if schema.parts > 1:
+            return f"a trajectory comes in {schema.parts} parts, and only the first one starts at time 0"
         count = len(schema.times)
         if count == 1:
             return "samples have one output time: there is none to choose. direct learns it"
