@@ -108,8 +108,8 @@ class StaggeredFlow:
         self._solver = PressureSolver(self._poisson, rim)
         self._blocked, self._dragged, self._drag, self._inside = _no_slip(self.is_fluid)
         self._state = np.zeros((3, nx + 3, ny + 3))
-        self._buffers: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] = tuple(np.zeros((4, *self._state.shape)))
-        self._previous = self._buffers[-1]
+        self._previous = np.zeros_like(self._state)
+        self._buffers = [np.zeros_like(self._state) for _ in range(4)]
         self.num_steps = 0
 
     # Ways in and out.
@@ -201,9 +201,8 @@ class StaggeredFlow:
         gain = self._rate()
         self._blocked = blocked
         # A wall half a cell away takes twice what the difference to a face at rest says.
-        slid = np.zeros(gain.size)
-        slid[self._dragged] = nu * self._state.reshape(-1)[self._dragged]
-        slid = slid.reshape(gain.shape)
+        slid = np.zeros_like(gain)
+        slid.reshape(-1)[self._dragged] = nu * self._state.reshape(-1)[self._dragged]
         gain[0, :, 1:-1] += np.where(self._inside[0, :, 1:-1], slid[0, :, 2:] + slid[0, :, :-2], 0.0)
         gain[1, 1:-1] += np.where(self._inside[1, 1:-1], slid[1, 2:] + slid[1, :-2], 0.0)
         p = np.zeros(gain.shape[1:])
@@ -249,7 +248,7 @@ class StaggeredFlow:
         self._stage(third, end, end, size / 6.0)
         self._finish(end)
         # The state that was left is kept, for those who want to do the step again.
-        self._state, self._previous, self._buffers = end, start, (first, second, third, start)
+        self._state, self._previous, self._buffers = end, start, [first, second, third, start]
         self.num_steps += 1
 
     def defect(self, size: float) -> float:
