@@ -34,8 +34,9 @@ class FlowPastObstacles(AbstractIncompressible):
     Obstacles are squares on a lattice of half their side, so that they are the same on every grid whose cells it holds,
     and stand at least one side apart; or those that are listed in `obstacles`.
 
-    Good values: 64 cells a side up to Re 500, 128 up to 1000, 256 beyond, horizon 4 (twice through the box). The kinds
-    of difficulty are those of Choudhary et al. (2025), arXiv 2512.00564: how many obstacles, and how large Re is.
+    Good values: horizon 4 (twice through the box) and 64 to 256 cells a side; an accuracy in the recipe finds out how
+    many. The kinds of difficulty are those of Choudhary et al. (2025), arXiv 2512.00564: how many obstacles, how large
+    Re is.
     Levels: `none`, `one` or `several` (2 to 10) obstacles with `low`, `medium` or `high` Re, as in `one_high`. Theirs
     reach Re 10 000; ours are 100 to 500, 500 to 1000 and 1000 to 2000, which grids of up to 256 cells a side resolve.
 
