@@ -427,7 +427,7 @@ def test_a_flow_is_that_of_finite_elements_on_a_fitted_mesh() -> None:
     elements[:, is_fluid] = velocities[0].T
     cells = problem.restrict(last(problem, draw)[:2], 4)
     elements = problem.restrict(elements, 2)
-    # Theirs is 1.3 % from one with half the spacing, ours 1 % from that, nearly all of it at the block's corners.
+    # Theirs is 1.3 % from one with half the spacing, ours 1 % from that, most at the block's corners.
     assert np.linalg.norm(cells - elements) < 0.025 * np.linalg.norm(elements)
 
 
