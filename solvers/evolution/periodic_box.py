@@ -48,7 +48,7 @@ class PeriodicBox:
         # The largest wave number below n / (degree + 1).
         self._largest = None if degree is None else tuple(math.ceil(n / (degree + 1.0) - 1e-9) - 1 for n in shape)
         self._row = 0 if self._largest is None else _ROW * math.ceil((self._largest[-1] + 1) / _ROW)
-        self._buffers: dict[tuple[int, ...], Tensor] = {}
+        self._buffers: dict[tuple[int, ...], tuple[Tensor, tuple[Tensor, ...]]] = {}
 
     @property
     def dim(self) -> int:
@@ -122,13 +122,14 @@ class PeriodicBox:
         spectrum = torch.fft.rfft(field, dim=-1).narrow(-1, 0, m + 1)
         for axis in self._axes[-2::-1]:
             spectrum = torch.fft.fft(spectrum, dim=axis)
-            if axis != -self.dim:
-                spectrum = self._kept(spectrum, axis)
+            if axis != self._axes[0]:
+                spectrum = torch.cat(self._of_all(spectrum, axis), dim=axis)
         found = spectrum.new_empty((*spectrum.shape[: -self.dim], *self.spectrum_shape))
-        found.narrow(-1, m + 1, self._row - m - 1).zero_()
-        inside = found.narrow(-1, 0, m + 1)
-        for to, start, count in self._parts(-self.dim):
-            inside.narrow(-self.dim, to, count).copy_(spectrum.narrow(-self.dim, start, count))
+        inside, beyond = found.split((m + 1, self._row - m - 1), dim=-1)
+        beyond.zero_()
+        first = self._axes[0]
+        for part, here in zip(self._of_all(spectrum, first), self._of_kept(inside, first), strict=True):
+            here.copy_(part)
         return found
 
     def backward(self, spectrum: Complex[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -140,25 +141,30 @@ class PeriodicBox:
             spectrum = torch.fft.ifft(self._padded(spectrum, axis), dim=axis)
         return torch.fft.irfft(self._padded(spectrum, -1), n=self.shape[-1], dim=-1)
 
-    def _parts(self, axis: int) -> Sequence[tuple[int, int, int]]:
-        """Where the waves of an axis are that are left: here, among all waves of the axis, and how many."""
+    def _of_all(self, spectrum: Complex[Tensor, "..."], axis: int) -> tuple[Tensor, ...]:
+        """The parts of a spectrum with all waves of an axis that are left."""
         assert self._largest is not None
-        m, points = self._largest[axis], self.shape[axis]
-        return ((0, 0, m + 1),) if axis == -1 else ((0, 0, m + 1), (m + 1, points - m, m))
+        m = self._largest[axis]
+        if axis == -1:
+            return (spectrum.narrow(-1, 0, m + 1),)
+        return tuple(spectrum.split((m + 1, self.shape[axis] - 2 * m - 1, m), dim=axis)[::2])
 
-    def _kept(self, spectrum: Complex[Tensor, "..."], axis: int) -> Complex[Tensor, "..."]:
-        """What is left of a spectrum with all waves of an axis but the last."""
-        return torch.cat([spectrum.narrow(axis, start, count) for _, start, count in self._parts(axis)], dim=axis)
+    def _of_kept(self, spectrum: Complex[Tensor, "..."], axis: int) -> tuple[Tensor, ...]:
+        """The same parts of a spectrum that holds nothing else."""
+        assert self._largest is not None
+        m = self._largest[axis]
+        return (spectrum,) if axis == -1 else tuple(spectrum.split((m + 1, m), dim=axis))
 
     def _padded(self, spectrum: Complex[Tensor, "..."], axis: int) -> Complex[Tensor, "..."]:
         """The spectrum with zeros for the waves that are left out along an axis; good until the next call."""
-        shape = list(spectrum.shape)
-        shape[axis] = self.shape[axis] // 2 + 1 if axis == -1 else self.shape[axis]
-        # The zeros between stay what they are: only the others are written, again and again.
-        key = (axis, *shape)
+        key = (axis, *spectrum.shape)
         if key not in self._buffers:
-            self._buffers[key] = torch.zeros(shape, dtype=spectrum.dtype, device=spectrum.device)
-        buffer = self._buffers[key]
-        for start, to, count in self._parts(axis):
-            buffer.narrow(axis, to, count).copy_(spectrum.narrow(axis, start, count))
+            shape = list(spectrum.shape)
+            shape[axis] = self.shape[axis] // 2 + 1 if axis == -1 else self.shape[axis]
+            zeros = torch.zeros(shape, dtype=spectrum.dtype, device=spectrum.device)
+            self._buffers[key] = zeros, self._of_all(zeros, axis)
+        # The zeros between stay what they are: only the others are written, again and again.
+        buffer, parts = self._buffers[key]
+        for part, here in zip(parts, self._of_kept(spectrum, axis), strict=True):
+            part.copy_(here)
         return buffer

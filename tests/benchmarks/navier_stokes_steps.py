@@ -7,7 +7,8 @@ dealiased by a mask. exponax (JAX, compiled) is a peer in an environment of its 
 
     uv venv /tmp/exponax && uv pip install --python /tmp/exponax/bin/python exponax "jax[cpu]"
 
-Turn by turn, one thread and one core for all; coefficients and compilation are not in the time.
+Turn by turn, one thread and one core for all. Times are the processor's, so that what else a machine does counts less;
+coefficients and compilation are not in them.
 
     python tests/benchmarks/navier_stokes_steps.py [--exponax-python /tmp/exponax/bin/python] [--sizes 64 128]
         [--batches 1 4 16] [--steps 40] [--repeats 5]
@@ -144,9 +145,9 @@ class Exponax:
 
 def seconds_of(run: Callable[[int], Tensor], steps: int) -> float:
     """Of all steps of the batch [s]."""
-    began = time.perf_counter()
+    began = time.process_time()
     run(steps)
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def main() -> None:
