@@ -104,8 +104,6 @@ class NavierStokes(AbstractSemilinear):
 
     def equation(self, box: "PeriodicBox", scalars: "Mapping[str, Tensor]") -> Semilinear:
         """L = -ν |k|² - α; N = the convective term and the force."""
-        import torch  # not at the top, as those who solve nothing do not wait for it
-
         symbol = scalars["viscosity"] * box.laplacian - scalars["drag"]
         inverse = -1.0 / (box.laplacian - 1.0 * (box.laplacian == 0.0)) * (box.laplacian != 0.0)
         i_kx, i_ky = box.derivatives
@@ -121,7 +119,7 @@ class NavierStokes(AbstractSemilinear):
             u, v = fields.split(1, dim=1)
             total, difference = v + u, v - u
             u.mul_(v)
-            torch.mul(total, difference, out=v)
+            v.copy_(total.mul_(difference))
             first, second = box.forward(fields).split(1, dim=1)
             return (shear * first).addcmul_(stretch, second).add_(force)
 
