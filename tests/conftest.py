@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,8 +21,13 @@ def _cuda_is_available() -> bool:
     return torch.cuda.is_available()
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `gpu` where torch finds no CUDA device."""
+    """Keep tests that share a cluster or a file in one process; skip those marked `gpu` where there is no GPU."""
+    for item in items:
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        shares_cluster = room == "pipelines" or "ray_cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group(room if shares_cluster else str(item.path)))
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu and not _cuda_is_available():
         for item in on_gpu:
