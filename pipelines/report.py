@@ -266,7 +266,13 @@ def asked(recipe: Mapping[str, Any], command: str | None = None) -> list[tuple[s
         total = sum(mix.values()) or 1
         lines.append(("Mix", ", ".join(f"{level} {100 * weight / total:.0f} %" for level, weight in mix.items())))
         counts = [f"{data[key]} {word}" for key, word in SPLITS.items() if data.get(key)]
+        if data.get("budget"):
+            costs = [f"{level} {seconds:.3g} s" for level, seconds in _mapping(data.get("costs")).items()]
+            spent = f"what {data['budget']:g} CPU seconds of solvers buy for training, shared by the mix"
+            counts = [f"{spent} (a sample of {', '.join(costs)})" if costs else spent, *counts]
         lines.append(("Samples", ", ".join(counts)))
+        if data.get("times_per_part"):
+            lines.append(("Parts", f"trained on in parts of {data['times_per_part']} output times, each counted below"))
         if data.get("accuracy") or data.get("numerics"):
             wanted = data.get("accuracy")
             chosen = [

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # Set before NumPy, torch or Numba are imported, and inherited by every process that a test starts.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -21,13 +23,25 @@ def _cuda_is_available() -> bool:
     return torch.cuda.is_available()
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
+# Files whose tests share one Ray cluster, and so one process.
+_ON_ONE_CLUSTER = {"test_stream.py", "test_security.py"}
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Deal out the tests by file, those that share a cluster together: Ray's starts are what takes long."""
+
+    class ByCluster(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.split("::")[0]
+            if "/pipelines/" in path:
+                return "pipelines"
+            return "platform" if Path(path).name in _ON_ONE_CLUSTER else path
+
+    return ByCluster(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a cluster or a file in one process; skip those marked `gpu` where there is no GPU."""
-    for item in items:
-        room = item.path.relative_to(Path(__file__).parent).parts[0]
-        shares_cluster = room == "pipelines" or "ray_cluster" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group(room if shares_cluster else str(item.path)))
+    """Skip the tests marked `gpu` where torch finds no CUDA device."""
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu and not _cuda_is_available():
         for item in on_gpu:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from headrace.pipelines import pictures
-from headrace.pipelines.report import duration, percent, quantity, read_run, write_report
+from headrace.pipelines.report import asked, duration, percent, quantity, read_run, write_report
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
 from headrace.platform.store import write_dataset
@@ -411,3 +411,14 @@ def test_the_stream_tells_which_levels_and_parameters_were_served() -> None:
     assert lines["Level rough"] == "50.0 % of what came in, 75.0 % of what was served"
     assert lines["Level smooth"] == "50.0 % of what came in, 25.0 % of what was served"
     assert lines["Parameter contrast"].startswith("served and came in are 0.12 apart")
+
+
+def test_the_page_says_what_a_budget_buys_and_that_samples_are_parts() -> None:
+    data = {"problem": {"kind": "burgers"}, "mix": {"viscous": 1.0, "shock": 3.0}, "test": 8, "times_per_part": 5}
+    lines = dict(asked({"data": data | {"budget": 600.0, "costs": {"viscous": 0.01, "shock": 0.25}}}))
+    assert lines["Samples"] == (
+        "what 600 CPU seconds of solvers buy for training, shared by the mix (a sample of viscous 0.01 s, shock 0.25 s)"
+        ", 8 for the test"
+    )
+    assert lines["Parts"] == "trained on in parts of 5 output times, each counted below"
+    assert "Parts" not in dict(asked({"data": data | {"times_per_part": None, "samples": 20}}))
