@@ -286,6 +286,7 @@ class Manifest:
         count: number of samples.
         schema: what they look like.
         levels: number of samples of each difficulty level.
+        incomplete: how many of them are parts of a trajectory that broke.
         content_hash: see `StoredSamples.content_hash`.
     """
 
@@ -293,6 +294,7 @@ class Manifest:
     schema: SampleSchema
     levels: dict[str, int]
     content_hash: str
+    incomplete: int = 0
 
     def to_json(self) -> dict[str, object]:
         """What stands in `manifest.json`."""
@@ -300,6 +302,7 @@ class Manifest:
             "count": self.count,
             "schema": self.schema.to_json(),
             "levels": self.levels,
+            "incomplete": self.incomplete,
             "content_hash": self.content_hash,
         }
 
@@ -316,6 +319,7 @@ def write_manifest(directory: str | os.PathLike[str]) -> Manifest:
         schema=stored.schema,
         levels=dict(sorted(Counter(stored.levels).items())),
         content_hash=stored.content_hash(),
+        incomplete=int(np.count_nonzero(~stored.is_whole)),
     )
     write_synced(Path(directory) / MANIFEST, json.dumps(manifest.to_json(), indent=1) + "\n")
     return manifest

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -15,6 +15,7 @@ from headrace.platform.sample import Provenance, SampleBatch
 from headrace.platform.stored import StoredSamples
 
 
+@runtime_checkable
 class Samples(Protocol):
     """A data set that can be read from its first sample to its last."""
 

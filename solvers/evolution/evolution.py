@@ -14,8 +14,8 @@ from headrace.platform.spec import Spec
 from headrace.solvers.parameters import Scalar, as_fields, drawn
 from headrace.solvers.sampled import AbstractSampled
 
-# Values of a state that are worth solving together: beyond it a batch leaves the cache.
-_BATCH_VALUES = 2**16
+# Values of a state that are worth solving together: beyond it a batch takes memory and gains nothing.
+_BATCH_VALUES = 2**18
 
 
 class Numerics(Spec):
@@ -135,7 +135,7 @@ class AbstractEvolution(AbstractSampled):
     def batch_size(self) -> int:
         """How many samples are best solved together."""
         values = int(np.prod(self.grid.shape)) * sum(spec.components for spec in self.state)
-        return max(1, min(64, _BATCH_VALUES // values))
+        return max(1, min(256, _BATCH_VALUES // values))
 
     @abstractmethod
     def refined(self, refinement: int) -> Self:

@@ -1,5 +1,6 @@
 """EvolutionSource: from sample indices to trajectories."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from headrace.solvers.source import Clock, SourceReport, headrace_version
 INTEGRATED = "integrated"
 """The status of these samples: followed in time, with steps that agree with two halves of themselves."""
 
+
+# Kinds of equations that this process has followed once: imported, compiled.
+_warm: set[type[AbstractEvolution]] = set()
 
 HALVINGS = 6
 """How often the step of a trajectory that is not resolved is halved before it is given up."""
@@ -88,7 +92,12 @@ class BuiltEvolution:
         self._report = SourceReport()
 
     def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        """Solve samples, one result for each index; those of a level come together."""
+        """Solve samples, one result for each index; those of a level come together.
+
+        Before the first one each equation goes to its first output time once, and that is thrown away, so that no
+        sample pays for imports and compilation.
+        """
+        self._warm_up()
         parts = defaultdict[int, list[int]](list)
         for index in map(int, indices):
             parts[index // self._num_parts].append(index % self._num_parts)
@@ -104,6 +113,20 @@ class BuiltEvolution:
     def report(self) -> dict[str, object]:
         """What it has come to so far; `SourceReport.from_json` reads it."""
         return self._report.to_json()
+
+    def _warm_up(self) -> None:
+        began = time.perf_counter()
+        for stepper in self._steppers.values():
+            kind = type(stepper.problem)
+            if kind in _warm:
+                continue
+            _warm.add(kind)
+            try:
+                draw = stepper.fine.draw(generator(self._spec.seed, self._spec.split, "warm-up"))
+            except (ValueError, ArithmeticError):
+                continue
+            next(stepper.fine.follow([draw], stepper.numerics.step))
+        self._report.warm_up_seconds += time.perf_counter() - began
 
     def _solve(self, stepper: Stepper, trajectories: "Sequence[_Pending]") -> Iterator[Sample | Failure]:
         """One result for each part that is wanted. What a step was too long for is followed again, with half of it.

@@ -9,7 +9,7 @@ import pytest
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
-from headrace.platform.store import SampleStore, StoredSamples
+from headrace.platform.store import SampleStore, StoredSamples, write_manifest
 from headrace.platform.whole import whole
 
 WHOLE = SampleSchema(
@@ -65,6 +65,7 @@ def stored(folder: Path, *shards: list[int], schema: SampleSchema = PARTS) -> St
 def test_parts_in_any_order_and_shard_become_trajectories(tmp_path: Path) -> None:
     samples = stored(tmp_path, [2, 6, 0, 7], [8, 1, 4, 3])  # 5 is missing: trajectory 1 broke
     assert samples.indices[samples.is_whole].tolist() == [0, 1, 2, 6, 7, 8]
+    assert write_manifest(tmp_path).incomplete == 2
     found = whole(samples)
     assert found.schema == WHOLE and len(found) == 2 and found.indices.tolist() == [0, 2]
     batch = found.read_all()
