@@ -28,7 +28,7 @@ help: ## say what can be made
 demo: $(VENV)/.run-ready ## environment, then a streamed training run of about four minutes (RECIPE=... for another)
 	$(BIN)/headrace run "$(RECIPE)"
 
-test: $(VENV)/.test-ready ## environment with the test tools, then every test (PYTEST_ARGS='-k darcy' for some)
+test: $(VENV)/.test-ready ## environment with the test tools, then every test (PYTEST_ARGS='-k darcy' for some, -n2 for two processes)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.test-ready ## style, types, and who may import whom
