@@ -5,7 +5,7 @@ from rich.console import Console
 from headrace.pipelines.checks import supply_faults
 from headrace.pipelines.config import RunConfig
 from headrace.pipelines.progress import RunProgress
-from headrace.platform.errors import InputError
+from headrace.platform.errors import Fault, InputError
 from headrace.platform.frozen import FrozenMap
 from headrace.platform.sample import Failure
 from headrace.platform.seeding import generator
@@ -33,20 +33,14 @@ def with_costs(config: RunConfig, console: Console) -> RunConfig:
                 progress.update(phase=f"measuring what a sample of level {level} costs")
                 costs[level] = cost_of(config, level)
     config = config.model_copy(update={"data": data.model_copy(update={"costs": FrozenMap(costs)})})
+    if config.training is None or config.stream.mode != "online":
+        return config
     num = config.planned()["train"]
-    if config.training is not None and config.stream.mode == "online":
-        faults = list(supply_faults(num, config.stream, config.training, config.resources))
-    else:
-        faults = []
-    if faults:
+    if faults := list(supply_faults(num, config.stream, config.training, config.resources)):
         told = ", ".join(f"{level} {seconds:.3g} s" for level, seconds in costs.items())
         bought = f"The budget buys {num} training samples; one costs: {told}."
-        raise InputError(
-            [
-                *faults,
-                *InputError.single("data.budget", f"{data.budget:g}", "enough for the training", bought).faults,
-            ]
-        )
+        short = Fault(where="data.budget", value=f"{data.budget:g}", expected="enough for the training", advice=bought)
+        raise InputError([*faults, short])
     return config
 
 

@@ -1,6 +1,6 @@
 """Checks between the sections of a recipe. The names of a check's arguments say which sections it needs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import ValidationError
 
@@ -30,17 +30,7 @@ def _check_mix(data: DataSpec) -> Iterator[Fault]:
             )
     if not sum(data.mix.values()) > 0:
         yield Fault(where="data.mix", value=shown(dict(data.mix)), expected="at least one weight above 0")
-    for name, given in (("numerics", data.numerics), ("costs", data.costs)):
-        for level in given:
-            if level not in data.mix:
-                yield Fault(
-                    where=f"data.{name}.{level}",
-                    value="not a level of the data",
-                    expected=f"one of data.mix: {', '.join(data.mix)}",
-                    advice=nearest(level, data.mix),
-                )
-    if data.costs and data.budget is None:
-        yield Fault(where="data.costs", value=shown(dict(data.costs)), expected="nothing without data.budget")
+    yield from _levels_not_mixed(data, "data.numerics", data.numerics)
     for level in data.levels:
         try:
             if at_level(data.problem, data.levels, level).schema() != data.problem.schema():
@@ -53,7 +43,21 @@ def _check_mix(data: DataSpec) -> Iterator[Fault]:
             yield from faults_of(error, type(data.problem), f"data.levels.{level}")
 
 
+def _levels_not_mixed(data: DataSpec, where: str, given: Iterable[str]) -> Iterator[Fault]:
+    for level in given:
+        if level not in data.mix:
+            yield Fault(
+                where=f"{where}.{level}",
+                value="not a level of the data",
+                expected=f"one of data.mix: {', '.join(data.mix)}",
+                advice=nearest(level, data.mix),
+            )
+
+
 def _check_count(data: DataSpec) -> Iterator[Fault]:
+    yield from _levels_not_mixed(data, "data.costs", data.costs)
+    if data.costs and data.budget is None:
+        yield Fault(where="data.costs", value=shown(dict(data.costs)), expected="nothing without data.budget")
     if data.samples is None and data.budget is None:
         yield Fault(where="data.samples", value="missing", expected="a number, or data.budget in solver seconds")
     if data.samples is not None and data.budget is not None:
@@ -180,14 +184,7 @@ def _check_reservoir(stream: StreamSpec, training: TrainingSpec) -> Iterator[Fau
 
 
 def _check_level_weights(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
-    for level in stream.reservoir.level_weights:
-        if level not in data.mix:
-            yield Fault(
-                where=f"stream.reservoir.level_weights.{level}",
-                value="not a level of the data",
-                expected=f"one of data.mix: {', '.join(data.mix)}",
-                advice=nearest(level, data.mix),
-            )
+    yield from _levels_not_mixed(data, "stream.reservoir.level_weights", stream.reservoir.level_weights)
 
 
 def _check_supply(
@@ -242,6 +239,16 @@ def _check_mode(stream: StreamSpec) -> Iterator[Fault]:
         )
 
 
+def _check_replayed_budget(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
+    if stream.mode == "replay" and data.budget is not None and data.num_training is None:
+        yield Fault(
+            where="data.costs",
+            value=shown(dict(data.costs)),
+            expected="what a sample of each level costs: a replay solves nothing, and measures nothing",
+            advice="The recipe.yaml of the recorded run has them.",
+        )
+
+
 def _check_deterministic(
     data: DataSpec, solver: SolverSpec, stream: StreamSpec, deterministic: bool
 ) -> Iterator[Fault]:
@@ -272,5 +279,6 @@ CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
     _check_level_weights,
     _check_supply,
     _check_mode,
+    _check_replayed_budget,
     _check_deterministic,
 )

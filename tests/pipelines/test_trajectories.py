@@ -195,6 +195,17 @@ def test_a_budget_that_is_too_small_for_the_training_is_told() -> None:
         with_costs(validate(raw, "run"), Console(quiet=True))
 
 
+def test_a_replay_takes_a_budget_with_its_costs_alone() -> None:
+    raw = recipe(budget=60.0, samples=None) | {"stream": {"mode": "replay", "recording": "earlier"}}
+    raw |= {"surrogate": {"kind": "fno", "modes": 4}, "training": {"steps": 2, "batch_size": 2}}
+    with pytest.raises(InputError, match=r"data.costs is .*a replay solves nothing, and measures nothing"):
+        validate(raw, "run")
+    data = raw["data"]
+    assert isinstance(data, dict)
+    data["costs"] = {"default": 0.5}
+    assert validate(raw, "run").planned()["train"] == 120
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
