@@ -11,11 +11,15 @@ from headrace.platform.fields import SampleSchema
 from headrace.platform.resources import ResourcesSpec
 from headrace.platform.spec import kind_of
 from headrace.solvers.evolution.evolution import AbstractEvolution
+from headrace.solvers.evolution.implicit import AbstractImplicit
 from headrace.solvers.external import External
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.sampled import DEFAULT_LEVEL, at_level
 from headrace.surrogates.models import AnySurrogate
 from headrace.surrogates.training import TrainingSpec
+
+# What becomes systems, which a method solves.
+_WITH_SYSTEMS = (AbstractProblem, AbstractImplicit)
 
 
 def _check_mix(data: DataSpec) -> Iterator[Fault]:
@@ -74,7 +78,7 @@ def _check_method(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
         return
     for level in data.mix:
         problem = at_level(data.problem, data.levels, level)
-        if isinstance(problem, AbstractProblem) and (reason := solver.method.mismatch(problem)):
+        if isinstance(problem, _WITH_SYSTEMS) and (reason := solver.method.mismatch(problem)):
             yield Fault(
                 where="solver.method",
                 value=solver.method.kind,
@@ -89,12 +93,13 @@ def _check_unused_solver(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
     if isinstance(data.problem, AbstractProblem):
         return
     is_program, default = isinstance(data.problem, External), SolverSpec()
-    why = (
-        "an external program solves in its own way, and nobody checks its residual"
-        if is_program
-        else "an equation in time is followed by its own integrator"
-    )
-    for name in ("method", "rtol", "order"):
+    unused: tuple[str, ...] = ("method", "rtol", "order")
+    why = "an equation in time is followed by its own integrator"
+    if is_program:
+        why = "an external program solves in its own way, and nobody checks its residual"
+    elif isinstance(data.problem, AbstractImplicit):
+        unused, why = ("order",), "trajectories are followed in the order of their numbers"
+    for name in unused:
         if getattr(solver, name) != getattr(default, name):
             yield Fault(
                 where=f"solver.{name}",
@@ -256,7 +261,7 @@ def _check_deterministic(
         return
     problems = [at_level(data.problem, data.levels, level) for level in data.mix]
     # Of an external program its author knows.
-    if any(isinstance(problem, AbstractProblem) and solver.method.learns(problem) for problem in problems):
+    if any(isinstance(problem, _WITH_SYSTEMS) and solver.method.learns(problem) for problem in problems):
         yield Fault(
             where="solver.method",
             value=solver.method.kind,

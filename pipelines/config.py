@@ -77,6 +77,8 @@ class RunConfig(Spec):
                 numerics=self.data.numerics,
                 # Held-out forecasts go from time 0 to the end.
                 times_per_part=self.data.times_per_part if split == "train" else None,
+                method=self.solver.method,
+                rtol=self.solver.rtol,
                 seed=self.seed,
                 split=split,
                 mix=mix,

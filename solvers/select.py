@@ -9,15 +9,16 @@ import numpy as np
 
 from headrace.platform.spec import kind_of, kinds
 from headrace.solvers.operators import DiffusionOperator
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver
-from headrace.solvers.system import LinearSystem, Structure, System
+from headrace.solvers.system import LinearSystem, Structure, Structured
 
 
 class Family(StrEnum):
     """Kinds of matrices that have the same candidates."""
 
     repeating = "repeating"
+    drifting = "drifting"
+    drifting_nonsymmetric = "drifting_nonsymmetric"
     structured = "structured"
     positive_definite = "positive_definite"
     indefinite = "indefinite"
@@ -28,6 +29,8 @@ def family_of(structure: Structure) -> Family:
     """The family that a matrix of this structure belongs to, the first that fits."""
     if structure.repeats:
         return Family.repeating
+    if structure.drifts:
+        return Family.drifting if structure.positive_definite else Family.drifting_nonsymmetric
     if structure.positive_definite:
         return Family.structured if structure.diffusion else Family.positive_definite
     return Family.indefinite if structure.symmetric else Family.nonsymmetric
@@ -57,7 +60,12 @@ class Candidate:
 
 
 # Factors that stay cost so many of the solves that they serve.
-_SET_UPS: Mapping[tuple[Family, str], float] = {(Family.repeating, "direct"): 40.0}
+_SET_UPS: Mapping[tuple[Family, str], float] = {
+    (Family.repeating, "direct"): 40.0,
+    (Family.drifting, "direct"): 40.0,
+    (Family.drifting, "cg"): 40.0,
+    (Family.drifting_nonsymmetric, "gmres"): 10.0,
+}
 
 type _Line = tuple[str, Mapping[str, object], float]
 
@@ -84,6 +92,23 @@ _CANDIDATES: Mapping[Family, Sequence[_Line]] = {
         ("direct", {"package": "mumps"}, 2.0),
         ("amg", {}, 4.0),
         ("recycled_cg", {}, 4.0),
+    ),
+    # A stage of an implicit step is better conditioned than a steady system, and the guess for it is good: iterations
+    # are few, and whether factors that stay make up for their price depends on how many steps there are.
+    Family.drifting: (
+        ("multigrid", {}, 1.0),
+        ("direct", {}, 2.0),
+        ("cg", {"preconditioner": "stale"}, 2.0),
+        ("recycled_cg", {}, 10.0),
+        ("amg", {}, 15.0),
+    ),
+    Family.drifting_nonsymmetric: (
+        ("bicgstab", {"preconditioner": "ilu", "levels": 2}, 1.0),
+        ("gcrodr", {}, 1.0),
+        ("gmres", {"preconditioner": "stale"}, 2.0),
+        ("direct", {"package": "petsc"}, 2.0),
+        ("amg", {}, 2.0),
+        ("direct", {}, 3.0),
     ),
     # PETSc's factors have no pivots: where that goes wrong the residual tells, and MUMPS does it again.
     Family.indefinite: (
@@ -118,7 +143,7 @@ def _table(family: Family) -> tuple[Candidate, ...]:
     return tuple(found)
 
 
-def candidates(target: AbstractProblem | System, methods: Sequence[AbstractSolver] = ()) -> tuple[Candidate, ...]:
+def candidates(target: Structured, methods: Sequence[AbstractSolver] = ()) -> tuple[Candidate, ...]:
     """The methods that can solve a problem or a system and may be the fastest, the first choice first.
 
     Args:
@@ -131,7 +156,7 @@ def candidates(target: AbstractProblem | System, methods: Sequence[AbstractSolve
     return tuple(replace(one, prior=one.prior / unit, set_up=one.set_up / unit) for one in fitting)
 
 
-def choose(target: AbstractProblem | System, methods: Sequence[AbstractSolver] = ()) -> AbstractSolver:
+def choose(target: Structured, methods: Sequence[AbstractSolver] = ()) -> AbstractSolver:
     """The first choice by structure alone, as for a single system: nothing is tried.
 
     Multigrid on positive definite diffusion operators, where it is the fastest method on every grid from 65 to 257

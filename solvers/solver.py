@@ -13,8 +13,7 @@ from jaxtyping import Shaped
 
 from headrace.platform.errors import InputError, nearest
 from headrace.platform.spec import Spec, kind_of, kinds
-from headrace.solvers.problem import AbstractProblem
-from headrace.solvers.system import LinearSystem, NonlinearSystem, System
+from headrace.solvers.system import LinearSystem, NonlinearSystem, Structured, System
 
 if TYPE_CHECKING:
     from headrace.solvers.racing import SelectionReport
@@ -107,11 +106,11 @@ class AbstractSolver(Spec):
     recycles: ClassVar[bool] = False
     waits: ClassVar[bool] = False
 
-    def batch_size(self, target: AbstractProblem | System) -> int:
+    def batch_size(self, target: Structured) -> int:
         """How many systems of a problem it gains from having together; 1 for most methods."""
         return 1
 
-    def learns(self, target: AbstractProblem | System) -> bool:
+    def learns(self, target: Structured) -> bool:
         """Whether a solution's last bits depend on what was solved before it, or together with it, or on the clock."""
         return True
 
@@ -120,7 +119,7 @@ class AbstractSolver(Spec):
         """Start a sequence."""
 
     @abstractmethod
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
+    def mismatch(self, target: Structured) -> str | None:
         """Why this method cannot solve a problem or a system; None when it can."""
 
 
@@ -227,7 +226,7 @@ def method_named(method: "str | AbstractSolver") -> AbstractSolver:
     return spec
 
 
-def require_match(spec: AbstractSolver, target: AbstractProblem | System) -> None:
+def require_match(spec: AbstractSolver, target: Structured) -> None:
     """Raise what `mismatch` says.
 
     Raises:

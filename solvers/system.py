@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from jaxtyping import Float, Float64, Shaped
@@ -32,6 +32,8 @@ class Structure:
         constant_coefficients: on each axis of the operator all inner faces have one conductance, boundary faces one or
             twice that or 0, and the reaction is the same everywhere.
         repeats: all systems of the problem have the same matrix; only their right-hand sides differ.
+        drifts: the systems follow each other in small steps, as those of an implicit time integrator do: the matrix is
+            the same as before or nearly so, until the next sample begins.
     """
 
     symmetric: bool = False
@@ -40,10 +42,19 @@ class Structure:
     diffusion: int = 0
     constant_coefficients: bool = False
     repeats: bool = False
+    drifts: bool = False
 
     def __post_init__(self) -> None:
         if self.positive_definite:
             object.__setattr__(self, "symmetric", True)
+
+
+class Structured(Protocol):
+    """Whatever the structure of its systems is known of: a problem, an equation in time, a system itself."""
+
+    @property
+    def structure(self) -> Structure:
+        """What a method may rely on."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +84,7 @@ class LinearSystem:
         positive_definite: bool | None = None,
         constant_coefficients: bool = False,
         repeats: bool = False,
+        drifts: bool = False,
         feature: Float[np.ndarray, "..."] | None = None,
     ) -> "LinearSystem":
         """The system of a diffusion operator.
@@ -83,6 +95,7 @@ class LinearSystem:
             positive_definite: what the caller knows; None means yes unless the reaction is negative somewhere.
             constant_coefficients: see `Structure`.
             repeats: see `Structure`.
+            drifts: see `Structure`.
             feature: the coefficient field to sort by.
 
         Raises:
@@ -111,6 +124,7 @@ class LinearSystem:
             diffusion=operator.ndim,
             constant_coefficients=constant_coefficients,
             repeats=repeats,
+            drifts=drifts,
         )
         return cls(rhs=rhs, structure=known, operator=operator, feature=feature)
 
@@ -123,6 +137,7 @@ class LinearSystem:
         symmetric: bool = False,
         positive_definite: bool = False,
         repeats: bool = False,
+        drifts: bool = False,
         feature: Float[np.ndarray, "..."] | None = None,
     ) -> "LinearSystem":
         """The system of any sparse matrix.
@@ -133,6 +148,7 @@ class LinearSystem:
             symmetric: the caller knows that the matrix is symmetric.
             positive_definite: the caller knows that it is also positive definite; this is not checked.
             repeats: see `Structure`.
+            drifts: see `Structure`.
             feature: the coefficient field to sort by.
 
         Raises:
@@ -144,7 +160,7 @@ class LinearSystem:
         if rows.shape != (rhs.size, rhs.size) or rhs.ndim != 1:
             raise ValueError(f"expected a square matrix and rhs of the same size, got {rows.shape} and {rhs.shape}")
         rows.data = _floating(rows.data)
-        known = Structure(symmetric=symmetric, positive_definite=positive_definite, repeats=repeats)
+        known = Structure(symmetric=symmetric, positive_definite=positive_definite, repeats=repeats, drifts=drifts)
         # Written so that values that are not finite pass: solving says of them what there is to say.
         if known.symmetric and (off := asymmetry(rows)) > _ASYMMETRIC:
             raise ValueError(

@@ -4,10 +4,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
@@ -16,17 +16,22 @@ from headrace.platform.sampling import Mixture
 from headrace.platform.seeding import generator
 from headrace.platform.spec import spec_hash
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
+from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.evolution.stepper import Followed, Stepper
+from headrace.solvers.methods import AnyMethod, Auto
 from headrace.solvers.problems import AnyEvolution
 from headrace.solvers.sampled import AbstractSource
+from headrace.solvers.solver import SMALLEST_RTOL, AbstractSolver, require_match
 from headrace.solvers.source import Clock, SourceReport, headrace_version
+from headrace.solvers.system import Structure
 
 INTEGRATED = "integrated"
 """The status of these samples: followed in time, with steps that agree with two halves of themselves."""
 
 
-# Kinds of equations that this process has followed once: imported, compiled.
-_warm: set[type[AbstractEvolution]] = set()
+# Kinds of equations, and of their systems, that this process has followed once: imported, compiled.
+type _Kind = tuple[type[AbstractEvolution], AbstractSolver | None, Structure | None]
+_warm: set[_Kind] = set()
 
 HALVINGS = 6
 """How often the step of a trajectory that is not resolved is halved before it is given up."""
@@ -43,11 +48,15 @@ class EvolutionSource(AbstractSource):
         numerics: how finely it is solved, by level; default: on the output grid with the equation's own step.
         times_per_part: output times of a sample; None for whole trajectories. Parts come as they are solved, and the
             inputs of one are the state before it.
+        method: who solves the systems of an implicit equation; others have none.
+        rtol: the relative residual that each of these must reach.
     """
 
     problem: AnyEvolution
     numerics: Frozen[Mapping[str, Numerics]] = FrozenMap({})
     times_per_part: PositiveInt | None = None
+    method: AnyMethod = Auto()
+    rtol: Annotated[float, Field(ge=SMALLEST_RTOL, lt=1.0)] = 1e-8
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -75,7 +84,15 @@ class EvolutionSource(AbstractSource):
         return None
 
     def build(self) -> "BuiltEvolution":
-        """Make the source that solves."""
+        """Make the source that solves.
+
+        Raises:
+            InputError: the method cannot solve the systems of an implicit equation at some level.
+        """
+        for level in self.mix:
+            problem = self.problem_at(level)
+            if isinstance(problem, AbstractImplicit):
+                require_match(self.method, problem)
         return BuiltEvolution(self)
 
 
@@ -85,11 +102,15 @@ class BuiltEvolution:
     def __init__(self, spec: EvolutionSource) -> None:
         self._spec = spec
         self._mixture = Mixture(spec.mix)
-        self._steppers = {name: Stepper(spec.problem_at(name), spec.numerics.get(name)) for name in spec.mix}
+        self._stages = StageSolver(spec.method, spec.rtol) if isinstance(spec.problem, AbstractImplicit) else None
+        self._steppers = {
+            name: Stepper(spec.problem_at(name), spec.numerics.get(name), self._stages) for name in spec.mix
+        }
         self._hash = spec_hash(spec)
         schema = spec.schema()
         self._num_parts, self._num_times = schema.parts, len(schema.times)
         self._report = SourceReport()
+        self._warmed_up = 0.0  # of `warm_up_seconds` of the method, what the report has
 
     def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
         """Solve samples, one result for each index; those of a level come together.
@@ -112,21 +133,38 @@ class BuiltEvolution:
 
     def report(self) -> dict[str, object]:
         """What it has come to so far; `SourceReport.from_json` reads it."""
+        if self._stages is not None:
+            self._report.selection = self._stages.running.report()
         return self._report.to_json()
 
     def _warm_up(self) -> None:
         began = time.perf_counter()
+        spec = self._spec
         for stepper in self._steppers.values():
-            kind = type(stepper.problem)
+            problem, stages = stepper.problem, None
+            kind: _Kind = (type(problem), None, None)
+            if isinstance(problem, AbstractImplicit):
+                # What a method learns here is thrown away too.
+                stages = StageSolver(spec.method, spec.rtol)
+                kind = (type(problem), spec.method, problem.structure)
             if kind in _warm:
                 continue
             _warm.add(kind)
+            apart = Stepper(problem, stepper.numerics, stages)
             try:
-                draw = stepper.fine.draw(generator(self._spec.seed, self._spec.split, "warm-up"))
+                draw = apart.fine.draw(generator(spec.seed, spec.split, "warm-up"))
             except (ValueError, ArithmeticError):
                 continue
-            next(stepper.fine.follow([draw], stepper.numerics.step))
+            next(apart.snapshots([draw]))
         self._report.warm_up_seconds += time.perf_counter() - began
+
+    def _compiled(self) -> float:
+        """Seconds since it was asked last that a method spent on imports and compilation, which no sample pays for."""
+        if self._stages is None:
+            return 0.0
+        before, self._warmed_up = self._warmed_up, self._stages.running.warm_up_seconds
+        self._report.warm_up_seconds += self._warmed_up - before
+        return self._warmed_up - before
 
     def _solve(self, stepper: Stepper, trajectories: "Sequence[_Pending]") -> Iterator[Sample | Failure]:
         """One result for each part that is wanted. What a step was too long for is followed again, with half of it.
@@ -149,7 +187,8 @@ class BuiltEvolution:
             failed = list[_Pending]()
             followed = stepper.parts([one.draw for one in pending if one.draw is not None], self._num_times)
             for number, part in enumerate(followed):
-                wall, cpu = (seconds / len(pending) for seconds in clock.read())
+                compiled = self._compiled()
+                wall, cpu = (max(seconds - compiled, 0.0) / len(pending) for seconds in clock.read())
                 for row, one in enumerate(pending):
                     one.wall, one.cpu = one.wall + wall, one.cpu + cpu
                     if one in failed or not one.wanted:

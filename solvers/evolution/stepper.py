@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics, Snapshot
+from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 
 MAX_DEFECT = 0.01
 """A trajectory whose steps differ by more from two half steps, relative to its state, is not resolved in time."""
@@ -56,11 +57,20 @@ class Stepper:
         numerics: refinement and step.
     """
 
-    def __init__(self, problem: AbstractEvolution, numerics: Numerics | None = None) -> None:
-        """Take an equation as it is, with its own step, or with other numerics."""
+    def __init__(
+        self, problem: AbstractEvolution, numerics: Numerics | None = None, stages: StageSolver | None = None
+    ) -> None:
+        """Take an equation as it is, with its own step, or with other numerics.
+
+        Args:
+            problem: the equation.
+            numerics: how finely it is solved.
+            stages: who solves the systems of an implicit equation; default: `auto`, which starts to learn here.
+        """
         self.problem = problem
         self.numerics = numerics or Numerics(step=problem.default_step)
         self.fine = problem.refined(self.numerics.refinement)
+        self._stages = stages or (StageSolver() if isinstance(problem, AbstractImplicit) else None)
 
     @property
     def method(self) -> str:
@@ -70,7 +80,14 @@ class Stepper:
 
     def halved(self) -> "Stepper":
         """The same with half the step."""
-        return Stepper(self.problem.cautious(), self.numerics.model_copy(update={"step": self.numerics.step / 2.0}))
+        shorter = self.numerics.model_copy(update={"step": self.numerics.step / 2.0})
+        return Stepper(self.problem.cautious(), shorter, self._stages)
+
+    def snapshots(self, draws: Sequence[Draw]) -> Iterator[Snapshot]:
+        """The states of samples, drawn by `fine`, on its grid at the output times."""
+        if isinstance(self.fine, AbstractImplicit):
+            return self.fine.follow(draws, self.numerics.step, self._stages)
+        return self.fine.follow(draws, self.numerics.step)
 
     def follow(self, draws: Sequence[Draw]) -> Followed:
         """Follow samples, drawn by `fine`, through all output times."""
@@ -83,7 +100,7 @@ class Stepper:
         inputs = np.stack([self.inputs(draw) for draw in draws])
         defect, first_bad = np.full(len(draws), np.nan), np.full(len(draws), np.nan)
         num_before, reasons = np.zeros(len(draws), dtype=np.int64), dict[int, str]()
-        snapshots = self.fine.follow(draws, self.numerics.step)
+        snapshots = self.snapshots(draws)
         for start in range(0, len(times), num_times):
             outputs = np.full((len(draws), num_times, components, *grid.shape), np.nan, dtype=np.float32)
             num_steps = num_before

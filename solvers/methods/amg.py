@@ -19,9 +19,8 @@ from headrace.solvers.methods.factorizations import (
     petsc_is_installed,
     petsc_matrix,
 )
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, System
+from headrace.solvers.system import LinearSystem, Structured
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -66,7 +65,7 @@ class AMG(AbstractSolver):
         """Start a sequence."""
         return RunningAMG(self)
 
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
+    def mismatch(self, target: Structured) -> str | None:
         """Fits every real system; a package must be installed."""
         if self.package == "petsc" and not petsc_is_installed():
             return "The package petsc comes with dolfinx-solver-real, which is not installed; use auto or pyamg."

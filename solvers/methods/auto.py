@@ -14,11 +14,10 @@ from headrace.platform.errors import nearest
 from headrace.platform.spec import kinds
 from headrace.solvers.bandits import ChebCB, TsallisINF
 from headrace.solvers.newton import solve_newton
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.racing import ArmReport, Race, SelectionReport
 from headrace.solvers.select import Candidate, candidates, capped, choose, context_of, miniature
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, Structure, System
+from headrace.solvers.system import LinearSystem, Structure, Structured, System
 
 Strategy = Literal["race", "tsallis_inf", "cheb_cb"]
 
@@ -99,11 +98,11 @@ class Auto(AbstractSolver):
         """Start a sequence; each chosen method keeps its own state."""
         return RunningAuto(self)
 
-    def batch_size(self, target: AbstractProblem | System) -> int:
+    def batch_size(self, target: Structured) -> int:
         """What the first choice gains from."""
         return choose(target, self.candidates).batch_size(target)
 
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
+    def mismatch(self, target: Structured) -> str | None:
         """Whatever the first choice says."""
         return choose(target, self.candidates).mismatch(target)
 

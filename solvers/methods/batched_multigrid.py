@@ -11,9 +11,8 @@ from pydantic import Field
 
 from headrace.solvers.methods.direct import Direct
 from headrace.solvers.operators import DiffusionOperator
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, System
+from headrace.solvers.system import LinearSystem, Structured
 
 
 class BatchedMultigrid(AbstractSolver):
@@ -42,7 +41,7 @@ class BatchedMultigrid(AbstractSolver):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_iterations: Annotated[int, Field(ge=1, le=10_000)] = 100
 
-    def batch_size(self, target: AbstractProblem | System) -> int:
+    def batch_size(self, target: Structured) -> int:
         """As configured."""
         return self.batch
 
@@ -50,7 +49,7 @@ class BatchedMultigrid(AbstractSolver):
         """Start a sequence; nothing is carried from batch to batch."""
         return RunningBatchedMultigrid(self)
 
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
+    def mismatch(self, target: Structured) -> str | None:
         """Needs a positive definite five-point operator, and the device that it was told to use."""
         known = target.structure
         if known.diffusion != 2:

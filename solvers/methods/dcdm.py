@@ -10,9 +10,8 @@ from pydantic import Field
 
 from headrace.solvers.methods.direct import Direct
 from headrace.solvers.operators import DiffusionOperator
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, System
+from headrace.solvers.system import LinearSystem, Structured
 
 if TYPE_CHECKING:
     from headrace.solvers.methods.dcdm_network import Network, ScaledOperator, TrainingSystem
@@ -78,7 +77,7 @@ class DCDM(AbstractSolver):
         """Start a sequence with a network that knows nothing."""
         return RunningDCDM(self)
 
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
+    def mismatch(self, target: Structured) -> str | None:
         """Needs a positive definite five-point operator that is not singular."""
         known = target.structure
         if known.diffusion != 2:

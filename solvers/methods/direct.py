@@ -16,9 +16,8 @@ from headrace.solvers.methods.factorizations import (
     make_factorization,
     petsc_is_installed,
 )
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, System
+from headrace.solvers.system import LinearSystem, Structured
 
 __all__ = ["Direct", "RunningDirect", "cholmod_is_installed", "load_petsc", "petsc_is_installed"]
 
@@ -50,15 +49,15 @@ class Direct(AbstractSolver):
         """Start a sequence."""
         return RunningDirect(self.package)
 
-    def batch_size(self, target: AbstractProblem | System) -> int:
+    def batch_size(self, target: Structured) -> int:
         """A block of right-hand sides where all systems have one matrix."""
         return _BLOCK if target.structure.repeats else 1
 
-    def learns(self, target: AbstractProblem | System) -> bool:
+    def learns(self, target: Structured) -> bool:
         """Only the ordering is kept, which is one of the pattern; but blocks of right-hand sides round otherwise."""
         return self.batch_size(target) > 1
 
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
+    def mismatch(self, target: Structured) -> str | None:
         """Fits every system, CHOLMOD only positive definite ones; the package must be installed."""
         if self.package in ("petsc", "mumps") and not petsc_is_installed():
             return (

@@ -8,9 +8,8 @@ from jaxtyping import Float, Float64
 from pydantic import Field, model_validator
 
 from headrace.solvers.methods.preconditioner import PreconditionerName, compressed_rows, make_preconditioner
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, System
+from headrace.solvers.system import LinearSystem, Structured
 
 # Directions of A U below this fraction of the largest say nothing that rounding does not say too.
 _DEPENDENT = 1e-6
@@ -72,7 +71,7 @@ class GCRODR(AbstractSolver):
         """Start a sequence with nothing recycled."""
         return RunningGCRODR(self)
 
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
+    def mismatch(self, target: Structured) -> str | None:
         """Fits every real system."""
         if isinstance(target, LinearSystem) and is_complex(target):
             return "GCRO-DR computes in real numbers, this system is complex; use auto or direct."

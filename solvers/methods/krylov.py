@@ -19,9 +19,8 @@ from headrace.solvers.methods.factorizations import (
     petsc_matrix,
 )
 from headrace.solvers.methods.gcrodr import is_complex
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, Structure, System
+from headrace.solvers.system import LinearSystem, Structure, Structured
 
 # PETSc aims a little below the tolerance, so that the recomputed residual does not miss it by rounding.
 _MARGIN = 0.9
@@ -94,7 +93,7 @@ class AbstractKrylov(AbstractSolver):
         """Why the method does not suit matrices of this structure."""
         return None
 
-    def learns(self, target: AbstractProblem | System) -> bool:
+    def learns(self, target: Structured) -> bool:
         """Stale factors are those of an earlier system; all else is made anew."""
         return self.preconditioner_name == "stale"
 
@@ -102,7 +101,7 @@ class AbstractKrylov(AbstractSolver):
         """Start a sequence."""
         return RunningKrylov(self)
 
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
+    def mismatch(self, target: Structured) -> str | None:
         """Needs PETSc, real numbers, and what `missing` says."""
         if not petsc_is_installed():
             return "The Krylov methods come with PETSc (dolfinx-solver-real), which is not installed; use gcrodr."

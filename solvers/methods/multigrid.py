@@ -11,9 +11,8 @@ from pydantic import Field
 
 from headrace.solvers.methods.multigrid3d import RunningByDimension, RunningMultigrid3D
 from headrace.solvers.operators import DiffusionOperator
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, System
+from headrace.solvers.system import LinearSystem, Structured
 
 _NONE = np.zeros((0, 0))
 # NumPy asks the system for large pages from this size on; how large they are [bytes].
@@ -43,11 +42,11 @@ class Multigrid(AbstractSolver):
         """Start a sequence; workspaces are shared by systems of one shape."""
         return RunningByDimension(RunningMultigrid(self.max_iterations), RunningMultigrid3D(self.max_iterations))
 
-    def learns(self, target: AbstractProblem | System) -> bool:
+    def learns(self, target: Structured) -> bool:
         """Only workspaces are kept."""
         return False
 
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
+    def mismatch(self, target: Structured) -> str | None:
         """Needs a positive definite diffusion operator in two or three dimensions."""
         known = target.structure
         if known.diffusion not in (2, 3):

@@ -9,9 +9,8 @@ from pydantic import Field
 
 from headrace.solvers.methods.gcrodr import is_complex
 from headrace.solvers.methods.preconditioner import PreconditionerName, compressed_rows, make_preconditioner
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, System
+from headrace.solvers.system import LinearSystem, Structured
 
 # The recurrence aims a little below the tolerance, so that the recomputed residual does not miss it by rounding.
 _MARGIN = 0.9
@@ -55,7 +54,7 @@ class RecycledCG(AbstractSolver):
         """Start a sequence with nothing recycled."""
         return RunningRecycledCG(self)
 
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
+    def mismatch(self, target: Structured) -> str | None:
         """Needs a real positive definite matrix."""
         if isinstance(target, LinearSystem) and is_complex(target):
             return "Recycled CG computes in real numbers, this system is complex; use auto or direct."

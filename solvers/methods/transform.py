@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from headrace.solvers.operators import DiffusionOperator
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, System
+from headrace.solvers.system import LinearSystem, Structured
 
 # Conductances that came out of different sums may differ by rounding; what this costs the residual check will see.
 _EQUAL = 1e-12
@@ -52,11 +51,11 @@ class Transform(AbstractSolver):
         """Start a sequence."""
         return RunningTransform()
 
-    def batch_size(self, target: AbstractProblem | System) -> int:
+    def batch_size(self, target: Structured) -> int:
         """A stack of right-hand sides: small ones gain from sharing the overhead of a call."""
         return _BLOCK
 
-    def mismatch(self, target: AbstractProblem | System) -> str | None:
+    def mismatch(self, target: Structured) -> str | None:
         """Needs a diffusion operator with constant coefficients."""
         known = target.structure
         if not known.diffusion or not known.constant_coefficients:

@@ -16,6 +16,7 @@ from headrace.solvers.problems.finite_elements import AbstractFiniteElementProbl
 from headrace.solvers.problems.flow_past_obstacles import FlowPastObstacles
 from headrace.solvers.problems.gray_scott import GrayScott
 from headrace.solvers.problems.heat import HeatConduction
+from headrace.solvers.problems.heat_in_media import HeatInMedia
 from headrace.solvers.problems.heat_with_walls import HeatWithWalls
 from headrace.solvers.problems.helmholtz import Helmholtz
 from headrace.solvers.problems.korteweg_de_vries import KortewegDeVries
@@ -44,6 +45,7 @@ EVOLUTIONS: tuple[type[AbstractEvolution], ...] = (
     Advection,
     Diffusion,
     HeatWithWalls,
+    HeatInMedia,
     Wave,
     Burgers,
     KortewegDeVries,
@@ -76,6 +78,7 @@ __all__ = [
     "FlowPastObstacles",
     "GrayScott",
     "HeatConduction",
+    "HeatInMedia",
     "HeatWithWalls",
     "Helmholtz",
     "KortewegDeVries",

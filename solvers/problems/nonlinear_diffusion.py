@@ -8,9 +8,9 @@ from jaxtyping import Float, Float32, Float64
 from pydantic import Field
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.solvers.operators import DiffusionOperator, stencil_csr
 from headrace.solvers.problem import AbstractProblem, as_generator
 from headrace.solvers.problems.arrays import NO_PARAMETERS, checked, require_names, require_positive, with_boundary
+from headrace.solvers.problems.conduction import Conduction, Interior
 from headrace.solvers.problems.darcy import Source
 from headrace.solvers.problems.permeability import AnyPermeability, LogNormal
 from headrace.solvers.system import LinearSystem, NonlinearSystem, Structure
@@ -24,12 +24,7 @@ class NonlinearDiffusion(AbstractProblem):
     because a varies no substitution makes it linear.
 
     The grid has `resolution` points a side, the boundary included; the unknowns are the (resolution - 2)² interior
-    points. Through the face between points p and q flows c (u_p - u_q) + β (u_p³ - u_q³) / 3, with the harmonic mean c
-    of a: the mean of β u² over the values in between is exact. The scheme conserves to rounding and is of second order
-    where a is smooth.
-
-    The Jacobian, J = A + β L diag(u²), with A the operator of a and L that of 1, is exact. It is not symmetric, but an
-    M-matrix at every u: its columns sum to 0 or more, and off the diagonal it is negative.
+    points. `Conduction` says how they are coupled, and has the exact Jacobian.
 
     The stored input is the coefficient a, the output the temperature u; all is dimensionless.
 
@@ -106,11 +101,6 @@ class NonlinearDiffusion(AbstractProblem):
         n = self.resolution
         a = checked("coefficient", fields["coefficient"], (n, n))
         require_positive("coefficient", a)
-        # Numba takes seconds to import: those who discretise nothing do not wait for it.
-        from headrace.solvers.problems.kernels import harmonic_2d
-
-        conductances = np.empty((n - 1, n - 2)), np.empty((n - 2, n - 1))
-        harmonic_2d(a, *conductances)
         # Both sides are multiplied by h², the area of a cell.
         area = (n - 1.0) ** -2
         if "source" in fields:
@@ -120,7 +110,7 @@ class NonlinearDiffusion(AbstractProblem):
         scale = float(np.linalg.norm(rhs))
         if scale == 0.0:
             raise ValueError("source is 0 at all interior points, which makes u = 0; expected another source")
-        scheme = _Scheme(DiffusionOperator(conductances=conductances), self.strength, rhs, a)
+        scheme = _Scheme(Conduction(a, self.strength), rhs, a)
         return NonlinearSystem(
             guess=np.zeros(rhs.size),
             residual=scheme.residual,
@@ -143,33 +133,14 @@ class NonlinearDiffusion(AbstractProblem):
 class _Scheme:
     """F(u) = A u + β L u³ / 3 - h² f and its Jacobian."""
 
-    def __init__(
-        self,
-        conduction: DiffusionOperator,
-        strength: float,
-        rhs: Float64[np.ndarray, "interior interior"],
-        feature: Float64[np.ndarray, "points points"],
-    ) -> None:
-        self._conduction, self._strength, self._rhs, self._feature = conduction, strength, rhs, feature
-        self._laplacian = DiffusionOperator(conductances=tuple(np.ones_like(c) for c in conduction.conductances))
+    def __init__(self, conduction: Conduction, rhs: Interior, feature: Float64[np.ndarray, "points points"]) -> None:
+        self._conduction, self._rhs, self._feature = conduction, rhs, feature
 
     def residual(self, u: Float64[np.ndarray, " unknowns"]) -> Float64[np.ndarray, " unknowns"]:
         """F(u)."""
-        u = u.reshape(self._rhs.shape)
-        out = self._conduction.apply(u)
-        out += self._laplacian.apply((self._strength / 3.0) * u**3)
-        out -= self._rhs
-        return out.ravel()
+        return (self._conduction.outflow(u.reshape(self._rhs.shape)) - self._rhs).ravel()
 
     def linearize(self, u: Float64[np.ndarray, " unknowns"]) -> LinearSystem:
         """F'(u) d = -F(u)."""
-        # A column of the diffusion of radiation is multiplied by β u² at its own point.
-        radiation = np.zeros((self._rhs.shape[0] + 2, self._rhs.shape[1] + 2))
-        radiation[1:-1, 1:-1] = self._strength * u.reshape(self._rhs.shape) ** 2
-        cx, cy = self._conduction.conductances
-        matrix = stencil_csr(
-            self._conduction.diagonal() + 4.0 * radiation[1:-1, 1:-1],
-            (-cx[:-1] - radiation[:-2, 1:-1], -cy[:, :-1] - radiation[1:-1, :-2]),
-            (-cx[1:] - radiation[2:, 1:-1], -cy[:, 1:] - radiation[1:-1, 2:]),
-        )
+        matrix = self._conduction.jacobian(u.reshape(self._rhs.shape))
         return LinearSystem.from_matrix(matrix, -self.residual(u), feature=self._feature)

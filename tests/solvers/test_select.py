@@ -99,6 +99,8 @@ def empty_log_and_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         (Structure(symmetric=True, positive_definite=True), Family.positive_definite),
         (Structure(symmetric=True, diffusion=2), Family.indefinite),
         (Structure(), Family.nonsymmetric),
+        (Structure(positive_definite=True, diffusion=2, drifts=True), Family.drifting),
+        (Structure(drifts=True), Family.drifting_nonsymmetric),
     ],
 )
 def test_families(structure: Structure, family: Family) -> None:
