@@ -16,6 +16,7 @@ from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.evolution.evolution import Numerics
 from headrace.solvers.evolution.source import EvolutionSource
+from headrace.solvers.methods import Multigrid
 
 TIMES = (0.5, 1.0, 1.5, 2.0)
 
@@ -116,6 +117,18 @@ def test_a_replay_solves_no_pilots() -> None:
         ({"data": {"problem": {"snapshots": [0.1, 2.0]}}}, "output times up to the horizon"),
         ({"solver": {"rtol": 1e-6}}, "an equation in time is followed by its own integrator"),
         ({"data": {"problem": {"kind": "darcy"}, "accuracy": 0.1}}, "expected nothing: darcy does not step in time"),
+        (
+            {"data": {"problem": {"kind": "heat_in_media"}}, "solver": {"order": "greedy"}},
+            'solver.order is "greedy"; expected nothing: trajectories are followed in the order of their numbers',
+        ),
+        (
+            {"data": {"problem": {"kind": "heat_in_media"}}, "solver": {"method": {"kind": "multigrid"}}},
+            "solver.method is multigrid; expected a method that fits heat_in_media at level default: Multigrid needs a",
+        ),
+        (
+            {"data": {"problem": {"kind": "heat_in_media"}}, "deterministic": True},
+            "solver.method is auto; expected a method whose solutions do not depend on what it solved before",
+        ),
         ({"data": {"times_per_part": 3}}, "data.times_per_part is 3; expected nothing, or a part of the trajectory: 2"),
         ({"data": {"times_per_part": 0}}, "data.times_per_part is 0"),
         (
@@ -124,9 +137,12 @@ def test_a_replay_solves_no_pilots() -> None:
         ),
     ],
 )
-def test_what_an_equation_in_time_cannot_take_is_said(changes: dict[str, dict[str, object]], words: str) -> None:
+def test_what_an_equation_in_time_cannot_take_is_said(changes: dict[str, object], words: str) -> None:
     raw = recipe()
     for section, values in changes.items():
+        if not isinstance(values, dict):
+            raw[section] = values
+            continue
         there = raw.setdefault(section, {})
         assert isinstance(there, dict)
         problem = values.pop("problem", None)
@@ -136,6 +152,13 @@ def test_what_an_equation_in_time_cannot_take_is_said(changes: dict[str, dict[st
     with pytest.raises(InputError) as raised:
         validate(raw, "generate")
     assert words in " ".join(str(raised.value).split())
+
+
+def test_the_systems_of_an_implicit_equation_are_solved_as_the_recipe_says() -> None:
+    raw = recipe(problem={"kind": "heat_in_media", "resolution": 17}, mix={"linear": 1.0})
+    raw["solver"] = {"method": {"kind": "multigrid"}, "rtol": 1e-6}
+    source = validate(raw, "generate").source("train")
+    assert isinstance(source, EvolutionSource) and source.method == Multigrid() and source.rtol == 1e-6
 
 
 def test_parts_of_trajectories_are_for_strategies_that_can_learn_from_them() -> None:
