@@ -28,6 +28,7 @@ class ArmReport:
 
     Attributes:
         label: the method with its settings.
+        systems: what kind of systems it was given, in words; methods are compared on one kind alone.
         solves: systems that it was given.
         accepted: those that it solved; only they are samples.
         seconds: spent on all of them but the cold ones.
@@ -40,6 +41,7 @@ class ArmReport:
     """
 
     label: str
+    systems: str = ""
     solves: int = 0
     accepted: int = 0
     seconds: float = 0.0
@@ -52,7 +54,7 @@ class ArmReport:
     def add(self, other: "ArmReport") -> None:
         """Put another account of the same method into this one."""
         for name, value in asdict(other).items():
-            if name != "label":
+            if name not in ("label", "systems"):
                 setattr(self, name, getattr(self, name) + value)
 
     @property
@@ -76,8 +78,8 @@ class SelectionReport:
     """What choosing among methods came to.
 
     Regret is estimated: the seconds that were spent, less what the method with the least seconds per accepted sample
-    would have spent on all of them at its mean. Methods are measured on different systems of the sequence, one that
-    was tried once or twice coarsely, and one that was never tried counts for nothing.
+    would have spent on all systems of a kind at its mean. Methods are measured on different systems of the sequence,
+    one that was tried once or twice coarsely, and one that was never tried counts for nothing.
 
     Attributes:
         strategy: how they were chosen; several are joined by a plus.
@@ -105,16 +107,25 @@ class SelectionReport:
         return max(self.arms, key=lambda arm: arm.accepted).label if self.arms else ""
 
     @property
-    def best_fixed(self) -> ArmReport | None:
-        """Which method has the least seconds per accepted sample; None when nothing was solved."""
-        solved = [arm for arm in self.arms if arm.accepted]
-        return min(solved, key=lambda arm: arm.seconds_per_accepted) if solved else None
+    def best_fixed(self) -> dict[str, ArmReport]:
+        """Which method has the least seconds per accepted sample, for each kind of systems that some were solved of."""
+        best: dict[str, ArmReport] = {}
+        for arm in self.arms:
+            held = best.get(arm.systems)
+            if arm.accepted and (held is None or arm.seconds_per_accepted < held.seconds_per_accepted):
+                best[arm.systems] = arm
+        return best
+
+    @property
+    def best_fixed_seconds(self) -> float:
+        """What these would have spent on all systems of their kinds that were solved."""
+        best = self.best_fixed
+        return sum(best[arm.systems].seconds_per_accepted * arm.accepted for arm in self.arms if arm.accepted)
 
     @property
     def regret_seconds(self) -> float:
-        """Seconds spent beyond those of the best fixed method in hindsight; see the class."""
-        best = self.best_fixed
-        return self.seconds - best.seconds_per_accepted * self.accepted if best else self.seconds
+        """Seconds spent beyond those of the best fixed methods in hindsight; see the class."""
+        return self.seconds - self.best_fixed_seconds
 
     @classmethod
     def merged(cls, reports: "Iterable[SelectionReport]") -> "SelectionReport | None":
@@ -122,10 +133,11 @@ class SelectionReport:
         reports = list(reports)
         if not reports:
             return None
-        arms: dict[str, ArmReport] = {}
+        arms: dict[tuple[str, str], ArmReport] = {}
         for report in reports:
             for arm in report.arms:
-                arms.setdefault(arm.label, ArmReport(label=arm.label)).add(arm)
+                held = arms.setdefault((arm.systems, arm.label), ArmReport(label=arm.label, systems=arm.systems))
+                held.add(arm)
         return cls(
             strategy="+".join(sorted({report.strategy for report in reports})),
             arms=list(arms.values()),
@@ -140,8 +152,8 @@ class SelectionReport:
             "winner": self.winner,
             "accepted": self.accepted,
             "seconds": self.seconds,
-            "best_fixed": best.label if best else None,
-            "best_fixed_seconds": best.seconds_per_accepted * self.accepted if best else None,
+            "best_fixed": {kind: arm.label for kind, arm in best.items()},
+            "best_fixed_seconds": self.best_fixed_seconds,
             "regret_seconds": self.regret_seconds,
             "exploring_seconds": sum(arm.exploring_seconds for arm in self.arms),
             "warm_up_seconds": self.warm_up_seconds,

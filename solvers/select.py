@@ -36,6 +36,11 @@ def family_of(structure: Structure) -> Family:
     return Family.indefinite if structure.symmetric else Family.nonsymmetric
 
 
+def in_words(system: LinearSystem) -> str:
+    """What kind of system it is, for people: those of one kind are raced together."""
+    return f"{family_of(system.structure).replace('_', ', ')}, {system.num_unknowns:,} unknowns"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A method that may be the fastest.

@@ -15,7 +15,7 @@ from headrace.platform.spec import kinds
 from headrace.solvers.bandits import ChebCB, TsallisINF
 from headrace.solvers.newton import solve_newton
 from headrace.solvers.racing import ArmReport, Race, SelectionReport
-from headrace.solvers.select import Candidate, candidates, capped, choose, context_of, miniature
+from headrace.solvers.select import Candidate, candidates, capped, choose, context_of, in_words, miniature
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
 from headrace.solvers.system import LinearSystem, Structure, Structured, System
 
@@ -171,7 +171,7 @@ class _Choice:
         self._racing = len(self._arms) - (not reserves)
         self.structure, self.num_unknowns = system.structure, system.num_unknowns
         self._running: dict[int, tuple[RunningSolver, AbstractSolver]] = {}
-        self._reports = [ArmReport(label=arm.label) for arm in self._arms]
+        self._reports = [ArmReport(label=arm.label, systems=in_words(system)) for arm in self._arms]
         self._bandit: TsallisINF | ChebCB | None = None
         self._survivors: list[int] = []
         self._seen: list[tuple[int, tuple[float, float], float]] = []

@@ -170,11 +170,18 @@ def fake_summary(name: str, errors: dict[str, Any], points: int) -> dict[str, An
                 "strategy": "race",
                 "winner": "multigrid",
                 "seconds": 6.5,
-                "best_fixed": "multigrid",
+                "best_fixed": {"structured, 900 unknowns": "multigrid"},
                 "best_fixed_seconds": 6.25,
                 "regret_seconds": 0.25,
                 "methods": [
-                    {"label": "multigrid", "solves": 900, "accepted": 899, "seconds": 6.25, "exploring_seconds": 0.0}
+                    {
+                        "label": "multigrid",
+                        "systems": "structured, 900 unknowns",
+                        "solves": 900,
+                        "accepted": 899,
+                        "seconds": 6.25,
+                        "exploring_seconds": 0.0,
+                    }
                 ],
             },
         },

@@ -151,4 +151,17 @@ def test_the_account_of_a_run_adds_up() -> None:
     assert both is not None and (both.accepted, both.warm_up_seconds) == (20, 2.0)
     assert both.regret_seconds == pytest.approx(2 * one.regret_seconds)
     assert SelectionReport.merged([]) is None
-    assert SelectionReport(strategy="race", arms=[]).to_json()["best_fixed"] is None
+    assert SelectionReport(strategy="race", arms=[]).to_json()["best_fixed"] == {}
+
+
+def test_methods_are_compared_on_one_kind_of_systems() -> None:
+    quick = ArmReport(
+        label="quick", systems="easy", solves=10, accepted=10, seconds=1.0, settled=9, settled_seconds=0.9
+    )
+    works = ArmReport(label="works", systems="hard", solves=4, accepted=4, seconds=8.0, settled=3, settled_seconds=6.0)
+    whole = SelectionReport.merged([SelectionReport(strategy="race", arms=[arm]) for arm in (quick, works)])
+    assert whole is not None
+    assert whole.regret_seconds == pytest.approx(0.0), "what never saw hard systems is no alternative for them"
+    assert whole.to_json()["best_fixed"] == {"easy": "quick", "hard": "works"}
+    again = SelectionReport.merged([whole, whole])
+    assert again is not None and [arm.accepted for arm in again.arms] == [20, 8]
