@@ -46,14 +46,30 @@ class Conduction:
             out += self._laplacian.apply((self._strength / 3.0) * u**3)
         return out
 
-    def jacobian(self, u: Interior, reaction: float = 0.0) -> "csr_array":
-        """A + β L diag(u²), with a number added along the diagonal."""
+    def frozen(self, u: Interior, reaction: float) -> DiffusionOperator:
+        """The conduction of a medium that stays as it is at u, and a reaction, the same everywhere.
+
+        Since u_p³ - u_q³ = (u_p² + u_p u_q + u_q²) (u_p - u_q), its outflow at u is the true one. From the Jacobian it
+        differs by a term of lower order, -∇·(d ∇(β u²)), so that it is symmetric, and nearly as good a linearisation.
+        """
+        conductances = self.operator.conductances
+        if self._strength:
+            padded = np.pad(u, 1)
+            pairs = ((padded[:-1, 1:-1], padded[1:, 1:-1]), (padded[1:-1, :-1], padded[1:-1, 1:]))
+            share = self._strength / 3.0
+            conductances = tuple(
+                c + share * (p * p + p * q + q * q) for c, (p, q) in zip(conductances, pairs, strict=True)
+            )
+        return DiffusionOperator(conductances=conductances, reaction=np.full(u.shape, reaction))
+
+    def jacobian(self, u: Interior) -> "csr_array":
+        """A + β L diag(u²)."""
         # A column of the diffusion of radiation is multiplied by β u² at its own point.
         radiation = np.zeros((u.shape[0] + 2, u.shape[1] + 2))
         radiation[1:-1, 1:-1] = self._strength * u**2
         cx, cy = self.operator.conductances
         return stencil_csr(
-            self.operator.diagonal() + (4.0 * radiation[1:-1, 1:-1] + reaction),
+            self.operator.diagonal() + 4.0 * radiation[1:-1, 1:-1],
             (-cx[:-1] - radiation[:-2, 1:-1], -cy[:, :-1] - radiation[1:-1, :-2]),
             (-cx[1:] - radiation[2:, 1:-1], -cy[:, 1:] - radiation[1:-1, 2:]),
         )

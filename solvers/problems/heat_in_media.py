@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from headrace.platform.fields import FieldSpec, Grid
 from headrace.solvers.evolution.evolution import Draw
 from headrace.solvers.evolution.implicit import AbstractImplicit, Semidiscrete, Unknowns
-from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.parameters import Scalar, Uniform, bounds
 from headrace.solvers.problems.arrays import representable
 from headrace.solvers.problems.conduction import Conduction, Interior
@@ -28,8 +27,10 @@ class HeatInMedia(AbstractImplicit):
 
     The grid has `resolution` points a side, the boundary included; the unknowns are the (resolution - 2)² interior
     points. `Conduction` says how they are coupled, in second order where a is smooth. Steps are implicit (see
-    `AbstractImplicit`), as explicit ones of a fine grid would be thousands: where β = 0 a stage is a symmetric positive
-    definite system, the same in all steps of one length, and else a nonlinear one, solved by Newton's method.
+    `AbstractImplicit`), as explicit ones of a fine grid would be thousands. A stage is a symmetric positive definite
+    system, the same in all steps of one length, where β = 0; and else some of them: Newton's method with the medium
+    frozen (`Conduction.frozen`) takes a few iterations more than with its Jacobian, each of which costs far less
+    (docs/benchmarks).
 
     Inputs are `temperature` at time 0, a random field that falls to 0 at the boundary, and `conductivity` a; outputs
     the temperature at the output times; the parameters β and f. All is dimensionless.
@@ -64,10 +65,8 @@ class HeatInMedia(AbstractImplicit):
 
     @property
     def structure(self) -> Structure:
-        """Positive definite where β = 0 in all samples; else that of Newton's Jacobian, which is not symmetric."""
-        if bounds(self.strength)[1] == 0.0:
-            return Structure(positive_definite=True, diffusion=2, drifts=True)
-        return Structure(drifts=True)
+        """Positive definite operators in the plane."""
+        return Structure(positive_definite=True, diffusion=2, drifts=True)
 
     @property
     def grid(self) -> Grid:
@@ -153,9 +152,6 @@ class HeatAtPoints(Semidiscrete):
     ) -> None:
         """Take a and T at time 0 at all points, β, and f, one number or at the interior points."""
         self.is_linear = strength == 0.0
-        self._structure = Structure(drifts=True)
-        if self.is_linear:
-            self._structure = Structure(positive_definite=True, diffusion=2, drifts=True)
         self._conduction, self._feature = Conduction(conductivity, strength), conductivity
         self._start = temperature[1:-1, 1:-1]
         self._area = (len(temperature) - 1.0) ** -2
@@ -182,13 +178,10 @@ class HeatAtPoints(Semidiscrete):
             return out.ravel()
 
         def linearize(u: Unknowns) -> LinearSystem:
-            if not self.is_linear:
-                matrix = conduction.jacobian(u.reshape(shape), reaction)
-                return LinearSystem.from_matrix(matrix, -residual(u), drifts=True, feature=self._feature)
-            operator = DiffusionOperator(
-                conductances=conduction.operator.conductances, reaction=np.full(shape, reaction)
+            operator = conduction.frozen(u.reshape(shape), reaction)
+            return LinearSystem.from_operator(
+                operator, -residual(u), positive_definite=True, drifts=True, feature=self._feature
             )
-            return LinearSystem.from_operator(operator, -residual(u), drifts=True, feature=self._feature)
 
         # A residual is small if it is so beside the terms of the equation.
         terms = np.linalg.norm(rhs) + np.linalg.norm(conduction.outflow(guess.reshape(shape)))
@@ -196,7 +189,7 @@ class HeatAtPoints(Semidiscrete):
             guess=guess,
             residual=residual,
             linearize=linearize,
-            structure=self._structure,
+            structure=Structure(positive_definite=True, diffusion=2, drifts=True),
             scale=max(float(terms), np.finfo(np.float64).tiny),
             feature=self._feature,
         )

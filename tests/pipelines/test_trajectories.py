@@ -122,8 +122,8 @@ def test_a_replay_solves_no_pilots() -> None:
             'solver.order is "greedy"; expected nothing: trajectories are followed in the order of their numbers',
         ),
         (
-            {"data": {"problem": {"kind": "heat_in_media"}}, "solver": {"method": {"kind": "multigrid"}}},
-            "solver.method is multigrid; expected a method that fits heat_in_media at level default: Multigrid needs a",
+            {"data": {"problem": {"kind": "heat_in_media"}}, "solver": {"method": {"kind": "transform"}}},
+            "solver.method is transform; expected a method that fits heat_in_media at level default: Transforms need",
         ),
         (
             {"data": {"problem": {"kind": "heat_in_media"}}, "deterministic": True},
