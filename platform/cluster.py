@@ -80,7 +80,8 @@ def start_embedded(num_cpus: int | None = None) -> None:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with _on_loopback():
-                ray.init(num_cpus=num_cpus, include_dashboard=False, **QUIET)
+                # Without an address Ray would join whatever cluster was started on this machine.
+                ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **QUIET)
             return
         except Exception as error:
             # Ray raises a plain Exception here.

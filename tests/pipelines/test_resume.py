@@ -28,24 +28,27 @@ def headrace(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
-def wait_for(what: str, seconds: float, process: subprocess.Popen[str]) -> None:
+def wait_for(what: str, seconds: float, process: subprocess.Popen[str], said: Path) -> None:
     """Wait until a step of training is in the metrics and a whole checkpoint on the disk."""
     deadline = time.monotonic() + seconds
     log = Path("run/metrics.jsonl")
     while not (log.is_file() and what in log.read_text() and newest(Path("run/checkpoints")) is not None):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None and time.monotonic() < deadline, said.read_text()
         time.sleep(0.2)
 
 
 @pytest.mark.timeout(400, func_only=True)
 def test_a_run_whose_driver_was_killed_goes_on_and_loses_nothing(in_folder: Path, finished: Any) -> None:
     program = str(Path(sys.executable).with_name("headrace"))
-    process = subprocess.Popen(
-        [program, "run", *finished.arguments, "resources.solvers.actors=1", "--out", "run"],
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    wait_for("train/loss", 200, process)
+    said = in_folder / "said.txt"
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            [program, "run", *finished.arguments, "resources.solvers.actors=1", "--out", "run"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    wait_for("train/loss", 200, process, said)
     children = psutil.Process(process.pid).children(recursive=True)
     name_of = {child: child.name() for child in children}
     os.kill(process.pid, signal.SIGKILL)
