@@ -1,13 +1,17 @@
-"""How fast is a flow past obstacles, against DOLFINx at equal error?
+"""How fast is a flow past obstacles, against DOLFINx and PhiFlow at equal error?
 
 The same draws, Reynolds number and time; velocities at the end as means over 32² blocks. The error is the relative L2
-distance from Headrace's own solution on 256² cells, which DOLFINx's on its finest mesh cross-checks: the two differ by
-what the table says, and no error below that means anything. DOLFINx takes P2-P1 elements on triangles that fit the
-obstacles, with a coupled matrix that is factored once (`_taylor_hood.py`), each mesh with the longest of some steps
-whose error is at most a tenth above that of the shortest. PhiFlow, in an environment of its own (`_phiflow_peer.py`),
-takes staggered grids, semi-Lagrangian advection and conjugate gradients in torch, compiled, in double precision; of
-some steps the one with the smallest error, set-up not counted. What a peer pays at Headrace's errors is interpolated
-between its grids, in logarithms. CPU seconds of one thread, set-up included, compiling not; the least of some repeats.
+distance from Headrace's own solution on 256² cells, which DOLFINx's on a fine mesh cross-checks: the two differ by what
+the table says, and no error below that means anything.
+
+DOLFINx takes P2-P1 elements on triangles that fit the obstacles, with a coupled matrix that is factored once
+(`_taylor_hood.py`), or with a splitting scheme (IPCS, `_ipcs.py`) that has three ways to take convection and to solve
+for velocities. On each mesh the cheapest of some steps, and of these ways, whose error is at most a tenth above the
+smallest. Its meshes and forms are not counted. PhiFlow, in an environment of its own (`_phiflow_peer.py`), takes
+staggered grids, semi-Lagrangian advection and conjugate gradients in torch, compiled, in double precision; of some
+steps the one with the smallest error, once, set-up not counted. What a peer pays at Headrace's errors is interpolated
+between its grids, in logarithms. CPU seconds of one thread, Headrace's with set-up, compiling not counted; the least of
+some repeats in turns.
 
     uv venv /tmp/phiflow && uv pip install --python /tmp/phiflow/bin/python phiflow torch
     python tests/benchmarks/flow_past_obstacles.py [--draws 2] [--reynolds 300] [--repeats 3]
@@ -24,13 +28,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch  # before DOLFINx: the other way round their runtimes do not get along
+from _fitted_channel import Channel
+from _ipcs import SCHEMES, Scheme, ipcs
 from _machine import ran_on
-from _taylor_hood import Channel, taylor_hood
+from _taylor_hood import taylor_hood
 from jaxtyping import Float64
 from scipy.interpolate import RegularGridInterpolator
 
@@ -42,6 +49,8 @@ from headrace.solvers.problems.obstacles import Block, SquareLattice
 HORIZON = 0.5
 CELLS, FINEST = (32, 64, 128), 256
 MESHES, STEPS = (16, 32, 64), (80, 160, 320, 640)
+# The splitting scheme's on 16 squares: as many more as there are more squares. The cross-check is on a mesh of its own.
+IPCS_STEPS, CHECKED_ON = (10, 20, 40, 80, 160), 128
 # PhiFlow's cells, and its steps on 32 of them: as many more as there are more cells.
 PHI_CELLS, PHI_STEPS = (32, 64, 128), (5, 10, 20)
 SIDE = 0.25
@@ -49,27 +58,45 @@ SIDE = 0.25
 type Means = Float64[np.ndarray, "2 32 32"]
 
 
-def headrace(problem: FlowPastObstacles, draw: Draw) -> tuple[Means, float]:
-    """Velocities at the end, and CPU seconds."""
-    began = time.process_time()
-    snapshot = list(problem.follow([draw], problem.default_step))[-1]
-    seconds = time.process_time() - began
-    assert not snapshot.reasons
-    return problem.restrict(snapshot.state[0, :2], problem.resolution // 32), seconds
+@dataclass(kw_only=True)
+class Rung:
+    """What a solver reaches on a grid.
+
+    Attributes:
+        cells: of the grid, along the height.
+        steps: 0 where the solver chooses.
+        scheme: where there are several.
+        error: from the truth.
+        seconds: of the CPU.
+    """
+
+    cells: int
+    steps: int = 0
+    scheme: Scheme | None = None
+    error: float
+    seconds: float
 
 
 def distance(one: Means, other: Means) -> float:
     """Relative to the other."""
-    found = float(np.linalg.norm(one - other) / np.linalg.norm(other))
+    with np.errstate(over="ignore", invalid="ignore"):  # after steps that are too long
+        found = float(np.linalg.norm(one - other) / np.linalg.norm(other))
     return found if math.isfinite(found) else math.inf
 
 
-def price(error: float, ladder: list[tuple[float, float]]) -> float:
-    """CPU seconds at an error, between the rungs (error, seconds) or along the line of the two nearest."""
-    errors, seconds = (np.log(part) for part in zip(*sorted(ladder), strict=True))
+def price(error: float, ladder: Sequence[Rung]) -> float:
+    """CPU seconds at an error, between the rungs or along the line of the two nearest."""
+    pairs = sorted((rung.error, rung.seconds) for rung in ladder)
+    errors, seconds = (np.log(part) for part in zip(*pairs, strict=True))
     place = min(max(int(np.searchsorted(errors, math.log(error))), 1), len(errors) - 1)
     slope = (seconds[place] - seconds[place - 1]) / (errors[place] - errors[place - 1])
     return float(np.exp(seconds[place] + slope * (math.log(error) - errors[place])))
+
+
+def cheapest(rungs: Sequence[Rung]) -> Rung:
+    """Of those whose error is at most a tenth above the smallest."""
+    least = min(rung.error for rung in rungs)
+    return min((rung for rung in rungs if rung.error <= 1.1 * least), key=lambda rung: rung.seconds)
 
 
 class PhiFlow:
@@ -117,92 +144,111 @@ class PhiFlow:
         return found
 
 
-def case(number: int, count: int, reynolds: float, repeats: int, phiflow: PhiFlow | None) -> dict[str, object]:
-    """One draw."""
-    blocks = SquareLattice(2.0, 2.0, SIDE).draw(generator(0, "benchmark", number), count)
+class Case:
+    """One draw of obstacles, and each solver's way through it."""
 
-    def problem_on(cells: int) -> FlowPastObstacles:
-        return FlowPastObstacles(resolution=cells, obstacles=blocks, reynolds=reynolds, horizon=HORIZON, snapshots=1)
+    def __init__(self, blocks: Sequence[Block], reynolds: float) -> None:
+        self.blocks, self.reynolds = blocks, reynolds
+        self._own(CELLS[0])  # the warm-up
+        self.truth = self._own(FINEST)[0]
+        fine = self.problem(FINEST)
+        parts = [
+            RegularGridInterpolator(fine.grid.coordinates(), part, bounds_error=False, fill_value=None)
+            for part in fine.around(blocks)["velocity"]
+        ]
+        self._channel = Channel(
+            length=2.0,
+            height=2.0,
+            blocks=blocks,
+            viscosity=2.0 / reynolds,
+            start=lambda x: np.stack([part(x) for part in parts], axis=1),
+        )
+        x, y = np.meshgrid((np.arange(64) + 0.5) / 32, (np.arange(64) + 0.5) / 32, indexing="ij")
+        self._is_fluid = np.all([one.distance(x, y) > 0.0 for one in blocks], axis=0)
+        self._at = np.stack([x[self._is_fluid], y[self._is_fluid]], axis=1)
 
-    def own(cells: int, times: int) -> tuple[Means, float]:
-        problem = problem_on(cells)
-        draw = Draw(scalars={"reynolds": reynolds}, fields=problem.around(blocks))
-        runs = [headrace(problem, draw) for _ in range(times)]
-        return runs[0][0], min(seconds for _, seconds in runs)
+    def problem(self, cells: int) -> FlowPastObstacles:
+        """Headrace's, with so many cells along the height."""
+        return FlowPastObstacles(
+            resolution=cells, obstacles=tuple(self.blocks), reynolds=self.reynolds, horizon=HORIZON, snapshots=1
+        )
 
-    own(32, 1)  # the warm-up
-    truth, _ = own(FINEST, 1)
-    ours = [(distance(means, truth), seconds) for means, seconds in (own(cells, repeats) for cells in CELLS)]
+    def _own(self, cells: int) -> tuple[Means, float]:
+        problem = self.problem(cells)
+        draw = Draw(scalars={"reynolds": self.reynolds}, fields=problem.around(self.blocks))
+        began = time.process_time()
+        snapshot = list(problem.follow([draw], problem.default_step))[-1]
+        seconds = time.process_time() - began
+        assert not snapshot.reasons
+        return problem.restrict(snapshot.state[0, :2], problem.resolution // 32), seconds
 
-    fine = problem_on(FINEST)
-    parts = [
-        RegularGridInterpolator(fine.grid.coordinates(), part, bounds_error=False, fill_value=None)
-        for part in fine.around(blocks)["velocity"]
-    ]
-    channel = Channel(
-        length=2.0,
-        height=2.0,
-        blocks=blocks,
-        viscosity=2.0 / reynolds,
-        start=lambda x: np.stack([part(x) for part in parts], axis=1),
-    )
-    x, y = np.meshgrid((np.arange(64) + 0.5) / 32, (np.arange(64) + 0.5) / 32, indexing="ij")
-    is_fluid = np.all([one.distance(x, y) > 0.0 for one in blocks], axis=0)
-    at = np.stack([x[is_fluid], y[is_fluid]], axis=1)
+    def headrace(self, cells: int) -> Rung:
+        """Headrace with the steps that it takes by default."""
+        means, seconds = self._own(cells)
+        return Rung(cells=cells, error=distance(means, self.truth), seconds=seconds)
 
-    def peer(cells: int, steps: int) -> tuple[Means, float]:
+    def dolfinx(self, cells: int, steps: int, scheme: Scheme | None) -> Rung:
+        """DOLFINx with a coupled matrix, or with a splitting scheme."""
+        step = HORIZON / steps
+        if scheme is None:
+            velocities, seconds = taylor_hood(self._channel, cells, step, [HORIZON], self._at)
+        else:
+            velocities, seconds = ipcs(self._channel, cells, step, [HORIZON], self._at, scheme)
         field = np.zeros((2, 64, 64))
-        velocities, seconds = taylor_hood(channel, cells, HORIZON / steps, [HORIZON], at)
-        field[:, is_fluid] = velocities[0].T
-        return field.reshape(2, 32, 2, 32, 2).mean(axis=(2, 4)), seconds
+        field[:, self._is_fluid] = velocities[0].T
+        error = distance(field.reshape(2, 32, 2, 32, 2).mean(axis=(2, 4)), self.truth)
+        return Rung(cells=cells, steps=steps, scheme=scheme, error=error, seconds=seconds)
 
-    peer(MESHES[0], STEPS[0])  # compiles its forms
-    theirs, finest = [], truth
+    def phiflow(self, cells: int, steps: int, peer: PhiFlow) -> Rung:
+        """PhiFlow in its process."""
+        means, seconds = peer.solve(self.problem(cells), self.blocks, self.reynolds, steps)
+        return Rung(cells=cells, steps=steps, error=distance(means, self.truth), seconds=seconds)
+
+
+def compare(case: Case, repeats: int, phiflow: PhiFlow | None) -> dict[str, object]:
+    """Every solver's ladder, and what it costs at Headrace's errors over what Headrace does."""
+    for scheme in (None, *SCHEMES):
+        case.dolfinx(MESHES[0], IPCS_STEPS[0], scheme)  # compiles the forms
+    ladders = {"headrace": [case.headrace(cells) for cells in CELLS], "dolfinx": [], "dolfinx_ipcs": []}
     for cells in MESHES:
-        runs = {}
-        # The finest takes a minute: the first of two steps that is stable has to do.
-        for steps in STEPS if cells < MESHES[-1] else STEPS[-2:]:
-            means, seconds = peer(cells, steps)
-            runs[steps] = (distance(means, truth), seconds)
-            finest = means
-            if cells == MESHES[-1] and math.isfinite(runs[steps][0]):
-                break
-        best = next(steps for steps in runs if runs[steps][0] <= 1.1 * runs[max(runs)][0])
-        again = [runs[best][1]] + [peer(cells, best)[1] for _ in range(repeats - 1 if cells < MESHES[-1] else 0)]
-        theirs.append((runs[best][0], min(again), best))
-    ladder = [(error, seconds) for error, seconds, _ in theirs]
-    ratios = [price(error, ladder) / seconds for error, seconds in ours]
-    others: dict[str, object] = {}
+        if cells < MESHES[-1]:
+            tried = [case.dolfinx(cells, steps, None) for steps in STEPS]
+        else:  # takes long: the first of two steps that is stable has to do
+            tried = [case.dolfinx(cells, STEPS[-2], None)]
+            if not math.isfinite(tried[0].error):
+                tried = [case.dolfinx(cells, STEPS[-1], None)]
+        ladders["dolfinx"].append(cheapest(tried))
+        steps = [number * cells // MESHES[0] for number in IPCS_STEPS]
+        ladders["dolfinx_ipcs"].append(
+            cheapest([case.dolfinx(cells, number, scheme) for scheme in SCHEMES for number in steps])
+        )
+    for _ in range(repeats - 1):
+        for name, ladder in ladders.items():
+            for rung in ladder:
+                if name == "headrace":
+                    again = case.headrace(rung.cells)
+                else:
+                    again = case.dolfinx(rung.cells, rung.steps, rung.scheme)
+                rung.seconds = min(rung.seconds, again.seconds)
     if phiflow is not None:
-        rungs = []
-        for cells in PHI_CELLS:
-            tried = [steps * cells // 32 for steps in PHI_STEPS]
-            ends = [phiflow.solve(problem_on(cells), blocks, reynolds, steps) for steps in tried]
-            rungs.append(
-                min(
-                    (distance(means, truth), seconds, steps)
-                    for (means, seconds), steps in zip(ends, tried, strict=True)
-                )
+        ladders["phiflow"] = [
+            min(
+                (case.phiflow(cells, steps * cells // PHI_CELLS[0], phiflow) for steps in PHI_STEPS),
+                key=lambda rung: rung.error,
             )
-        # Below the smallest error that it reached, what that cost is a lower bound.
-        least = min(error for error, _, _ in rungs)
-        prices = [(error, seconds) for error, seconds, _ in rungs]
-        rates = [price(max(error, least), prices) / seconds for error, seconds in ours]
-        others = {
-            "phiflow": [
-                dict(cells=n, error=e, seconds=s, steps=k) for n, (e, s, k) in zip(PHI_CELLS, rungs, strict=True)
-            ],
-            "phiflow_over_headrace": dict(zip(map(str, CELLS), rates, strict=True)),
-        }
-    return {
-        "obstacles": count,
-        "reynolds": reynolds,
-        "cross_check": distance(finest, truth),
-        "headrace": [dict(cells=n, error=e, seconds=s) for n, (e, s) in zip(CELLS, ours, strict=True)],
-        "dolfinx": [dict(cells=n, error=e, seconds=s, steps=k) for n, (e, s, k) in zip(MESHES, theirs, strict=True)],
-        "dolfinx_over_headrace": dict(zip(map(str, CELLS), ratios, strict=True)),
-        **others,
-    }
+            for cells in PHI_CELLS
+        ]
+    check = case.dolfinx(CHECKED_ON, IPCS_STEPS[-2] * CHECKED_ON // MESHES[0], "explicit, CG")
+    found: dict[str, object] = {"obstacles": len(case.blocks), "reynolds": case.reynolds, "cross_check": check.error}
+    for name, ladder in ladders.items():
+        found[name] = [asdict(rung) for rung in ladder]
+        if name != "headrace":
+            # Below the smallest error that a peer reached, what that cost is a lower bound.
+            least = min(rung.error for rung in ladder)
+            found[f"{name}_over_headrace"] = {
+                rung.cells: price(max(rung.error, least), ladder) / rung.seconds for rung in ladders["headrace"]
+            }
+    return found
 
 
 def main() -> None:
@@ -221,7 +267,8 @@ def main() -> None:
     about |= phiflow.versions if phiflow is not None else {}
     rows = []
     for number in range(given.draws):
-        row = case(number, 1 + 2 * number, given.reynolds, given.repeats, phiflow)
+        blocks = SquareLattice(2.0, 2.0, SIDE).draw(generator(0, "benchmark", number), 1 + 2 * number)
+        row = compare(Case(blocks, given.reynolds), given.repeats, phiflow)
         rows.append(row)
         print(row, flush=True)
     print(json.dumps({"benchmark": Path(sys.argv[0]).stem, **about, "horizon": HORIZON, "rows": rows}))
