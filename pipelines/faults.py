@@ -7,6 +7,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from headrace.platform.errors import Fault, nearest
+from headrace.platform.spec import FieldError
 
 
 def shown(value: object, limit: int = 80) -> str:
@@ -46,8 +47,12 @@ def _fault(details: ErrorDetails, annotation: Any, prefix: str) -> Fault:
     elif kind in ("model_type", "model_attributes_type", "dict_type"):
         expected = "a section with keys of its own"
     elif kind == "value_error":
-        expected = str(context.get("error", expected))
-        value = value if path or not isinstance(details["input"], dict) else "not consistent"
+        error, given = context.get("error"), details["input"]
+        expected = str(error or expected)
+        if isinstance(error, FieldError):
+            where, value, expected = f"{where}.{error.name}", error.value, f"{error.name} {error.condition}"
+        elif isinstance(given, dict) and ("kind" in given or not path):
+            value = "not consistent"  # all that is in it would say less than what follows
     else:
         expected = expected.replace("input should be ", "")
     return Fault(where=where, value=value, expected=expected, advice=advice)

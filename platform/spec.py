@@ -23,6 +23,23 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
+class FieldError(ValueError):
+    """A field has a value that its type allows and its spec does not: raised by validators of the whole spec.
+
+    Attributes:
+        name: of the field.
+        value: what it has.
+        condition: what it should be, to follow the name: `above 0`.
+    """
+
+    def __init__(self, name: str, value: str, condition: str) -> None:
+        self.name, self.value, self.condition = name, value, condition
+        super().__init__(f"{name} {condition}, got {value}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.name, self.value, self.condition)
+
+
 def kind_of(spec: type[Spec]) -> str:
     """The `kind:` under which a recipe names this class."""
     return str(spec.model_fields["kind"].default)

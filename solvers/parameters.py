@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from headrace.platform.fields import FieldSpec
-from headrace.platform.spec import Spec
+from headrace.platform.spec import FieldError, Spec
 
 Bound = Annotated[float, Field(ge=-1e30, le=1e30)]
 
@@ -81,9 +81,9 @@ def as_fields(scalars: Mapping[str, Scalar]) -> tuple[FieldSpec, ...]:
 
 
 def require_between(scalars: Mapping[str, Scalar], names: Iterable[str], low: float, high: float = math.inf) -> None:
-    """Raise `ValueError` unless the named ones stay above `low` and up to `high`."""
+    """Raise `FieldError` unless the named ones, fields of a spec, stay above `low` and up to `high`."""
     for name in names:
         least, largest = bounds(scalars[name])
         if not low < least or not largest <= high:
             text = f"above {low:g}" + ("" if math.isinf(high) else f" and at most {high:g}")
-            raise ValueError(f"{name} {text}, got {least:g}" + (f" to {largest:g}" if largest != least else ""))
+            raise FieldError(name, f"{least:g}" + (f" to {largest:g}" if largest != least else ""), text)

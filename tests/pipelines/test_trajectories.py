@@ -111,7 +111,15 @@ def test_a_replay_solves_no_pilots() -> None:
             {"data": {"numerics": {"default": {"step": 0.0}}}},
             "data.numerics.default.step is 0.0; expected greater than 0",
         ),
-        ({"data": {"problem": {"viscosity": -1.0}}}, "viscosity above 0, got -1"),
+        ({"data": {"problem": {"viscosity": -1.0}}}, "data.problem.viscosity is -1; expected viscosity above 0."),
+        (
+            {"data": {"levels": {"own": {"viscosity": {"low": -1.0, "high": 1.0, "scale": "linear"}}}}},
+            "data.levels.own.viscosity is -1 to 1; expected viscosity above 0.",
+        ),
+        (
+            {"data": {"problem": {"kind": "flow_past_obstacles", "obstacle_side": 0.1}}},
+            "data.problem is not consistent; expected an obstacle_side of 2, 4, 6, ... cells",
+        ),
         ({"data": {"problem": {"viscosity": "thin"}}}, 'data.problem.viscosity is "thin"; expected a valid number'),
         ({"data": {"problem": {"viscosity": {"low": 1.0, "hihg": 2.0}}}}, "data.problem.viscosity.hihg is unknown"),
         ({"data": {"problem": {"snapshots": [0.1, 2.0]}}}, "output times up to the horizon"),
