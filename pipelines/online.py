@@ -26,7 +26,7 @@ from headrace.pipelines.budget import with_costs
 from headrace.pipelines.config import SPLITS, RunConfig
 from headrace.pipelines.evaluate import conclude
 from headrace.pipelines.numerics import with_numerics
-from headrace.pipelines.progress import RunProgress
+from headrace.pipelines.progress import Pace, RunProgress
 from headrace.pipelines.recording import Recording
 from headrace.pipelines.session import Earlier, Session, preflight
 from headrace.pipelines.train import SECONDS_TO_START, StreamedData, TrainingJob, follow, is_trained, train_on_rank
@@ -125,6 +125,7 @@ class StreamWatch:
     def __init__(self, stream: Stream, session: Session, progress: RunProgress, resources: ResourcePlan) -> None:
         self._stream, self._session, self._progress, self._resources = stream, session, progress, resources
         self._last = (time.monotonic(), 0)
+        self._pace = Pace()
         self._waiting_since: float | None = None
 
     def look(self, *, final: bool = False) -> None:
@@ -149,7 +150,9 @@ class StreamWatch:
             return
         rate = (stored - self._last[1]) / seconds
         self._last = (time.monotonic(), stored)
-        self._progress.update(samples_per_second=rate)
+        is_solving = any(counts.stored + counts.failed < counts.planned for counts in snapshot.counts.values())
+        pace = self._pace(self._last[0], stored)
+        self._progress.update(samples_per_second=pace if is_solving else None)
         metrics = {"stream/samples_per_second": rate, "stream/stored": stored, "stream/failed": train.failed}
         names = {"fill": "fill", "mean_uses": "reuse", "mean_age_seconds": "age_seconds", "spent": "spent_share"}
         metrics |= {f"stream/{name}": mean[key] for key, name in names.items() if key in mean}

@@ -350,8 +350,8 @@ def error_distribution(arrays: Arrays, levels: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def solver_cost(cost: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """CPU seconds that the solvers spent per level, failed samples included, with the cost of a stored sample."""
+def solver_cost(cost: Mapping[str, Mapping[str, Any]], unit: str = "sample") -> Figure:
+    """CPU seconds that the solvers spent per level, failed samples included, with the cost of a stored whole one."""
     levels = list(cost)
     figure, axes = blank_panel(
         "Solver cost", "CPU seconds, failures included", "", height=0.95 + 0.45 * len(levels), left=1.1
@@ -360,8 +360,8 @@ def solver_cost(cost: Mapping[str, Mapping[str, Any]]) -> Figure:
     bars = axes.barh(levels, seconds, color=list(level_colours(levels).values()), height=0.6)
     labels = []
     for level, spent in zip(levels, seconds, strict=True):
-        stored = cost[level]["samples"]
-        labels.append(f"{1000 * spent / stored:.3g} ms a sample" if stored else "none stored")
+        stored = cost[level]["whole_samples"]
+        labels.append(f"{1000 * spent / stored:.3g} ms a {unit}" if stored else "none stored")
     axes.bar_label(bars, labels, padding=4, fontsize=8.5)
     axes.set_xlim(0, 1.45 * max([*seconds, 1e-9]))
     axes.grid(False, axis="y")

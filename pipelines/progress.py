@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -39,7 +40,7 @@ class RunState:
         if self.failed:
             parts.append(f"{self.failed} failed")
         if self.samples_per_second is not None:
-            parts.append(f"{self.samples_per_second:.0f} solved/s")
+            parts.append(_rate(self.samples_per_second))
         if self.fill is not None:
             parts.append(f"reservoir {100 * self.fill:.0f} % full")
         if self.reuse is not None:
@@ -54,6 +55,23 @@ class RunState:
             parts.append(f"{self.seconds_left:.0f} s left")
         parts.extend(f"{who} {what}" for who, what in self.waits)
         return " · ".join(parts)
+
+
+class Pace:
+    """How many come a second, as a mean over the last minute: trajectories of a batch end all at once."""
+
+    seconds_back = 60.0
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, int]] = deque()
+
+    def __call__(self, now: float, count: int) -> float | None:
+        """Note how many there are at a time [s]; how many a second it has been, None at first."""
+        self._looks.append((now, count))
+        while len(self._looks) > 2 and self._looks[1][0] <= now - self.seconds_back:
+            self._looks.popleft()
+        began, first = self._looks[0]
+        return (count - first) / (now - began) if now > began else None
 
 
 class RunProgress:
@@ -110,7 +128,7 @@ class RunProgress:
         if state.planned:
             if self._samples is None:
                 self._samples = self._bars.add_task("samples", total=state.planned, note="")
-            rate = "" if state.samples_per_second is None else f"{state.samples_per_second:.0f} solved/s"
+            rate = "" if state.samples_per_second is None else _rate(state.samples_per_second)
             failed = f" {state.failed} failed" if state.failed else ""
             self._bars.update(self._samples, completed=state.stored, total=state.planned, note=rate + failed)
         if state.steps:
@@ -126,3 +144,7 @@ class RunProgress:
             notes.append(f"each sample used {state.reuse:.1f} times so far")
         notes.extend(f"{who} {what}" for who, what in state.waits)
         return Group(self._bars, Text(" · ".join(notes), style="dim"))
+
+
+def _rate(samples_per_second: float) -> str:
+    return f"{samples_per_second:.{0 if samples_per_second >= 10.0 else 1}f} solved/s"

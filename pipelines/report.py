@@ -40,6 +40,7 @@ MAX_FAILURES = 50
 EXAMPLES = 4
 NO_COST: dict[str, Any] = {
     "samples": 0,
+    "whole_samples": 0.0,
     "failed": 0,
     "cpu_seconds": 0.0,
     "wall_seconds": 0.0,
@@ -93,7 +94,14 @@ class RunRecord:
     def cost(self) -> dict[str, dict[str, Any]]:
         """What the solvers spent per level, every entry complete."""
         cost: Mapping[str, Mapping[str, Any]] = self.run.get("cost") or {}
-        return {name: {**NO_COST, **cost[name]} for name in pictures.in_order(cost, self.levels)}
+        # Runs of before wrote no whole samples.
+        whole = {name: {"whole_samples": spent.get("samples", 0)} for name, spent in cost.items()}
+        return {name: {**NO_COST, **whole[name], **cost[name]} for name in pictures.in_order(cost, self.levels)}
+
+    @property
+    def unit(self) -> str:
+        """What the cost is said of: a trajectory where training samples are parts of them."""
+        return "trajectory" if any(one["whole_samples"] != one["samples"] for one in self.cost.values()) else "sample"
 
     @property
     def levels(self) -> list[str]:
@@ -180,7 +188,7 @@ def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
         ("distribution", bool(arrays), partial(pictures.error_distribution, arrays, record.levels)),
         ("spectrum", bool(arrays) and not on_mesh, partial(pictures.energy_spectrum, arrays, schema)),
         ("rollout", bool(rollout), lambda: trajectories.rollout_errors(rollout, record.levels)),
-        ("cost", bool(record.cost), partial(pictures.solver_cost, record.cost)),
+        ("cost", bool(record.cost), partial(pictures.solver_cost, record.cost, record.unit)),
     ]
     for name, (title, ylabel, lines) in STREAM_CURVES.items():
         shown = {key: label for key, label in lines.items() if key in present}
@@ -228,6 +236,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "rollout": _mapping(record.evaluation.get("rollout")),
         "cost": cost,
         "cost_total": cost_total(cost),
+        "unit": record.unit,
         "solving": run.get("solving") or {},
         "selection": _mapping(_mapping(run.get("solving")).get("selection")),
         "training": training,

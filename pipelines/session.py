@@ -259,6 +259,9 @@ class Session:
 def cost_per_level(run: RunDir, failures: Mapping[str, Sequence[Failure]]) -> dict[str, dict[str, Any]]:
     """Solver seconds, iterations and methods per difficulty level over all splits, failed samples included.
 
+    Each part of a trajectory is a sample; `whole_samples` counts trajectories, those that lack parts by the share that
+    is there.
+
     Args:
         run: the run whose stored samples are counted.
         failures: the failed samples of every split.
@@ -266,6 +269,7 @@ def cost_per_level(run: RunDir, failures: Mapping[str, Sequence[Failure]]) -> di
     cost: dict[str, dict[str, Any]] = defaultdict(
         lambda: {
             "samples": 0,
+            "whole_samples": 0.0,
             "failed": 0,
             "cpu_seconds": 0.0,
             "wall_seconds": 0.0,
@@ -274,7 +278,10 @@ def cost_per_level(run: RunDir, failures: Mapping[str, Sequence[Failure]]) -> di
         }
     )
     for split, failed in failures.items():
-        for sample in stored_provenance(run.data(split)):
+        provenance, parts = stored_provenance(run.data(split))
+        for level, count in Counter(sample.level for sample in provenance).items():
+            cost[level]["whole_samples"] += count / parts
+        for sample in provenance:
             entry = cost[sample.level]
             entry["samples"] += 1
             entry["cpu_seconds"] += sample.cpu_seconds
@@ -289,8 +296,9 @@ def cost_per_level(run: RunDir, failures: Mapping[str, Sequence[Failure]]) -> di
     return {level: {**entry, "methods": dict(entry["methods"])} for level, entry in sorted(cost.items())}
 
 
-def stored_provenance(directory: Path) -> tuple[Provenance, ...]:
-    """Where the stored samples of a data set came from; empty when nothing is stored."""
+def stored_provenance(directory: Path) -> tuple[tuple[Provenance, ...], int]:
+    """Where the stored samples of a data set came from, empty when nothing is stored; and how many make a whole one."""
     if not any(directory.glob("shard-*.zarr")):
-        return ()
-    return StoredSamples.open(directory).provenance()
+        return (), 1
+    stored = StoredSamples.open(directory)
+    return stored.provenance(), stored.schema.parts

@@ -6,12 +6,12 @@ the table says, and no error below that means anything.
 
 DOLFINx takes P2-P1 elements on triangles that fit the obstacles, with a coupled matrix that is factored once
 (`_taylor_hood.py`), or with a splitting scheme (IPCS, `_ipcs.py`) that has three ways to take convection and to solve
-for velocities. On each mesh the cheapest of some steps, and of these ways, whose error is at most a tenth above the
-smallest. Its meshes and forms are not counted. PhiFlow, in an environment of its own (`_phiflow_peer.py`), takes
-staggered grids, semi-Lagrangian advection and conjugate gradients in torch, compiled, in double precision; of some
-steps the one with the smallest error, once, set-up not counted. What a peer pays at Headrace's errors is interpolated
-between its grids, in logarithms. CPU seconds of one thread, Headrace's with set-up, compiling not counted; the least of
-some repeats in turns.
+for velocities; all on some meshes and in some steps. Its meshes and forms are not counted. PhiFlow, in an environment
+of its own (`_phiflow_peer.py`), takes staggered grids, semi-Lagrangian advection and conjugate gradients in torch,
+compiled, in double precision; set-up not counted. What a peer pays at Headrace's errors is interpolated, in logarithms,
+between those of its runs that no other one beats in error and in time; below its smallest error, what that costs. CPU
+seconds of one thread, Headrace's with set-up, compiling not counted; the least of some repeats in turns (PhiFlow:
+once).
 
     uv venv /tmp/phiflow && uv pip install --python /tmp/phiflow/bin/python phiflow torch
     python tests/benchmarks/flow_past_obstacles.py [--draws 2] [--reynolds 300] [--repeats 3]
@@ -49,8 +49,8 @@ from headrace.solvers.problems.obstacles import Block, SquareLattice
 HORIZON = 0.5
 CELLS, FINEST = (32, 64, 128), 256
 MESHES, STEPS = (16, 32, 64), (80, 160, 320, 640)
-# The splitting scheme's on 16 squares: as many more as there are more squares. The cross-check is on a mesh of its own.
-IPCS_STEPS, CHECKED_ON = (10, 20, 40, 80, 160), 128
+# The splitting scheme's, and its steps on 16 squares: as many more as there are more squares.
+IPCS_MESHES, IPCS_STEPS = (16, 32, 64, 128), (10, 20, 40, 80, 160)
 # PhiFlow's cells, and its steps on 32 of them: as many more as there are more cells.
 PHI_CELLS, PHI_STEPS = (32, 64, 128), (5, 10, 20)
 SIDE = 0.25
@@ -84,19 +84,25 @@ def distance(one: Means, other: Means) -> float:
     return found if math.isfinite(found) else math.inf
 
 
-def price(error: float, ladder: Sequence[Rung]) -> float:
-    """CPU seconds at an error, between the rungs or along the line of the two nearest."""
-    pairs = sorted((rung.error, rung.seconds) for rung in ladder)
-    errors, seconds = (np.log(part) for part in zip(*pairs, strict=True))
-    place = min(max(int(np.searchsorted(errors, math.log(error))), 1), len(errors) - 1)
+def front(rungs: Sequence[Rung]) -> list[Rung]:
+    """Those that no other one beats in error and in time, from cheap to exact, and that say more than zeros would."""
+    kept: list[Rung] = []
+    for rung in sorted(rungs, key=lambda rung: rung.seconds):
+        if rung.error < 1.0 and (not kept or rung.error < kept[-1].error):
+            kept.append(rung)
+    return kept
+
+
+def price(error: float, rungs: Sequence[Rung]) -> float:
+    """CPU seconds at an error: between the unbeaten, or above their largest error along the line of the two nearest.
+
+    At an error that they do not reach, what the smallest costs, which is too little.
+    """
+    seconds, errors = (np.log(part) for part in zip(*((one.seconds, one.error) for one in front(rungs)), strict=True))
+    wanted = max(math.log(error), errors[-1])
+    place = min(max(int(np.searchsorted(-errors, -wanted)), 1), len(errors) - 1)
     slope = (seconds[place] - seconds[place - 1]) / (errors[place] - errors[place - 1])
-    return float(np.exp(seconds[place] + slope * (math.log(error) - errors[place])))
-
-
-def cheapest(rungs: Sequence[Rung]) -> Rung:
-    """Of those whose error is at most a tenth above the smallest."""
-    least = min(rung.error for rung in rungs)
-    return min((rung for rung in rungs if rung.error <= 1.1 * least), key=lambda rung: rung.seconds)
+    return float(np.exp(seconds[place] + slope * (wanted - errors[place])))
 
 
 class PhiFlow:
@@ -206,48 +212,38 @@ class Case:
 
 
 def compare(case: Case, repeats: int, phiflow: PhiFlow | None) -> dict[str, object]:
-    """Every solver's ladder, and what it costs at Headrace's errors over what Headrace does."""
+    """Every solver's runs, and what a peer costs at Headrace's errors over what Headrace does."""
     for scheme in (None, *SCHEMES):
         case.dolfinx(MESHES[0], IPCS_STEPS[0], scheme)  # compiles the forms
-    ladders = {"headrace": [case.headrace(cells) for cells in CELLS], "dolfinx": [], "dolfinx_ipcs": []}
-    for cells in MESHES:
-        if cells < MESHES[-1]:
-            tried = [case.dolfinx(cells, steps, None) for steps in STEPS]
-        else:  # takes long: the first of two steps that is stable has to do
-            tried = [case.dolfinx(cells, STEPS[-2], None)]
-            if not math.isfinite(tried[0].error):
-                tried = [case.dolfinx(cells, STEPS[-1], None)]
-        ladders["dolfinx"].append(cheapest(tried))
-        steps = [number * cells // MESHES[0] for number in IPCS_STEPS]
-        ladders["dolfinx_ipcs"].append(
-            cheapest([case.dolfinx(cells, number, scheme) for scheme in SCHEMES for number in steps])
-        )
+    ours, coupled, split = [case.headrace(cells) for cells in CELLS], [], []
+    for cells in MESHES[:-1]:
+        coupled += [case.dolfinx(cells, steps, None) for steps in STEPS]
+    for steps in STEPS[-2:]:  # the finest takes long: the first that is stable has to do
+        coupled.append(case.dolfinx(MESHES[-1], steps, None))
+        if math.isfinite(coupled[-1].error):
+            break
+    for cells in IPCS_MESHES:
+        # As above; shorter steps than these change no error there.
+        numbers = IPCS_STEPS if cells < IPCS_MESHES[-1] else IPCS_STEPS[1:-1]
+        split += [case.dolfinx(cells, number * cells // MESHES[0], scheme) for scheme in SCHEMES for number in numbers]
+    check = split[-1].error
+    peers = {"dolfinx": front(coupled), "dolfinx_ipcs": front(split)}
     for _ in range(repeats - 1):
-        for name, ladder in ladders.items():
-            for rung in ladder:
-                if name == "headrace":
-                    again = case.headrace(rung.cells)
-                else:
-                    again = case.dolfinx(rung.cells, rung.steps, rung.scheme)
-                rung.seconds = min(rung.seconds, again.seconds)
+        for rung in ours:
+            rung.seconds = min(rung.seconds, case.headrace(rung.cells).seconds)
+        for rung in (rung for rungs in peers.values() for rung in rungs):
+            rung.seconds = min(rung.seconds, case.dolfinx(rung.cells, rung.steps, rung.scheme).seconds)
     if phiflow is not None:
-        ladders["phiflow"] = [
-            min(
-                (case.phiflow(cells, steps * cells // PHI_CELLS[0], phiflow) for steps in PHI_STEPS),
-                key=lambda rung: rung.error,
-            )
-            for cells in PHI_CELLS
-        ]
-    check = case.dolfinx(CHECKED_ON, IPCS_STEPS[-2] * CHECKED_ON // MESHES[0], "explicit, CG")
-    found: dict[str, object] = {"obstacles": len(case.blocks), "reynolds": case.reynolds, "cross_check": check.error}
-    for name, ladder in ladders.items():
-        found[name] = [asdict(rung) for rung in ladder]
-        if name != "headrace":
-            # Below the smallest error that a peer reached, what that cost is a lower bound.
-            least = min(rung.error for rung in ladder)
-            found[f"{name}_over_headrace"] = {
-                rung.cells: price(max(rung.error, least), ladder) / rung.seconds for rung in ladders["headrace"]
-            }
+        peers["phiflow"] = front(
+            [case.phiflow(cells, steps * cells // PHI_CELLS[0], phiflow) for cells in PHI_CELLS for steps in PHI_STEPS]
+        )
+    found: dict[str, object] = {"obstacles": len(case.blocks), "reynolds": case.reynolds, "cross_check": check}
+    found["headrace"] = [asdict(rung) for rung in ours]
+    for name, rungs in peers.items():
+        found[name] = [asdict(rung) for rung in rungs]
+        prices = {rung.cells: price(rung.error, rungs) for rung in ours}
+        found[f"{name}_at_equal_error"] = prices
+        found[f"{name}_over_headrace"] = {rung.cells: prices[rung.cells] / rung.seconds for rung in ours}
     return found
 
 

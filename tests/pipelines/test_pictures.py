@@ -157,7 +157,7 @@ def test_a_level_has_one_colour_in_every_picture() -> None:
              "validation/relative_l2/smooth": 0.1} for s in (1, 2)]  # fmt: skip
     axes = pictures.validation_error(rows, levels).axes[0]
     lines = {line.get_label(): line.get_color() for line in axes.lines}
-    cost = {level: {"cpu_seconds": 1.0, "samples": 4} for level in levels}
+    cost = {level: {"cpu_seconds": 1.0, "whole_samples": 4} for level in levels}
     bars = pictures.solver_cost(cost).axes[0]
     assert list(lines) == ["smooth", "rough", "all"]
     assert len(set(lines.values())) == 3

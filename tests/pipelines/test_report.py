@@ -11,8 +11,10 @@ import yaml
 
 from headrace.pipelines import pictures
 from headrace.pipelines.report import asked, duration, percent, quantity, read_run, write_report
+from headrace.pipelines.run_dir import RunDir
+from headrace.pipelines.session import cost_per_level
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.platform.sample import Provenance, SampleBatch
+from headrace.platform.sample import Failure, Provenance, SampleBatch
 from headrace.platform.store import write_dataset
 
 
@@ -271,6 +273,42 @@ def test_the_page_tells_what_the_run_came_to(tmp_path: Path) -> None:
     assert len(images) == len(names)
     assert {path.stem for path in (run / "pictures").iterdir()} == names
     assert page.open == []
+
+
+def test_trajectories_in_parts_are_charged_whole(tmp_path: Path) -> None:
+    # Two trajectories in four parts each, of which the second broke in its last part; and a whole one that is held out.
+    schema = SampleSchema(
+        inputs=(FieldSpec(name="u"),),
+        outputs=(FieldSpec(name="u"),),
+        domain=Grid(shape=(8,), extent=(1.0,), periodic=(True,)),
+        times=tuple(0.25 * number for number in range(1, 9)),
+    )
+    run = RunDir(fake_run(tmp_path / "run", num_samples=6, points=8))
+    for split, one, count in (("train", schema.in_parts(2), 7), ("test", schema, 1)):
+        batch = SampleBatch(
+            indices=np.arange(count),
+            inputs=np.zeros((count, 1, 8), dtype=np.float32),
+            outputs=np.zeros((count, len(one.times), 1, 8), dtype=np.float32),
+            parameters=np.zeros((count, 0), dtype=np.float32),
+            provenance=tuple(
+                Provenance(
+                    spec_hash="", seed=0, index=index, level="smooth", solver="ETDRK4", status="integrated",
+                    relative_residual=0.0, num_iterations=10 * len(one.times), version="", wall_seconds=2.0,
+                    cpu_seconds=1.0 * len(one.times),
+                )
+                for index in range(count)
+            ),
+        )  # fmt: skip
+        write_dataset(run.data(split), one, [batch], {})
+    broken = Failure(index=7, level="smooth", reason="it blew up", cpu_seconds=0.25, wall_seconds=0.25)
+    cost = cost_per_level(run, {"train": [broken], "validation": [], "test": []})
+    smooth = cost["smooth"]
+    assert (smooth["samples"], smooth["whole_samples"], smooth["failed"]) == (8, 7 / 4 + 1, 1)
+    assert smooth["cpu_seconds"] == 7 * 2.0 + 8.0 + 0.25
+    run.summary.write_text(json.dumps(run.read_summary() | {"cost": cost}))
+    page = Page(write_report(run.path))
+    assert "22.2 s" in page.text and "8.1 s a trajectory" in page.text and "CPU a trajectory" in page.text
+    assert "CPU a sample" not in page.text and "parts of trajectories in training" in page.text
 
 
 @pytest.mark.parametrize("points", [(12,), (12, 10), (6, 7, 8)], ids=["1-D", "2-D", "3-D"])
