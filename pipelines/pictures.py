@@ -96,10 +96,11 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
     rows = ranked(arrays["relative_l2"])
     on_mesh = schema is not None and isinstance(schema.domain, Mesh) and schema.domain.dim == 2
     dimensions = 2 if on_mesh else arrays["inputs"].ndim - 2
-    names, has_inputs = _names(schema), arrays["inputs"].shape[1] > 0
+    names, has_inputs = first_names(schema), arrays["inputs"].shape[1] > 0
     columns = (3 if dimensions == 1 else 4) - (not has_inputs)
     height = 2.15 * len(rows) + 0.45
-    figure = blank_figure(2.7 * columns, height, left=0.75, right=0.55, bottom=0.2, top=0.35)
+    left = 1.05 if dimensions == 1 else 0.75  # lines have numbers on their axes
+    figure = blank_figure(2.7 * columns, height, left=left, right=0.55, bottom=0.2, top=0.35)
     axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"wspace": 0.42, "hspace": 0.14})
     for line, (rank, row) in zip(axes, rows, strict=True):
         field = plane(arrays["inputs"][row, 0]) if has_inputs else None
@@ -134,7 +135,8 @@ def sample_grid(arrays: Arrays, schema: SampleSchema) -> Figure:
     columns, count = shown_in + shown_out, len(arrays["index"])
     domain = schema.domain
     x = domain.coordinates()[0] if isinstance(domain, Grid) and len(domain.shape) == 1 else None
-    figure = blank_figure(2.7 * columns, 2.15 * count + 0.45, left=0.75, right=0.55, bottom=0.2, top=0.35)
+    left = 0.75 if x is None else 1.05  # as above
+    figure = blank_figure(2.7 * columns, 2.15 * count + 0.45, left=left, right=0.55, bottom=0.2, top=0.35)
     axes = figure.subplots(count, columns, squeeze=False, gridspec_kw={"wspace": 0.42, "hspace": 0.14})
     for row, line in enumerate(axes):
         fields = [*arrays["inputs"][row, :shown_in], *arrays["outputs"][row, -1, :shown_out]]
@@ -161,7 +163,8 @@ def _channels(fields: Sequence[FieldSpec]) -> list[str]:
     return names
 
 
-def _names(schema: SampleSchema | None) -> tuple[str, str]:
+def first_names(schema: SampleSchema | None) -> tuple[str, str]:
+    """Those of the first channels of input and output, with their units."""
     if schema is None:
         return "first channel", "first channel"
     return next(iter(_channels(schema.inputs)), "none"), _channels(schema.outputs)[0]

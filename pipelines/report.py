@@ -104,6 +104,14 @@ class RunRecord:
         return "trajectory" if any(one["whole_samples"] != one["samples"] for one in self.cost.values()) else "sample"
 
     @property
+    def rollout(self) -> Mapping[str, Any]:
+        """Errors of forecasts over time, `all` first; empty where there are none."""
+        rollout = _mapping(self.evaluation.get("rollout"))
+        groups = _mapping(rollout.get("groups"))
+        ordered = {name: groups[name] for name in pictures.in_order(groups, ["all", *self.levels])}
+        return {**rollout, "groups": ordered} if ordered else {}
+
+    @property
     def levels(self) -> list[str]:
         """The difficulty levels in the order of the recipe's mix."""
         return list(_mapping(_mapping(self.recipe.get("data")).get("mix")))
@@ -177,7 +185,7 @@ def write_report(directory: Path) -> Path:
 def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
     """Every picture that the run has the numbers for, by name; one that cannot be drawn is left out with a warning."""
     rows, arrays, schema = record.metrics, record.arrays, record.schema
-    rollout = _mapping(record.evaluation.get("rollout"))
+    rollout = record.rollout
     on_mesh = schema is not None and isinstance(schema.domain, Mesh)
     present = {name for row in rows for name, value in row.items() if value is not None}
     wanted: list[tuple[str, bool, Callable[[], Figure]]] = [
@@ -233,7 +241,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "metric_names": METRIC_NAMES,
         "split": record.evaluation.get("split", "test"),
         "numerics": run.get("numerics") or [],
-        "rollout": _mapping(record.evaluation.get("rollout")),
+        "rollout": record.rollout,
         "cost": cost,
         "cost_total": cost_total(cost),
         "unit": record.unit,
@@ -241,7 +249,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "selection": _mapping(_mapping(run.get("solving")).get("selection")),
         "training": training,
         "phases": run.get("phases") or {},
-        "stream": stream_summary(record.metrics, training),
+        "stream": stream_summary(record.metrics, training, record.levels),
         "failures": (run.get("failures") or [])[:MAX_FAILURES],
         "num_failed": (run.get("samples") or {}).get("failed") or 0,
         "versions": run.get("versions") or {},
@@ -313,8 +321,10 @@ def cost_total(cost: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {**total, "methods": dict(methods)}
 
 
-def stream_summary(rows: pictures.Rows, training: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How well solvers and trainer kept up with each other."""
+def stream_summary(
+    rows: pictures.Rows, training: Mapping[str, Any], levels: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """How well solvers and trainer kept up with each other; what it says of levels comes in the order of `levels`."""
     lines: list[tuple[str, str]] = []
     rate = pictures.series(rows, "stream/samples_per_second")[1]
     if np.any(rate > 0):
@@ -334,7 +344,7 @@ def stream_summary(rows: pictures.Rows, training: Mapping[str, Any]) -> list[tup
         if len(values):
             lines.append((word, f"{values[-1]:.3g}{unit}" if unit else percent(values[-1])))
     last = {name: value for row in rows for name, value in row.items() if name.startswith("stream/")}
-    for name in sorted(last):
+    for name in pictures.in_order(last, [f"stream/came_in/{level}" for level in levels]):
         kind, _, level = name.removeprefix("stream/").partition("/")
         if kind == "came_in":
             served = percent(last.get(f"stream/served/{level}", 0.0))
@@ -383,8 +393,8 @@ def duration(seconds: float | Undefined | None) -> str:
     """A time span in the unit that suits it."""
     if seconds is None or isinstance(seconds, Undefined):
         return "–"
-    if seconds < 0.1:
-        return f"{1000 * seconds:.3g} ms"
+    if 0.0 < seconds < 0.9995:
+        return f"{_digits(1000 * seconds)} ms"
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

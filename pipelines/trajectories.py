@@ -19,6 +19,7 @@ from headrace.pipelines.pictures import (
     Arrays,
     blank_figure,
     blank_panel,
+    first_names,
     in_order,
     level_colours,
     plane,
@@ -107,7 +108,8 @@ def animation(arrays: Arrays, schema: SampleSchema) -> bytes:
     figure = blank_figure(8.1, 2.9, left=0.45, right=0.45, bottom=0.3, top=0.65)
     axes = figure.subplots(1, 3, gridspec_kw={"wspace": 0.3})
     draw = _lines(axes, truth, prediction, schema) if truth.ndim == 2 else _maps(axes, truth, prediction, schema)
-    for panel, head in zip(axes, (schema.outputs[0].name, "prediction", "prediction - truth"), strict=True):
+    heads = (f"truth: {first_names(schema)[1]}", "prediction", "prediction - truth")
+    for panel, head in zip(axes, heads, strict=True):
         panel.set_title(head, fontsize=10, fontweight="bold")
     name, frames = f"{arrays['level'][row]}, sample {arrays['index'][row]}", []
     for number in shown.tolist():

@@ -145,6 +145,16 @@ def test_series_are_sorted_and_finite() -> None:
     assert pictures.series(rows, "absent")[1].size == 0
 
 
+def test_what_names_a_row_is_not_cut_off() -> None:
+    given = fields((12,), count=30) | {"level": np.array(["viscous"] * 30)}
+    given["inputs"] = 0.75 * given["inputs"] / given["inputs"].max() - 0.25  # numbers such as -0.25 on the axis
+    figure = pictures.prediction_grid(given)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        box = axes.yaxis.label.get_window_extent()
+        assert axes.get_ylabel() == "" or box.x0 > 0.0, axes.get_ylabel()
+
+
 def test_the_running_median_ignores_one_bad_batch() -> None:
     values = np.full(21, 2.0)
     values[10] = 1e6

@@ -275,6 +275,22 @@ def test_the_page_tells_what_the_run_came_to(tmp_path: Path) -> None:
     assert page.open == []
 
 
+def test_forecasts_stand_in_the_order_of_the_mix(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", num_samples=6, points=8)
+    path = run / "evaluation.json"
+    one = {
+        "vrmse": {"median": [0.1, 0.2], "p95": [0.3, 2.0]},
+        "relative_l2": {"median": [0.1, 0.2], "p95": [0.2, 0.4]},
+        "lost": 0.25,
+    }
+    held = {"rough": 0.5, "smooth": 1.0, "all": 1.0}
+    groups = {name: one | {"horizon": until} for name, until in held.items()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rollout": {"times": [0.5, 1.0], "groups": groups}}))
+    assert list(read_run(run).rollout["groups"]) == ["all", "smooth", "rough"]
+    text = Page(write_report(run)).text
+    assert "1 (the end)" in text and "0.500 (the end)" not in text
+
+
 def test_trajectories_in_parts_are_charged_whole(tmp_path: Path) -> None:
     # Two trajectories in four parts each, of which the second broke in its last part; and a whole one that is held out.
     schema = SampleSchema(
@@ -434,6 +450,9 @@ def test_the_page_is_the_same_each_time(tmp_path: Path) -> None:
         (percent(0.17), "17.0 %"),
         (percent(1.0), "100 %"),
         (duration(0.0123), "12.3 ms"),
+        (duration(0.00043), "0.430 ms"),
+        (duration(0.203), "203 ms"),
+        (duration(0.0), "0.0 s"),
         (duration(12.34), "12.3 s"),
         (duration(121.4), "2 min 1 s"),
         (duration(3725), "1 h 2 min"),
@@ -452,7 +471,9 @@ def test_the_stream_tells_which_levels_and_parameters_were_served() -> None:
         "seconds": 2.0, "step": None, "stream/came_in/smooth": 0.5, "stream/came_in/rough": 0.5,
         "stream/served/smooth": 0.25, "stream/served/rough": 0.75, "stream/drift/contrast": 0.125,
     }  # fmt: skip
-    lines = dict(stream_summary([early, late], {}))
+    told = stream_summary([early, late], {}, ["smooth", "rough"])
+    assert [name for name, _ in told] == ["Level smooth", "Level rough", "Parameter contrast"], "in the mix's order"
+    lines = dict(told)
     assert lines["Level rough"] == "50.0 % of what came in, 75.0 % of what was served"
     assert lines["Level smooth"] == "50.0 % of what came in, 25.0 % of what was served"
     assert lines["Parameter contrast"].startswith("served and came in are 0.12 apart")
