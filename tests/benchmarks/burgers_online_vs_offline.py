@@ -18,6 +18,7 @@ The last line is one JSON object.
 
 import argparse
 import functools
+import itertools
 import json
 import multiprocessing
 import statistics
@@ -30,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from _machine import ran_on
-from pytorch_lightning import Callback, LightningModule, Trainer
+from _online import Judge, Stream
 
 from headrace.platform.reservoir_spec import ReservoirSpec
 from headrace.platform.sample import Sample, SampleBatch
@@ -60,47 +61,20 @@ def trajectories(seed: int, split: str, count: int) -> SampleBatch:
     return SampleBatch.stack(samples)
 
 
-class Stream:
-    """A reservoir in this process that takes up fresh trajectories as batches are served."""
-
-    def __init__(self, seed: int, steps: int, fresh: float) -> None:
-        self._samples = trajectories(seed, "train", WATERMARK + round(fresh * steps))
-        self._fresh, self.arrived = fresh, 0
-        spec = ReservoirSpec(kind="reservoir", capacity=CAPACITY, watermark=WATERMARK)
-        self.reservoir = spec.build(EvolutionSource(problem=PROBLEM).schema(), seed)
-
-    def pull(self, count: int, step: int) -> SampleBatch:
-        """The next batch, after the trajectories that are due have come in."""
-        due = WATERMARK + int(self._fresh * step)
-        while self.arrived < due:
-            size = min(due - self.arrived, BATCH)
-            taken = self.reservoir.try_put(self._samples.take(np.arange(self.arrived, self.arrived + size)))
-            assert taken == size, "trajectories were offered to a full reservoir that nobody had read from"
-            self.arrived += size
-        return self.reservoir.take(count)
-
-
-class Judge(Callback):
-    """Forecasts the held-out trajectories when training has ended."""
-
-    def __init__(self, held_out: SampleBatch) -> None:
-        self._held_out = held_out
-        self.prediction = np.empty_like(held_out.outputs)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Predict every held-out trajectory."""
-        pl_module.eval()
-        with torch.no_grad():
-            found = pl_module(torch.from_numpy(self._held_out.inputs), torch.from_numpy(self._held_out.parameters))
-        self.prediction = found.numpy()
-
-
 def data_of(case: str, seed: int, steps: int) -> tuple[AbstractDataModule, Callable[[], int]]:
     """The training data of a case, and how many trajectories were used, once training has ended."""
     if case.startswith("offline-"):
         samples = trajectories(seed, "train", int(case.removeprefix("offline-")))
         return StoredDataModule(samples=samples, batch_size=BATCH, seed=seed), lambda: len(samples)
-    stream = Stream(seed, steps, FRESH[case])
+    samples = trajectories(seed, "train", WATERMARK + round(FRESH[case] * steps))
+    order = iter(range(len(samples)))
+    stream = Stream(
+        reservoir=ReservoirSpec(kind="reservoir", capacity=CAPACITY, watermark=WATERMARK),
+        schema=EvolutionSource(problem=PROBLEM).schema(),
+        seed=seed,
+        arriving=lambda count: samples.take(np.fromiter(itertools.islice(order, count), dtype=np.int64)),
+        fresh=FRESH[case],
+    )
     return StreamDataModule(pull=stream.pull, batch_size=BATCH), lambda: stream.arrived
 
 

@@ -30,10 +30,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from _machine import ran_on
+from _online import Judge, Stream
 from jaxtyping import Float
-from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from headrace.platform.fields import Domain, FieldSpec, Grid, SampleSchema
@@ -145,48 +144,6 @@ LOSSES: dict[str, AbstractLoss] = {"mean_square": MeanSquare(), "relative_l2": R
 SCHEDULES: dict[str, AbstractSchedule] = {"halvings": Staircase(), "cosine": Cosine()}
 
 
-class Stream:
-    """A reservoir in this process that takes up fresh rows as batches are served.
-
-    Attributes:
-        reservoir: what the rows wait in.
-    """
-
-    def __init__(self, simulations: Simulations, spec: ReservoirSpec, fresh: int, seed: int) -> None:
-        self._simulations, self._arriving = simulations, simulations.arriving()
-        self._fresh = fresh
-        self.reservoir = spec.build(SCHEMA, seed)
-
-    def pull(self, count: int, step: int) -> SampleBatch:
-        """The next batch; before it some fresh rows come in, and as many as it takes to have one."""
-        self._put(self._fresh)
-        while not self.reservoir.ready(count):
-            self._put(count)
-        return self.reservoir.take(count)
-
-    def _put(self, count: int) -> None:
-        simulations, steps = zip(*itertools.islice(self._arriving, count), strict=True)
-        done = self.reservoir.try_put(self._simulations.rows(simulations, steps))
-        assert done == count, "rows were offered to a full reservoir that nobody had read from"
-
-
-class Judge(Callback):
-    """Takes the mean squared error over the held-out simulations when training has ended."""
-
-    def __init__(self, held_out: SampleBatch) -> None:
-        self._held_out = held_out
-        self.squared_errors = np.zeros(len(held_out))
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Predict every held-out row."""
-        pl_module.eval()
-        with torch.no_grad():
-            for start in range(0, len(self._held_out), 500):
-                part = self._held_out.take(np.arange(start, start + 500))
-                found = pl_module(torch.from_numpy(part.inputs), torch.from_numpy(part.parameters)).double().numpy()
-                self.squared_errors[start : start + 500] = ((found - part.outputs) ** 2).mean(axis=(1, 2, 3, 4))
-
-
 def data_of(case: str, simulations: Simulations, seed: int) -> tuple[AbstractDataModule, Callable[[], int]]:
     """The training data of a case, and how many rows were made for it, once it has ended."""
     if case.startswith("offline-"):
@@ -196,8 +153,13 @@ def data_of(case: str, simulations: Simulations, seed: int) -> tuple[AbstractDat
         spec = ReservoirSpec(kind="fifo", capacity=5000, watermark=AT_A_TIME)
     else:
         spec = ReservoirSpec(kind="reservoir", capacity=5000, watermark=2 * AT_A_TIME)
-    stream = Stream(simulations, spec, BATCH // 4 if case == "online-reuse-4" else BATCH, seed)
-    return StreamDataModule(pull=stream.pull, batch_size=BATCH), lambda: stream.reservoir.stats()["total_in"]
+    fresh, order = BATCH // 4 if case == "online-reuse-4" else BATCH, simulations.arriving()
+
+    def arriving(count: int) -> SampleBatch:
+        return simulations.rows(*zip(*itertools.islice(order, count), strict=True))
+
+    stream = Stream(reservoir=spec, schema=SCHEMA, seed=seed, arriving=arriving, fresh=fresh)
+    return StreamDataModule(pull=stream.pull, batch_size=BATCH), lambda: stream.arrived
 
 
 def train(case: str, seed: int, steps: int, activation: str, loss: str, schedule: str) -> dict[str, float | int | str]:
@@ -212,7 +174,8 @@ def train(case: str, seed: int, steps: int, activation: str, loss: str, schedule
         checkpoint_every=steps,
         log_every=steps,
     ).model_copy(update={"loss": LOSSES[loss], "schedule": SCHEDULES[schedule]})
-    judge = Judge(Simulations(0, "validation").first(NUM_HELD_OUT))
+    held_out = Simulations(0, "validation").first(NUM_HELD_OUT)
+    judge = Judge(held_out)
     surrogate = MLP(hidden=(256, 256), activation=activation)  # type: ignore[arg-type]
     began = time.perf_counter()
     fit(
@@ -225,7 +188,8 @@ def train(case: str, seed: int, steps: int, activation: str, loss: str, schedule
         accelerator="cpu",
         callbacks=[judge],
     )
-    each = judge.squared_errors.reshape(NUM_HELD_OUT, NUM_TIMES).mean(axis=1) / (HOTTEST - COLDEST) ** 2
+    squared = ((judge.prediction.astype(np.float64) - held_out.outputs) ** 2).mean(axis=(1, 2, 3, 4))
+    each = squared.reshape(NUM_HELD_OUT, NUM_TIMES).mean(axis=1) / (HOTTEST - COLDEST) ** 2
     return {
         "case": case,
         "seed": seed,
