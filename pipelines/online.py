@@ -154,6 +154,8 @@ class StreamWatch:
         pace = self._pace(self._last[0], stored)
         self._progress.update(samples_per_second=pace if is_solving else None)
         metrics = {"stream/samples_per_second": rate, "stream/stored": stored, "stream/failed": train.failed}
+        if pace is not None:
+            metrics["stream/pace"] = pace
         names = {"fill": "fill", "mean_uses": "reuse", "mean_age_seconds": "age_seconds", "spent": "spent_share"}
         metrics |= {f"stream/{name}": mean[key] for key, name in names.items() if key in mean}
         metrics |= {f"stream/{key}": value for key, value in mean.items() if "/" in key}

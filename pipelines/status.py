@@ -18,7 +18,7 @@ REFRESH_SECONDS = 1.0
 _FAILURES = 5
 # Metrics that are shown, with their labels; the newest value of each counts.
 _SHOWN = {
-    "stream/samples_per_second": "samples / s",
+    "stream/pace": "samples / s over a minute",
     "stream/solvers": "solvers",
     "stream/solvers_waiting": "solvers that wait for resources",
     "stream/fill": "reservoir fill",

@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Path:
         assert lease is not None
         ledger.commit("train", "shard-0", lease.id, [0, 1, 1])
         ledger.fail("train", 2, "hard", "no convergence", 1.0, 1.0)
-    session.record({"stream/samples_per_second": 12.5, "stream/fill": 0.25})
+    session.record({"stream/samples_per_second": 0.0, "stream/pace": 12.5, "stream/fill": 0.25})
     session.record({"train/loss": 0.5, "validation/relative_l2": 0.3, "validation/relative_l2/hard": 0.4}, step=20)
     session.record({"train/loss": 0.25}, step=30)
     with session.run.metrics.open("a") as file:
@@ -43,13 +43,20 @@ def test_status_as_json(run: Path) -> None:
     }  # fmt: skip
     assert found["leases"] == {"solver-7": 3}
     assert found["failures"] == [{"split": "train", "index": 2, "reason": "no convergence"}]
-    assert found["metrics"]["train/loss"] == 0.25 and found["metrics"]["stream/samples_per_second"] == 12.5
+    assert found["metrics"]["train/loss"] == 0.25 and found["metrics"]["stream/pace"] == 12.5
     assert found["validation"] == {"all": 0.3, "hard": 0.4}
 
 
 def test_status_for_a_person(run: Path) -> None:
     words = " ".join(headrace("status", run).stdout.split())
-    for part in ("running", "solver-7 3", "step 30", "samples / s 12.5", "all 0.3000, hard 0.4000", "no convergence"):
+    for part in (
+        "running",
+        "solver-7 3",
+        "step 30",
+        "samples / s over a minute 12.5",
+        "all 0.3000, hard 0.4000",
+        "no convergence",
+    ):
         assert part in words, part
 
 
