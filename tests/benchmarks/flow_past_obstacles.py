@@ -8,10 +8,9 @@ DOLFINx takes P2-P1 elements on triangles that fit the obstacles, with a coupled
 (`_taylor_hood.py`), or with a splitting scheme (IPCS, `_ipcs.py`) that has three ways to take convection and to solve
 for velocities; all on some meshes and in some steps. Its meshes and forms are not counted. PhiFlow, in an environment
 of its own (`_phiflow_peer.py`), takes staggered grids, semi-Lagrangian advection and conjugate gradients in torch,
-compiled, in double precision; set-up not counted. What a peer pays at Headrace's errors is interpolated, in logarithms,
-between those of its runs that no other one beats in error and in time; below its smallest error, what that costs. CPU
-seconds of one thread, Headrace's with set-up, compiling not counted; the least of some repeats in turns (PhiFlow:
-once).
+compiled, in double precision; set-up not counted. What a peer pays at Headrace's errors is read off the lower
+convex hull of its runs, in logarithms of error and time; below its smallest error, what that costs. CPU seconds of one
+thread, Headrace's with set-up, compiling not counted; the least of some repeats in turns (PhiFlow: once).
 
     uv venv /tmp/phiflow && uv pip install --python /tmp/phiflow/bin/python phiflow torch
     python tests/benchmarks/flow_past_obstacles.py [--draws 2] [--reynolds 300] [--repeats 3]
@@ -94,15 +93,18 @@ def front(rungs: Sequence[Rung]) -> list[Rung]:
 
 
 def price(error: float, rungs: Sequence[Rung]) -> float:
-    """CPU seconds at an error: between the unbeaten, or above their largest error along the line of the two nearest.
+    """CPU seconds at an error, along the lower convex hull of runs in logarithms of both: the best that could be said.
 
     At an error that they do not reach, what the smallest costs, which is too little.
     """
-    seconds, errors = (np.log(part) for part in zip(*((one.seconds, one.error) for one in front(rungs)), strict=True))
-    wanted = max(math.log(error), errors[-1])
-    place = min(max(int(np.searchsorted(-errors, -wanted)), 1), len(errors) - 1)
-    slope = (seconds[place] - seconds[place - 1]) / (errors[place] - errors[place - 1])
-    return float(np.exp(seconds[place] + slope * (wanted - errors[place])))
+    hull: list[tuple[float, float]] = []
+    for x, y in sorted((math.log(one.error), math.log(one.seconds)) for one in front(rungs)):
+        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (x - hull[-2][0]) >= (y - hull[-2][1]) * (
+            hull[-1][0] - hull[-2][0]
+        ):
+            hull.pop()
+        hull.append((x, y))
+    return math.exp(np.interp(math.log(error), *zip(*hull, strict=True)))
 
 
 class PhiFlow:
