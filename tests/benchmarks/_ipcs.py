@@ -28,8 +28,9 @@ def ipcs(
 ) -> tuple[Float64[np.ndarray, "times points 2"], float]:
     """Velocities at points and times, by P2-P1 elements, BDF2 and incremental pressure correction in rotational form.
 
-    Sec. 3.4 of Guermond, Minev and Shen (2006), Comput. Methods Appl. Mech. Engrg. 195, with the velocity that the
-    pressure has corrected eliminated, so that no mass matrix of velocities is solved with. The momentum equation sees
+    The scheme of Timmermans, Minev and Van De Vosse (1996), as in Sec. 3 of Guermond, Minev and Shen (2006), Comput.
+    Methods Appl. Mech. Engrg. 195, with the velocity that the pressure has corrected eliminated, so that no mass matrix
+    of velocities is solved with. The momentum equation sees
 
         p^k + (4 φ^k - φ^(k-1)) / 3,  where  Δφ^k = 3 / (2 dt) ∇·u^k,  p^k = p^(k-1) + φ^k - ν ∇·u^k
 
