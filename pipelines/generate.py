@@ -5,10 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from headrace.pipelines.budget import with_costs
 from headrace.pipelines.config import RunConfig
-from headrace.pipelines.numerics import with_numerics
 from headrace.pipelines.online import POLL_SECONDS, StreamWatch, preflight_stream, start_stream
+from headrace.pipelines.pilots import settled
 from headrace.pipelines.progress import RunProgress
 from headrace.pipelines.session import Earlier, Session
 from headrace.platform.cluster import connected, fit_into_cluster
@@ -25,15 +24,14 @@ def generate(config: RunConfig, out: Path | Earlier | None, console: Console) ->
     if config.stream.mode == "replay":
         raise InputError.single("stream.mode", "replay", "online or generate, to make a data set")
     preflight_stream(config, out)
-    config, choices = with_numerics(config, console)
-    config = with_costs(config, console)
+    config, choices, pilot_seconds = settled(config, console)
     assert config.data is not None
     with RunProgress(console) as progress, connected(config.resources):
         progress.update(phase="starting", planned=config.planned()["train"])
         resources = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), trains=False)
         session = Session(config, "generate", out)
         with session.guarded(), session.phase("generate"):
-            session.describe(config.schema, choices)
+            session.describe(config.schema, choices, pilot_seconds)
             stream = start_stream(config, session, resources, trains=False)
             watch = StreamWatch(stream, session, progress, resources)
             progress.update(phase="solving")

@@ -22,10 +22,9 @@ import numpy as np
 from jaxtyping import Int64
 from rich.console import Console
 
-from headrace.pipelines.budget import with_costs
 from headrace.pipelines.config import SPLITS, RunConfig
 from headrace.pipelines.evaluate import conclude
-from headrace.pipelines.numerics import with_numerics
+from headrace.pipelines.pilots import settled
 from headrace.pipelines.progress import Pace, RunProgress
 from headrace.pipelines.recording import Recording
 from headrace.pipelines.session import Earlier, Session, preflight
@@ -206,8 +205,7 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
         KeyboardInterrupt: passed on after the stream was closed and the summary written.
     """
     preflight_stream(config, out)
-    config, choices = with_numerics(config, console)
-    config = with_costs(config, console)
+    config, choices, pilot_seconds = settled(config, console)
     assert config.data is not None and config.training is not None
     with RunProgress(console) as progress, connected(config.resources):
         progress.update(phase="starting", planned=config.planned()["train"], steps=config.training.steps)
@@ -215,7 +213,7 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
         resources = fit_into_cluster(config.resources, tell, solves=config.solves)
         session = Session(config, "run", out)
         with session.guarded():
-            session.describe(config.schema, choices)
+            session.describe(config.schema, choices, pilot_seconds)
             if is_trained(session):
                 session.count_samples()
             else:

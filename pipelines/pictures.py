@@ -208,9 +208,14 @@ def _draw_map(
     image = _mapped(axes, values, domain, colours, norm)
     axes.set_xticks([])
     axes.set_yticks([])
+    colour_bar(figure, axes, image)
+
+
+def colour_bar(figure: Figure, axes: Axes, image: ScalarMappable) -> None:
+    """A bar beside a map that says what its colours mean."""
     bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.05, 1.0)))
     bar.ax.tick_params(labelsize=7.5)
-    if not isinstance(norm, LogNorm):
+    if not isinstance(image.norm, LogNorm):
         powers = ScalarFormatter()
         powers.set_powerlimits((-2, 3))
         bar.ax.yaxis.set_major_formatter(powers)

@@ -131,11 +131,13 @@ class Session:
             self.write_summary()
         return tracker
 
-    def describe(self, schema: SampleSchema, choices: Sequence[Choice]) -> None:
-        """Note what the samples look like, and which grids and steps were chosen for them."""
+    def describe(self, schema: SampleSchema, choices: Sequence[Choice], pilot_seconds: float) -> None:
+        """Note what the samples look like, which grids and steps were chosen for them, and how long pilots took [s]."""
         self.summary["schema"] = schema.to_json()
         if choices:
             self.summary["numerics"] = [choice.to_json() for choice in choices]
+        if pilot_seconds > 0.0:
+            self._phases["pilot samples, before the start"] = pilot_seconds
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from headrace.pipelines.pictures import (
     Arrays,
     blank_figure,
     blank_panel,
+    colour_bar,
     first_names,
     in_order,
     level_colours,
@@ -105,9 +107,10 @@ def animation(arrays: Arrays, schema: SampleSchema) -> bytes:
         np.stack([plane(field) for field in arrays[name][row, :, 0]]) for name in ("truth", "prediction")
     )
     shown = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), MOST_FRAMES)).round().astype(int))
-    figure = blank_figure(8.1, 2.9, left=0.45, right=0.45, bottom=0.3, top=0.65)
-    axes = figure.subplots(1, 3, gridspec_kw={"wspace": 0.3})
-    draw = _lines(axes, truth, prediction, schema) if truth.ndim == 2 else _maps(axes, truth, prediction, schema)
+    figure = blank_figure(8.1, 2.9, left=0.45, right=0.55, bottom=0.3, top=0.65)
+    axes = figure.subplots(1, 3, gridspec_kw={"wspace": 0.35})
+    is_line = truth.ndim == 2
+    draw = (_lines if is_line else partial(_maps, figure))(axes, truth, prediction, schema)
     heads = (f"truth: {first_names(schema)[1]}", "prediction", "prediction - truth")
     for panel, head in zip(axes, heads, strict=True):
         panel.set_title(head, fontsize=10, fontweight="bold")
@@ -143,7 +146,7 @@ def _lines(
 
 
 def _maps(
-    axes: Sequence[Axes], truth: np.ndarray, prediction: np.ndarray, schema: SampleSchema
+    figure: Figure, axes: Sequence[Axes], truth: np.ndarray, prediction: np.ndarray, schema: SampleSchema
 ) -> Callable[[int], None]:
     low, high = _limits(np.stack([truth, prediction]))
     error = prediction - truth
@@ -155,9 +158,10 @@ def _maps(
         panel.imshow(values[0].T, origin="lower", cmap=colour, norm=norm, extent=(0.0, extent[0], 0.0, extent[1]))
         for panel, values, colour, norm in zip(axes, shown, colours, norms, strict=True)
     ]
-    for panel in axes:
+    for panel, image in zip(axes, images, strict=True):
         panel.set_xticks([])
         panel.set_yticks([])
+        colour_bar(figure, panel, image)
 
     def draw(number: int) -> None:
         for image, values in zip(images, shown, strict=True):

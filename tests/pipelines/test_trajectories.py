@@ -11,6 +11,7 @@ from rich.console import Console
 from headrace.pipelines.budget import with_costs
 from headrace.pipelines.config import RunConfig, validate
 from headrace.pipelines.numerics import with_numerics
+from headrace.pipelines.pilots import settled
 from headrace.pipelines.trajectories import animation, over_time, rollout_errors
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
@@ -211,6 +212,14 @@ def test_costs_are_measured_where_the_recipe_has_none() -> None:
     assert 0.0 < settled.data.costs["viscous"] < 0.25
     again = validate(yaml.safe_load(settled.to_yaml()), "generate")
     assert again.planned() == settled.planned() and again.source("train") == settled.source("train")
+
+
+def test_the_time_of_pilots_is_told_once() -> None:
+    config = config_of(accuracy=0.05, samples=None, budget=2.0)
+    done, choices, seconds = settled(config, Console(quiet=True))
+    assert choices and seconds > 0.0 and done.data is not None and done.data.costs
+    # What was settled is taken as it is, by a run that goes on.
+    assert settled(done, Console(quiet=True)) == (done, [], 0.0)
 
 
 def test_a_budget_that_is_too_small_for_the_training_is_told() -> None:

@@ -1,0 +1,24 @@
+"""What pilot samples settle before a run starts: grids and steps by an accuracy, costs for a budget."""
+
+import time
+
+from rich.console import Console
+
+from headrace.pipelines.budget import with_costs
+from headrace.pipelines.config import RunConfig
+from headrace.pipelines.numerics import with_numerics
+from headrace.solvers.evolution.accuracy import Choice
+
+
+def settled(config: RunConfig, console: Console) -> tuple[RunConfig, list[Choice], float]:
+    """A configuration that leaves nothing open, the grids and steps that were chosen, and the wall time of pilots [s].
+
+    Raises:
+        InputError: see `with_numerics` and `with_costs`.
+    """
+    began = time.monotonic()
+    sized, choices = with_numerics(config, console)
+    priced = with_costs(sized, console)
+    # Those of a run that is gone on with are in its recipe: nothing was solved for it now.
+    has_piloted = choices or priced.data != sized.data
+    return priced, choices, time.monotonic() - began if has_piloted else 0.0
