@@ -80,7 +80,7 @@ def start_embedded(num_cpus: int | None = None) -> None:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with _on_loopback():
-                # Without an address Ray would join whatever cluster was started on this machine.
+                # "local": else Ray joins what `ray start` has left on this machine, or waits for what is gone.
                 ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **QUIET)
             return
         except Exception as error:
