@@ -326,10 +326,12 @@ def stream_summary(
 ) -> list[tuple[str, str]]:
     """How well solvers and trainer kept up with each other; what it says of levels comes in the order of `levels`."""
     lines: list[tuple[str, str]] = []
-    rate = pictures.series(rows, "stream/samples_per_second")[1]
-    if np.any(rate > 0):
-        # Solvers that are done, or held back by a full reservoir, say nothing about how fast they solve.
-        lines.append(("Solved, median while solving", f"{np.median(rate[rate > 0]):.3g} samples / s"))
+    seconds, stored = pictures.series(rows, "stream/stored")
+    if len(stored) and stored[-1] > stored[0]:
+        # From the last look before the first one came to the look that found the last one there.
+        first, last_one = np.flatnonzero(stored > stored[0])[0] - 1, np.argmax(stored)
+        rate = (stored[last_one] - stored[first]) / (seconds[last_one] - seconds[first])
+        lines.append(("Solved, mean from the first to the last", f"{rate:.3g} samples / s"))
     if training.get("samples_per_second") is not None:
         lines.append(("Trained on", f"{training['samples_per_second']:.3g} samples / s"))
     if training.get("wait_share") is not None:
@@ -349,7 +351,7 @@ def stream_summary(
         if kind == "came_in":
             served = percent(last.get(f"stream/served/{level}", 0.0))
             lines.append((f"Level {level}", f"{percent(last[name])} of what came in, {served} of what was served"))
-        elif kind == "drift":
+        elif kind == "drift" and last[name] > 0.0:  # what is fixed cannot drift
             lines.append((f"Parameter {level}", f"served and came in are {last[name]:.2g} apart (Kolmogorov-Smirnov)"))
     return lines
 

@@ -479,6 +479,21 @@ def test_the_stream_tells_which_levels_and_parameters_were_served() -> None:
     assert lines["Parameter contrast"].startswith("served and came in are 0.12 apart")
 
 
+def test_what_was_solved_a_second_counts_the_pauses_between_batches() -> None:
+    from headrace.pipelines.report import stream_summary
+
+    # 64 trajectories every 20 seconds after ten that went by with starting, then 100 seconds of training.
+    rows = [
+        {"seconds": float(second), "step": None, "stream/stored": min(64 * max(0, (second - 10) // 20), 320)}
+        for second in range(0, 212, 2)
+    ]
+    rows[-1]["stream/drift/forcing"], rows[-1]["stream/drift/viscosity"] = 0.0, 0.25
+    lines = dict(stream_summary(rows, {}))
+    # The first batch comes with its last look before it: 320 in 82 seconds.
+    assert lines["Solved, mean from the first to the last"] == "3.9 samples / s"
+    assert "Parameter viscosity" in lines and "Parameter forcing" not in lines
+
+
 def test_the_page_says_what_a_budget_buys_and_that_samples_are_parts() -> None:
     data = {"problem": {"kind": "burgers"}, "mix": {"viscous": 1.0, "shock": 3.0}, "test": 8, "times_per_part": 5}
     lines = dict(asked({"data": data | {"budget": 600.0, "costs": {"viscous": 0.01, "shock": 0.25}}}))
