@@ -108,8 +108,9 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
         prediction = plane(arrays["prediction"][row, -1, 0])
         draw = _draw_lines if dimensions == 1 else _draw_maps
         draw(figure, line, field, truth, prediction, schema)
+        error = f"{100 * arrays['relative_l2'][row]:#.2g}".rstrip(".")
         line[0].set_ylabel(
-            f"{rank}: {100 * arrays['relative_l2'][row]:.2g} %\n{arrays['level'][row]}, sample {arrays['index'][row]}",
+            f"{rank}: {error} %\n{arrays['level'][row]}, sample {arrays['index'][row]}",
             fontsize=9,
         )
     heads = [f"input: {names[0]}", f"truth: {names[1]}", "prediction", "prediction - truth"]
@@ -296,7 +297,7 @@ def validation_error(rows: Rows, levels: Sequence[str] = (), metric: str = "rela
     figure, axes = blank_panel("Validation error", "step", metric.replace("_", " "))
     total = f"validation/{metric}"
     found = [name.removeprefix(f"{total}/") for name in names_under(rows, f"{total}/")]
-    for level, colour in level_colours(in_order(found, levels)).items():
+    for level, colour in level_colours(in_order(found, levels) if len(found) > 1 else ()).items():
         step, error = series(rows, f"{total}/{level}", "step")
         axes.plot(step, error, color=colour, linewidth=1.2, marker=".", label=level)
     step, error = series(rows, total, "step")

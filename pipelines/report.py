@@ -88,7 +88,7 @@ class RunRecord:
     def errors(self) -> Mapping[str, Mapping[str, Any]]:
         """Held-out errors per level, `all` first."""
         levels: Mapping[str, Mapping[str, Any]] = self.evaluation.get("levels") or self.run.get("errors") or {}
-        return {name: levels[name] for name in pictures.in_order(levels, ["all", *self.levels])}
+        return self._by_level(levels)
 
     @property
     def cost(self) -> dict[str, dict[str, Any]]:
@@ -107,9 +107,13 @@ class RunRecord:
     def rollout(self) -> Mapping[str, Any]:
         """Errors of forecasts over time, `all` first; empty where there are none."""
         rollout = _mapping(self.evaluation.get("rollout"))
-        groups = _mapping(rollout.get("groups"))
-        ordered = {name: groups[name] for name in pictures.in_order(groups, ["all", *self.levels])}
-        return {**rollout, "groups": ordered} if ordered else {}
+        groups = self._by_level(_mapping(rollout.get("groups")))
+        return {**rollout, "groups": groups} if groups else {}
+
+    def _by_level[T](self, found: Mapping[str, T]) -> dict[str, T]:
+        """In the order of the mix, `all` first; a single level is all there is, and is not said twice."""
+        names = pictures.in_order(found, ["all", *self.levels])
+        return {name: found[name] for name in (names[:1] if names[:1] == ["all"] and len(names) == 2 else names)}
 
     @property
     def levels(self) -> list[str]:
@@ -412,8 +416,15 @@ def _spec(value: Any) -> str:
     """`kind (key value, ...)` of a spec's plain values."""
     if not isinstance(value, Mapping):
         return "" if value is None else str(value)
-    rest = [f"{key} {item}" for key, item in value.items() if key != "kind" and isinstance(item, int | float | str)]
+    rest = [f"{key} {_plain(item)}" for key, item in value.items() if key != "kind" and _plain(item)]
     return str(value.get("kind", "")) + (f" ({', '.join(rest)})" if rest else "")
+
+
+def _plain(value: Any) -> str:
+    """A number, a word, or some of them; nothing of what holds more."""
+    if isinstance(value, list | tuple) and value and all(isinstance(item, int | float | str) for item in value):
+        return f"[{', '.join(map(str, value))}]"
+    return str(value) if isinstance(value, int | float | str) else ""
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -80,7 +80,8 @@ def rollout_errors(rollout: Mapping[str, Any], levels: Sequence[str] = ()) -> Fi
     """VRMSE over time: the median of each level, and the 95th percentile of all, dashed."""
     figure, axes = blank_panel("Error of forecasts", "time", "VRMSE")
     times, groups = rollout["times"], rollout["groups"]
-    for level, colour in level_colours(in_order(set(groups) - {"all"}, levels)).items():
+    found = set(groups) - {"all"}
+    for level, colour in level_colours(in_order(found, levels) if len(found) > 1 else ()).items():
         axes.plot(times, groups[level]["vrmse"]["median"], color=colour, linewidth=1.2, marker=".", label=level)
     if "all" in groups:
         whole = groups["all"]["vrmse"]

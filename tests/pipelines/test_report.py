@@ -291,6 +291,25 @@ def test_forecasts_stand_in_the_order_of_the_mix(tmp_path: Path) -> None:
     assert "1 (the end)" in text and "0.500 (the end)" not in text
 
 
+def test_a_single_level_is_not_said_twice(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", num_samples=6, points=8)
+    summary = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(summary | {"cost": {"default": summary["cost"]["smooth"]}}))
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    levels = {"all": evaluation["levels"]["all"], "default": evaluation["levels"]["all"]}
+    (run / "evaluation.json").write_text(json.dumps(evaluation | {"levels": levels}))
+    assert list(read_run(run).errors) == ["all"]
+    cells = Page(write_report(run)).source.split("<td>")
+    assert not any(cell.startswith("default<") for cell in cells) and any(cell.startswith("all<") for cell in cells)
+    rows = [{"seconds": 1.0, "step": 1, "validation/relative_l2": 0.2, "validation/relative_l2/default": 0.2}]
+    assert [line.get_label() for line in pictures.validation_error(rows).axes[0].lines] == ["all"]
+
+
+def test_what_was_asked_shows_lists() -> None:
+    lines = dict(asked({"surrogate": {"kind": "mlp", "hidden": [256, 256], "parts": [{"kind": "x"}]}}))
+    assert lines["Surrogate"] == "mlp (hidden [256, 256])"
+
+
 def test_trajectories_in_parts_are_charged_whole(tmp_path: Path) -> None:
     # Two trajectories in four parts each, of which the second broke in its last part; and a whole one that is held out.
     schema = SampleSchema(
