@@ -82,7 +82,7 @@ def _show_errors(levels: Mapping[str, Mapping[str, Any]]) -> None:
     for name in ("samples", "relative L2", "95th percentile", "relative H1", "VRMSE"):
         table.add_column(name, justify="right")
     for level, values in levels.items():
-        if level != "all" and len(levels) == 2:
+        if level != "all" and len(levels) == 2 and "all" in levels:
             continue  # the only one: said already
         l2, h1, vrmse = values["relative_l2"], values["relative_h1"], values["vrmse"]
         table.add_row(
