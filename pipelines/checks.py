@@ -10,6 +10,7 @@ from headrace.platform.errors import Fault, nearest
 from headrace.platform.fields import SampleSchema
 from headrace.platform.resources import ResourcesSpec
 from headrace.platform.spec import kind_of
+from headrace.solvers.evolution.batched import AbstractBatchedEvolution
 from headrace.solvers.evolution.evolution import AbstractEvolution
 from headrace.solvers.evolution.implicit import AbstractImplicit
 from headrace.solvers.external import External
@@ -141,7 +142,7 @@ def _training_schema(data: DataSpec) -> SampleSchema:
 
 
 def _check_external(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
-    """A program must be there at every level, and must not be taken to hang."""
+    """A program must not be taken to hang."""
     if not isinstance(data.problem, External) or list(_check_mix(data)):
         return
     for level in data.mix:
@@ -154,9 +155,17 @@ def _check_external(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
                 value=f"{problem.timeout_seconds:g}",
                 expected=f"less than stream.lease_seconds = {stream.lease_seconds:g}, when its solver is replaced",
             )
-        # What is wrong with the problem as it stands is said already.
-        if not data.problem.unavailable() and (reason := problem.unavailable()):
-            yield Fault(where=where, value="changed", expected="a program that can be run here", advice=reason)
+
+
+def _check_levels_available(data: DataSpec) -> Iterator[Fault]:
+    """What a level is solved with must be there too."""
+    # What is wrong with the problem as it stands is said already.
+    if list(_check_mix(data)) or data.problem.unavailable():
+        return
+    for level in data.mix:
+        if reason := at_level(data.problem, data.levels, level).unavailable():
+            expected = "one that this machine can solve"
+            yield Fault(where=f"data.levels.{level}", value="changed", expected=expected, advice=reason)
 
 
 def _check_grid(data: DataSpec, surrogate: AnySurrogate, training: TrainingSpec) -> Iterator[Fault]:
@@ -268,6 +277,14 @@ def _check_deterministic(
             expected="a method whose solutions do not depend on what it solved before, as deterministic needs",
             advice="Such are multigrid, direct and the Krylov methods without stale factors, where they fit.",
         )
+    for problem in problems:
+        if isinstance(problem, AbstractBatchedEvolution) and problem.device != "cpu":
+            yield Fault(
+                where="data.problem.device",
+                value=problem.device,
+                expected="cpu: on a GPU the last bits of a sample depend on those beside it, as deterministic forbids",
+            )
+            return
 
 
 CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
@@ -278,6 +295,7 @@ CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
     _check_numerics,
     _check_parts,
     _check_external,
+    _check_levels_available,
     _check_grid,
     _check_normalization,
     _check_reservoir,

@@ -9,7 +9,8 @@ from jaxtyping import Float64
 from pydantic import Field, PositiveFloat
 
 from headrace.platform.fields import Grid
-from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot
+from headrace.solvers.evolution.batched import AbstractBatchedEvolution
+from headrace.solvers.evolution.evolution import Draw, Snapshot
 from headrace.solvers.evolution.semilinear import Side
 from headrace.solvers.random_fields import Gaussian
 
@@ -22,7 +23,7 @@ Boundary = Literal["periodic", "wall", "outflow"]
 Limiter = Literal["minmod", "van_leer", "mc"]
 
 
-class AbstractConservationLaw(AbstractEvolution):
+class AbstractConservationLaw(AbstractBatchedEvolution):
     """u_t + ∇·F(u) = 0 on a box of cells: an equation is its primitive fields and a Riemann solver.
 
     The grid has `resolution` cells along each axis; cell i has its centre at (i + ½) length / resolution. What is

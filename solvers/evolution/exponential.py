@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Complex, Float64
 from torch import Tensor
 
+from headrace.solvers.device import found_device
 from headrace.solvers.evolution.etdrk4 import ETDRK4
 from headrace.solvers.evolution.evolution import Draw, Snapshot
 from headrace.solvers.evolution.periodic_box import PeriodicBox
@@ -22,16 +23,16 @@ def follow(problem: AbstractSemilinear, draws: Sequence[Draw], step: float) -> I
     """The states of a batch at the output times; see `AbstractEvolution.follow`."""
     # A single transform takes another way through the library than several do, and ends in other last bits.
     count, draws = len(draws), draws if len(draws) > 1 else (*draws, *draws)
-    grid = problem.grid
-    box = PeriodicBox(grid.shape, grid.extent)
+    grid, device = problem.grid, found_device(problem.device)
+    box = PeriodicBox(grid.shape, grid.extent, device=device)
     scalars = _scalars(draws, box)
     equation = problem.equation(box, scalars)
     if equation.nonlinear is not None:
         # Waves that its products falsify are not carried along.
-        box = PeriodicBox(grid.shape, grid.extent, degree=problem.degree)
+        box = PeriodicBox(grid.shape, grid.extent, degree=problem.degree, device=device)
         equation = problem.equation(box, scalars)
     state = np.stack([np.concatenate([draw.fields[spec.name] for spec in problem.state]) for draw in draws])
-    v = box.forward(torch.from_numpy(state))
+    v = box.forward(torch.from_numpy(state).to(box.device))
     if equation.encode is not None:
         v = equation.encode(v)
     coefficients: dict[float, ETDRK4] = {}
@@ -57,7 +58,7 @@ def follow(problem: AbstractSemilinear, draws: Sequence[Draw], step: float) -> I
             defect = _distance(v, again)
         time, num_steps = later, num_steps + divisions
         decoded = v if equation.decode is None else equation.decode(v)
-        state = box.backward(decoded).numpy()
+        state = box.backward(decoded).cpu().numpy()
         yield Snapshot(state=state[:count], defect=defect[:count], num_steps=np.full(count, num_steps))
 
 
@@ -67,7 +68,8 @@ def _scalars(draws: Sequence[Draw], box: PeriodicBox) -> dict[str, Tensor]:
     found = {}
     for name in draws[0].scalars:
         values = [draw.scalars[name] for draw in draws]
-        found[name] = torch.tensor(values[:1] if len(set(values)) == 1 else values, dtype=box.dtype).reshape(shape)
+        shared = values[:1] if len(set(values)) == 1 else values
+        found[name] = torch.tensor(shared, dtype=box.dtype, device=box.device).reshape(shape)
     return found
 
 
@@ -78,6 +80,7 @@ def _distance(
     distance: Float64[np.ndarray, " batch"] = (
         ((spectrum - other).abs().square().flatten(1).sum(1) / size.clamp_min(torch.finfo(size.dtype).tiny))
         .sqrt()
+        .cpu()
         .numpy()
     )
     return distance

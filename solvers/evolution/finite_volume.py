@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headrace.solvers.device import found_device
 from headrace.solvers.evolution.conservation import AbstractConservationLaw, Boundary, Limiter
 from headrace.solvers.evolution.evolution import Draw, Snapshot
 from headrace.solvers.evolution.riemann import AbstractRiemann, State
@@ -25,15 +26,16 @@ def follow(problem: AbstractConservationLaw, draws: Sequence[Draw], step: float)
     or when its state is not physical any more: it is NaN from then on, and a reason is given.
     """
     fields = [np.concatenate([draw.fields[spec.name] for spec in problem.state]) for draw in draws]
-    batch = _Batch(problem, torch.from_numpy(np.stack(fields)), [draw.scalars for draw in draws], step)
+    primitive = torch.from_numpy(np.stack(fields)).to(found_device(problem.device))
+    batch = _Batch(problem, primitive, [draw.scalars for draw in draws], step)
     start = 0.0
     for end in problem.times:
         batch.advance(start, end)
         start = end
         yield Snapshot(
-            state=batch.primitive().numpy(),
+            state=batch.primitive().cpu().numpy(),
             defect=np.full(len(draws), np.nan),
-            num_steps=batch.num_steps.numpy().copy(),
+            num_steps=np.array(batch.num_steps.cpu()),
             reasons=dict(batch.reasons),
         )
 
@@ -49,18 +51,20 @@ class _Batch:
     def __init__(
         self, problem: AbstractConservationLaw, primitive: State, scalars: Sequence[Mapping[str, float]], step: float
     ) -> None:
-        self._problem, self._step = problem, step
-        self._scheme = _Scheme(problem)
+        self._problem, self._step, self._device = problem, step, primitive.device
+        self._scheme = Scheme(problem)
         shape = (-1, *(1,) * problem.dim)
         self._scalars = {
-            name: torch.tensor([one[name] for one in scalars], dtype=primitive.dtype).reshape(shape)
+            name: torch.tensor([one[name] for one in scalars], dtype=primitive.dtype, device=self._device).reshape(
+                shape
+            )
             for name in scalars[0]
         }
         components = [spec.name for spec in problem.state for _ in range(spec.components)]
         self._positive = {name: components.index(name) for name in problem.positive}
-        self._rows = torch.arange(len(primitive))
+        self._rows = torch.arange(len(primitive), device=self._device)
         self._state = self._riemann(self._rows).conserved(primitive)
-        self.num_steps = torch.zeros(len(primitive), dtype=torch.int64)
+        self.num_steps = torch.zeros(len(primitive), dtype=torch.int64, device=self._device)
         self.reasons: dict[int, str] = {}
         # Through the conserved variables and back: beside a huge kinetic energy no pressure is left.
         back = self.primitive()
@@ -73,8 +77,9 @@ class _Batch:
 
     def advance(self, start: float, end: float) -> None:
         """Take the samples from one time to the next."""
-        rows = torch.tensor([row for row in self._rows.tolist() if row not in self.reasons], dtype=torch.int64)
-        left = torch.full((len(rows),), end - start, dtype=self._state.dtype)
+        going = [row for row in range(len(self._rows)) if row not in self.reasons]
+        rows = torch.tensor(going, dtype=torch.int64, device=self._device)
+        left = torch.full((len(rows),), end - start, dtype=self._state.dtype, device=self._device)
         state, riemann = self._state[rows], self._riemann(rows)
         stages: tuple[State, ...] = ()
         taken = 0
@@ -106,7 +111,7 @@ class _Batch:
 
     def _is_positive(self, primitive: State) -> Tensor:
         # Not "any <= 0", which is false of NaN.
-        is_positive = torch.ones(len(primitive), dtype=torch.bool)
+        is_positive = torch.ones(len(primitive), dtype=torch.bool, device=primitive.device)
         for place in self._positive.values():
             is_positive &= primitive[:, place].flatten(1).amin(1) > 0.0
         return is_positive
@@ -131,7 +136,7 @@ class _Batch:
         return None
 
 
-class _Scheme:
+class Scheme:
     """MUSCL and SSPRK3 on the cells of a problem."""
 
     def __init__(self, problem: AbstractConservationLaw) -> None:

@@ -10,7 +10,8 @@ from jaxtyping import Float64
 from pydantic import Field, PositiveFloat, model_validator
 
 from headrace.platform.fields import FieldSpec, Grid
-from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot
+from headrace.solvers.evolution.batched import AbstractBatchedEvolution
+from headrace.solvers.evolution.evolution import Draw, Snapshot
 from headrace.solvers.parameters import Scalar, Uniform, require_between
 from headrace.solvers.random_fields import Gaussian
 
@@ -39,7 +40,7 @@ class Semilinear:
     decode: "Callable[[Tensor], Tensor] | None" = None
 
 
-class AbstractSemilinear(AbstractEvolution):
+class AbstractSemilinear(AbstractBatchedEvolution):
     """u_t = L u + N(u) on a periodic box: an equation is the symbol of L and the nonlinear term N.
 
     The grid has `resolution` points along each axis, at i / resolution of the side `length`. Products are taken at the

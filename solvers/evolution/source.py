@@ -9,12 +9,13 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
+from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.sampling import Mixture
 from headrace.platform.seeding import generator
-from headrace.platform.spec import spec_hash
+from headrace.platform.spec import kind_of, spec_hash
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.evolution.stepper import Followed, Stepper
@@ -87,10 +88,14 @@ class EvolutionSource(AbstractSource):
         """Make the source that solves.
 
         Raises:
-            InputError: the method cannot solve the systems of an implicit equation at some level.
+            InputError: this machine lacks what an equation was told to use, or the method cannot solve the systems of
+                an implicit one at some level.
         """
         for level in self.mix:
             problem = self.problem_at(level)
+            if (reason := problem.unavailable()) is not None:
+                kind = kind_of(type(problem))
+                raise InputError.single("problem", kind, "one that this machine can follow", reason)
             if isinstance(problem, AbstractImplicit):
                 require_match(self.method, problem)
         return BuiltEvolution(self)

@@ -1,14 +1,13 @@
 """Batched multigrid: many systems of one shape solved at once with torch, on a GPU where there is one."""
 
-import functools
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import Field
 
+from headrace.solvers.device import Device, cuda_is_available
 from headrace.solvers.methods.direct import Direct
 from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
@@ -38,7 +37,7 @@ class BatchedMultigrid(AbstractSolver):
 
     kind: Literal["batched_multigrid"] = "batched_multigrid"
     batch: Annotated[int, Field(ge=1, le=4096)] = 32
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     max_iterations: Annotated[int, Field(ge=1, le=10_000)] = 100
 
     def batch_size(self, target: Structured) -> int:
@@ -146,14 +145,3 @@ class RunningBatchedMultigrid(RunningSolver):
         if residual <= rtol:
             return SolveStatus.converged
         return SolveStatus.max_iterations if count >= self._spec.max_iterations else SolveStatus.breakdown
-
-
-@functools.cache
-def cuda_is_available() -> bool:
-    """Whether torch finds a CUDA device."""
-    # Every sequence asks, and torch takes seconds to import: where there is no driver (Linux, WSL) it is not asked.
-    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
-        return False
-    import torch
-
-    return torch.cuda.is_available()

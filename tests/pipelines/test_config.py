@@ -137,6 +137,24 @@ def test_a_method_that_does_not_fit_the_problem_is_a_fault(monkeypatch: pytest.M
     assert '"auto" chooses one that fits' in found["solver.method"]
 
 
+def test_a_device_that_an_equation_cannot_have_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    from headrace.solvers.evolution import batched
+
+    flow = "data.problem={kind: navier_stokes, resolution: 32, device: %s}"
+    monkeypatch.setattr(batched, "cuda_is_available", lambda: False)
+    found = faults(flow % "cuda", "data.mix={default: 1}")
+    assert "told to use cuda, which torch does not find here; use device auto or cpu" in found["data.problem"]
+    found = faults(flow % "cpu", "data.mix={far: 1}", "data.levels={far: {device: cuda}}")
+    assert "told to use cuda, which torch does not find here" in found["data.levels.far"]
+    found = faults(flow % "gpu", "data.mix={default: 1}")
+    assert "expected one of auto, cpu, cuda" in found["data.problem.device"]
+    found = faults(flow % "auto", "data.mix={default: 1}", "deterministic=true")
+    assert "cpu: on a GPU the last bits of a sample depend on those beside it" in found["data.problem.device"]
+    monkeypatch.setattr(batched, "cuda_is_available", lambda: True)
+    config = validate(parse(RECIPE, "recipe.yaml", [flow % "cuda", "data.mix={default: 1}"]))
+    assert config.data is not None and config.data.problem.device == "cuda"  # type: ignore[attr-defined]
+
+
 def test_a_missing_section_is_named() -> None:
     found = faults(text="data: {problem: {kind: darcy}}")
     assert found["surrogate"] == "surrogate is missing; expected a section surrogate:, which run needs."

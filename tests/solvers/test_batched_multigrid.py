@@ -7,8 +7,9 @@ import torch
 
 from headrace.platform.errors import InputError
 from headrace.solvers import Darcy, DiffusionOperator, LinearSystem, Multigrid, SolveStatus, solve
+from headrace.solvers.device import cuda_is_available
 from headrace.solvers.methods import batched_multigrid_tensors as tensors
-from headrace.solvers.methods.batched_multigrid import BatchedMultigrid, cuda_is_available
+from headrace.solvers.methods.batched_multigrid import BatchedMultigrid
 from headrace.solvers.problems.permeability import LogNormal, TwoPhase
 from headrace.solvers.solver import solve_batch_verified
 
