@@ -21,8 +21,6 @@ _LOOKS = 4
 @torch.no_grad()
 def follow(problem: AbstractSemilinear, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
     """The states of a batch at the output times; see `AbstractEvolution.follow`."""
-    # A single transform takes another way through the library than several do, and ends in other last bits.
-    count, draws = len(draws), draws if len(draws) > 1 else (*draws, *draws)
     grid, device = problem.grid, found_device(problem.device)
     box = PeriodicBox(grid.shape, grid.extent, device=device)
     scalars = _scalars(draws, box)
@@ -59,7 +57,7 @@ def follow(problem: AbstractSemilinear, draws: Sequence[Draw], step: float) -> I
         time, num_steps = later, num_steps + divisions
         decoded = v if equation.decode is None else equation.decode(v)
         state = box.backward(decoded).cpu().numpy()
-        yield Snapshot(state=state[:count], defect=defect[:count], num_steps=np.full(count, num_steps))
+        yield Snapshot(state=state, defect=defect, num_steps=np.full(len(draws), num_steps))
 
 
 def _scalars(draws: Sequence[Draw], box: PeriodicBox) -> dict[str, Tensor]:

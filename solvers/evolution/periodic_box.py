@@ -1,12 +1,15 @@
 """PeriodicBox: Fourier space on a periodic box in one to three dimensions, batched in torch."""
 
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 
+import numpy as np
 import torch
 from jaxtyping import Complex, Float, Shaped
 from torch import Tensor
+
+from headrace.solvers.evolution import periodic_box_kernels as kernels
 
 # The values of a row are a multiple of this, which all vector units divide. What is left over at the end of an array is
 # multiplied by other instructions, that may round otherwise; and whose it is would depend on the batch.
@@ -24,6 +27,10 @@ class PeriodicBox:
     That is 4/9 of a two-dimensional spectrum for products of two. Along each axis come the wave numbers 0 to m, then,
     but for the last axis, -m to -1. The others are 0 where a field is made, and are dropped from what is transformed. A
     few of them that follow m on the last axis are there, and always 0: they fill the row up.
+
+    Every transform is one along a row, of as many rows as there are, so that a field comes to the same whatever fields
+    come with it, on a CPU to the last bit. In two dimensions what lies between the transforms of such a box is compiled
+    for a CPU, where otherwise a small batch would wait for calls into torch more than for transforms.
 
     Args:
         shape: points of each axis.
@@ -48,6 +55,7 @@ class PeriodicBox:
         # The largest wave number below n / (degree + 1).
         self._largest = None if degree is None else tuple(math.ceil(n / (degree + 1.0) - 1e-9) - 1 for n in shape)
         self._row = 0 if self._largest is None else _ROW * math.ceil((self._largest[-1] + 1) / _ROW)
+        self._is_compiled = self._largest is not None and len(shape) == 2 and self.device.type == "cpu"
         self._buffers: dict[tuple[int, ...], tuple[Tensor, tuple[Tensor, ...]]] = {}
 
     @property
@@ -93,6 +101,11 @@ class PeriodicBox:
         """-|k|²."""
         return -sum((k**2 for k in self.wave_numbers), start=torch.zeros((), dtype=self.dtype, device=self.device))
 
+    @cached_property
+    def _plane(self) -> "_Plane":
+        (num_x, num_y), (m_x, m_y) = self.shape, self._largest or (0, 0)
+        return _Plane((num_x, num_y), (2 * m_x + 1, m_y + 1), self._row)
+
     @property
     def num_points(self) -> int:
         """Of the whole box."""
@@ -115,13 +128,18 @@ class PeriodicBox:
 
     def forward(self, field: Float[Tensor, "..."]) -> Complex[Tensor, "..."]:
         """The spectrum of a real field."""
+        spectrum = _along_rows(torch.fft.rfft, field)
+        if self._is_compiled:
+            return self._plane.forward(spectrum)
         if self._largest is None:
-            return torch.fft.rfftn(field, dim=self._axes)
+            for axis in self._axes[-2::-1]:
+                spectrum = _along(torch.fft.fft, spectrum, axis)
+            return spectrum
         # What an axis drops is not transformed along the next.
         m = self._largest[-1]
-        spectrum = torch.fft.rfft(field, dim=-1).narrow(-1, 0, m + 1)
+        spectrum = spectrum.narrow(-1, 0, m + 1)
         for axis in self._axes[-2::-1]:
-            spectrum = torch.fft.fft(spectrum, dim=axis)
+            spectrum = _along(torch.fft.fft, spectrum, axis)
             if axis != self._axes[0]:
                 spectrum = torch.cat(self._of_all(spectrum, axis), dim=axis)
         found = spectrum.new_empty((*spectrum.shape[: -self.dim], *self.spectrum_shape))
@@ -134,12 +152,17 @@ class PeriodicBox:
 
     def backward(self, spectrum: Complex[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The real field of a spectrum."""
-        if self._largest is None:
-            return torch.fft.irfftn(spectrum, s=self.shape, dim=self._axes)
-        spectrum = spectrum.narrow(-1, 0, self._largest[-1] + 1)
-        for axis in self._axes[:-1]:
-            spectrum = torch.fft.ifft(self._padded(spectrum, axis), dim=axis)
-        return torch.fft.irfft(self._padded(spectrum, -1), n=self.shape[-1], dim=-1)
+        if self._is_compiled:
+            spectrum = self._plane.backward(spectrum)
+        elif self._largest is None:
+            for axis in self._axes[:-1]:
+                spectrum = _along(torch.fft.ifft, spectrum, axis)
+        else:
+            spectrum = spectrum.narrow(-1, 0, self._largest[-1] + 1)
+            for axis in self._axes[:-1]:
+                spectrum = _along(torch.fft.ifft, self._padded(spectrum, axis), axis)
+            spectrum = self._padded(spectrum, -1)
+        return _along_rows(partial(torch.fft.irfft, n=self.shape[-1]), spectrum)
 
     def _of_all(self, spectrum: Complex[Tensor, "..."], axis: int) -> tuple[Tensor, ...]:
         """The parts of a spectrum with all waves of an axis that are left."""
@@ -161,10 +184,72 @@ class PeriodicBox:
         if key not in self._buffers:
             shape = list(spectrum.shape)
             shape[axis] = self.shape[axis] // 2 + 1 if axis == -1 else self.shape[axis]
-            zeros = torch.zeros(shape, dtype=spectrum.dtype, device=spectrum.device)
+            # The axis that is transformed comes last in memory.
+            shape.append(shape.pop(axis))
+            zeros = torch.zeros(shape, dtype=spectrum.dtype, device=spectrum.device).movedim(-1, axis)
             self._buffers[key] = zeros, self._of_all(zeros, axis)
         # The zeros between stay what they are: only the others are written, again and again.
         buffer, parts = self._buffers[key]
         for part, here in zip(parts, self._of_kept(spectrum, axis), strict=True):
             part.copy_(here)
         return buffer
+
+
+class _Plane:
+    """What lies between the transforms along the two axes of a plane, compiled for a CPU.
+
+    Args:
+        shape: points of both axes.
+        kept: waves of both axes that are kept.
+        row: values that a row of a spectrum is filled up to.
+    """
+
+    def __init__(self, shape: tuple[int, int], kept: tuple[int, int], row: int) -> None:
+        self._shape, self._kept, self._row = shape, kept, row
+        self._buffers: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, halves: Complex[Tensor, "... points_x half_y"]) -> Complex[Tensor, "... kept_x row"]:
+        """After the transform along the second axis: that along the first, and of both the waves that are kept."""
+        turned, _ = self._buffers_of(halves)
+        kernels.turn(_three(halves), turned.numpy())
+        kept = halves.new_empty((*halves.shape[:-2], self._kept[0], self._row))
+        kernels.keep(torch.fft.fft(turned).numpy(), _three(kept))
+        return kept
+
+    def backward(self, spectrum: Complex[Tensor, "... kept_x row"]) -> Complex[Tensor, "... points_x half_y"]:
+        """What is transformed along the second axis next; good until the next call."""
+        turned, halves = self._buffers_of(spectrum)
+        kernels.pad(_three(spectrum), turned.numpy())
+        kernels.turn_back(torch.fft.ifft(turned).numpy(), halves.numpy())
+        return halves.view(*spectrum.shape[:-2], *halves.shape[1:])
+
+    def _buffers_of(self, fields: Tensor) -> tuple[Tensor, Tensor]:
+        """Room for "fields kept_y points_x" and "fields points_x half_y"."""
+        count = math.prod(fields.shape[:-2])
+        key = (count, fields.dtype)
+        if key not in self._buffers:
+            (num_x, num_y), (_, kept_y) = self._shape, self._kept
+            self._buffers[key] = (
+                fields.new_empty((count, kept_y, num_x)), fields.new_empty((count, num_x, num_y // 2 + 1))
+            )  # fmt: skip
+        return self._buffers[key]
+
+
+def _three(fields: Complex[Tensor, "... a b"]) -> Complex[np.ndarray, "fields a b"]:
+    three: Complex[np.ndarray, "fields a b"] = fields.numpy().reshape(-1, *fields.shape[-2:])
+    return three
+
+
+def _along(transform: Callable[[Tensor], Tensor], field: Shaped[Tensor, "..."], axis: int) -> Shaped[Tensor, "..."]:
+    """Transform along an axis, for which it is moved to the end, in memory too."""
+    return _along_rows(transform, field.movedim(axis, -1)).movedim(-1, axis)
+
+
+def _along_rows(transform: Callable[[Tensor], Tensor], rows: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """Transform along the last axis.
+
+    Of rows that lie behind each other, two or more, the library transforms each in the same way. Of a single one, or
+    of rows that do not, it may take another way, and end in other last bits.
+    """
+    rows = rows.contiguous()
+    return transform(rows) if rows.numel() > rows.shape[-1] else transform(torch.stack([rows, rows]))[0]

@@ -116,11 +116,13 @@ class NavierStokes(AbstractSemilinear):
         def nonlinear(w: "Tensor") -> "Tensor":
             # In place: most of the time goes into passes over memory.
             fields = box.backward(velocity * w)
-            u, v = fields.split(1, dim=1)
+            u, v = fields.narrow(1, 0, 1), fields.narrow(1, 1, 1)
             total, difference = v + u, v - u
             u.mul_(v)
             v.copy_(total.mul_(difference))
-            first, second = box.forward(fields).split(1, dim=1)
-            return (shear * first).addcmul_(stretch, second).add_(force)
+            products = box.forward(fields)
+            rate = shear * products.narrow(1, 0, 1)
+            rate.addcmul_(stretch, products.narrow(1, 1, 1))
+            return rate.add_(force) if self.constants else rate
 
         return Semilinear(symbol=symbol, nonlinear=nonlinear)

@@ -96,6 +96,32 @@ def test_a_step_of_a_conservation_law_stays_on_its_device(problem: AbstractConse
     assert later.device.type == "meta" and later.shape == primitive.shape
 
 
+@pytest.mark.parametrize("problem", [one for one in CASES if isinstance(one, AbstractSemilinear)], ids=name)
+def test_a_step_by_tensors_alone_is_the_compiled_one(problem: AbstractSemilinear) -> None:
+    # What a GPU does, here with values.
+    grid, draws = problem.grid, [problem.draw(generator(0, "draw", number)) for number in range(3)]
+    states = np.stack([np.concatenate([draw.fields[spec.name] for spec in problem.state]) for draw in draws])
+    shape = (3, 1, *(1,) * problem.dim)
+    scalars = {
+        one: torch.tensor([draw.scalars[one] for draw in draws]).double().reshape(shape) for one in draws[0].scalars
+    }
+    found = []
+    for is_compiled in (True, False):
+        box = PeriodicBox(grid.shape, grid.extent, degree=problem.degree)
+        if not is_compiled:
+            box._is_compiled = False
+        equation = problem.equation(box, scalars)
+        if equation.nonlinear is None:
+            pytest.skip("a product with e^{h L}, on every device")
+        steps = ETDRK4.of(equation.symbol, problem.default_step)
+        v = box.forward(torch.from_numpy(states))
+        for _ in range(2):
+            v = steps.advance(v, equation.nonlinear) if is_compiled else steps._in_torch(v, equation.nonlinear)
+        found.append(box.backward(v))
+    # Ten sums of numbers that do not cancel.
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-13 * float(found[0].abs().max()))
+
+
 def test_a_device_that_is_not_there_is_said() -> None:
     problem = Burgers(device="cuda")
     if device.cuda_is_available():
