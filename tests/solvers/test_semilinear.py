@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from headrace.solvers.problems import (
 Array = Float64[np.ndarray, "..."]
 
 SEMILINEAR = [one for one in EVOLUTIONS if issubclass(one, AbstractSemilinear)]
+IN_SPACE = [one for one in SEMILINEAR if 3 in get_args(one.model_fields["dim"].annotation)]
 
 # A short time in which every equation does something, on few points, from smooth data.
 CASES: dict[type[AbstractSemilinear], AbstractSemilinear] = {
@@ -272,6 +274,95 @@ def test_every_equation_agrees_with_an_independent_discretisation(kind: type[Abs
         assert relative(states[number, 0].ravel(), found.y[:, number]) < 3e-6
 
 
+def in_space(kind: type[AbstractSemilinear], n: int) -> AbstractSemilinear:
+    """A case in three dimensions, of the same waves."""
+    return CASES[kind].overridden({"dim": 3, "resolution": n})
+
+
+def space_right_hand_side(problem: AbstractSemilinear, draw: Draw) -> Callable[[Array], Array]:
+    """The same in three dimensions: differences along each axis are products with one dense matrix."""
+    p, d = draw.scalars, differentiation(problem.resolution, problem.length)
+
+    def along(u: Array, axis: int, matrix: Array = d) -> Array:
+        return np.moveaxis(np.moveaxis(u, axis - 3, -1) @ matrix.T, -1, axis - 3)
+
+    def laplace(u: Array) -> Array:
+        return sum((along(u, axis, d @ d) for axis in range(3)), start=np.zeros_like(u))
+
+    def convection(u: Array) -> Array:
+        return sum((u[axis] * along(u, axis) for axis in range(3)), start=np.zeros_like(u))
+
+    rules: dict[type[AbstractSemilinear], Callable[[Array], Array]] = {
+        Advection: lambda u: -sum(p[f"velocity_{axis}"] * along(u, i) for i, axis in enumerate("xyz")),
+        Diffusion: lambda u: p["diffusivity"] * laplace(u),
+        Wave: lambda u: np.stack([u[1], p["speed"] ** 2 * laplace(u[0])]),
+        Burgers: lambda u: -convection(u) + p["viscosity"] * laplace(u),
+        AllenCahn: lambda u: p["interface"] ** 2 * laplace(u) + u - u**3,
+        GrayScott: lambda w: np.stack(
+            [
+                0.02 * laplace(w[0]) - w[0] * w[1] ** 2 + p["feed"] * (1.0 - w[0]),
+                0.01 * laplace(w[1]) + w[0] * w[1] ** 2 - (p["feed"] + p["kill"]) * w[1],
+            ]
+        ),
+    }
+    return rules[type(problem)]
+
+
+@pytest.mark.parametrize("kind", IN_SPACE, ids=lambda kind: kind.__name__)
+def test_in_space_every_equation_agrees_with_an_independent_discretisation(kind: type[AbstractSemilinear]) -> None:
+    problem = in_space(kind, 28)
+    draw = smooth(problem)
+    start = np.concatenate([draw.fields[spec.name] for spec in problem.state])
+    rate = space_right_hand_side(problem, draw)
+    found = solve_ivp(
+        lambda _, u: rate(u.reshape(start.shape)).ravel(),
+        (0.0, problem.times[-1]),
+        start.ravel(),
+        t_eval=problem.times,
+        rtol=1e-8,
+        atol=1e-9,
+    )
+    states = followed(problem, [draw], min(problem.default_step / 8.0, problem.horizon / 64.0))
+    for number in range(len(problem.times)):
+        # As in one dimension, on fewer points: Burgers' fronts would need more than 28 for as little.
+        assert relative(states[number, 0].ravel(), found.y[:, number]) < (3e-5 if kind is Burgers else 3e-6)
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1), (1, 2), (2, 0)], ids=str)
+@pytest.mark.parametrize("kind", IN_SPACE, ids=lambda kind: kind.__name__)
+def test_in_space_a_line_and_a_plane_are_what_they_are_alone(
+    kind: type[AbstractSemilinear], axes: tuple[int, ...]
+) -> None:
+    space, n = in_space(kind, 14), 14
+    problem = space.overridden({"dim": len(axes)})
+    draw = smooth(problem)
+    scalars = dict(draw.scalars)
+    if isinstance(problem, Advection):
+        speeds = list(draw.scalars.values())
+        scalars = {f"velocity_{axis}": 0.75 for axis in "xyz"}  # along the others nothing changes
+        scalars |= {f"velocity_{'xyz'[axis]}": speed for axis, speed in zip(axes, speeds, strict=True)}
+
+    def placed(field: Array) -> Array:
+        """A field of the line or plane as one in space, the same along the other axes."""
+        order = np.argsort(axes)
+        turned = np.transpose(field, (0, *(1 + order)))
+        every = tuple(slice(None) if axis in axes else None for axis in range(3))
+        found = np.broadcast_to(turned[(slice(None), *every)], (len(field), n, n, n))
+        if kind is not Burgers:
+            return found
+        vector = np.zeros((3, n, n, n))
+        vector[list(axes)] = found
+        return vector
+
+    fields = {spec.name: placed(draw.fields[spec.name]) for spec in problem.state}
+    step = min(problem.default_step, problem.horizon / 8.0)
+    for low, high in zip(
+        followed(problem, [draw], step), followed(space, [Draw(scalars=scalars, fields=fields)], step), strict=True
+    ):
+        # Sixteen steps of rounding errors.
+        np.testing.assert_allclose(high[0], placed(low[0]), atol=1e-13 * max(1.0, np.abs(low).max()))
+
+
 # Orders.
 
 
@@ -288,7 +379,18 @@ def test_every_equation_agrees_with_an_independent_discretisation(kind: type[Abs
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_the_integrator_is_of_fourth_order(kind: type[AbstractSemilinear], step: float) -> None:
-    problem = CASES[kind].overridden({"snapshots": 1})
+    is_fourth_order(CASES[kind], step)
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"), [(Burgers, 0.02), (AllenCahn, 0.25), (GrayScott, 0.5)], ids=lambda v: getattr(v, "__name__", None)
+)
+def test_the_integrator_is_of_fourth_order_in_space(kind: type[AbstractSemilinear], step: float) -> None:
+    is_fourth_order(in_space(kind, 16), step)
+
+
+def is_fourth_order(problem: AbstractSemilinear, step: float) -> None:
+    problem = problem.overridden({"snapshots": 1})
     draw = smooth(problem)
     truth = followed(problem, [draw], step / 32.0)
     errors = [relative(followed(problem, [draw], size), truth) for size in (step / 2.0, step / 4.0)]
