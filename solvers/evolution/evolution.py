@@ -16,6 +16,8 @@ from headrace.solvers.sampled import AbstractSampled
 
 # Values of a state that are worth solving together: beyond it a batch takes memory and gains nothing.
 _BATCH_VALUES = 2**18
+# Before so many of the output times a step is done again as two halves.
+_LOOKS = 4
 
 
 class Numerics(Spec):
@@ -182,3 +184,8 @@ class AbstractEvolution(AbstractSampled):
             domain=self.grid,
             times=self.times,
         )
+
+
+def looked_at(num_times: int) -> frozenset[int]:
+    """Before which output times a step is done again as two halves: a few, evenly spread, the last one among them."""
+    return frozenset(max(0, round((number + 1) * num_times / _LOOKS) - 1) for number in range(_LOOKS))

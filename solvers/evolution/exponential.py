@@ -10,12 +10,9 @@ from torch import Tensor
 
 from headrace.solvers.device import found_device
 from headrace.solvers.evolution.etdrk4 import ETDRK4
-from headrace.solvers.evolution.evolution import Draw, Snapshot
+from headrace.solvers.evolution.evolution import Draw, Snapshot, looked_at
 from headrace.solvers.evolution.periodic_box import PeriodicBox
 from headrace.solvers.evolution.semilinear import AbstractSemilinear
-
-# Before so many of the output times a step is done again as two halves.
-_LOOKS = 4
 
 
 @torch.no_grad()
@@ -40,7 +37,7 @@ def follow(problem: AbstractSemilinear, draws: Sequence[Draw], step: float) -> I
             coefficients[size] = ETDRK4.of(equation.symbol, size)
         return coefficients[size]
 
-    looked_at = {round((number + 1) * len(problem.times) / _LOOKS) - 1 for number in range(_LOOKS)}
+    looks = looked_at(len(problem.times))
     time, num_steps = 0.0, 0
     for number, later in enumerate(problem.times):
         # Evenly spaced times differ in their last bits, which must not cost coefficients of their own.
@@ -50,7 +47,7 @@ def follow(problem: AbstractSemilinear, draws: Sequence[Draw], step: float) -> I
         for _ in range(divisions):
             before, v = v, whole.advance(v, equation.nonlinear)
         defect = np.full(len(draws), np.nan)
-        if number in looked_at and equation.nonlinear is not None:
+        if number in looks and equation.nonlinear is not None:
             half = steps_of(whole.step / 2.0)
             again = half.advance(half.advance(before, equation.nonlinear), equation.nonlinear)
             defect = _distance(v, again)

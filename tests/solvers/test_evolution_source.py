@@ -12,7 +12,7 @@ from headrace.platform.errors import InputError
 from headrace.platform.sample import Failure, Sample
 from headrace.platform.seeding import generator
 from headrace.solvers.evolution.accuracy import choose
-from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics, Snapshot
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics, Snapshot, looked_at
 from headrace.solvers.evolution.semilinear import AbstractSemilinear
 from headrace.solvers.evolution.source import EvolutionSource
 from headrace.solvers.evolution.stepper import Stepper
@@ -69,6 +69,13 @@ def test_a_refined_grid_shows_the_same_start(kind: type[AbstractEvolution]) -> N
         if "mask" in fine.fields:
             tolerance = 0.06  # the flow goes around obstacles of two cells
         np.testing.assert_allclose(problem.restrict(fine.fields[name], 2), field, atol=tolerance * np.ptp(field))
+
+
+@pytest.mark.parametrize(
+    ("num_times", "expected"), [(1, {0}), (2, {0, 1}), (3, {0, 1, 2}), (4, {0, 1, 2, 3}), (10, {1, 4, 7, 9})]
+)
+def test_steps_are_looked_at_all_along_the_way(num_times: int, expected: set[int]) -> None:
+    assert looked_at(num_times) == expected
 
 
 def test_a_sample_is_the_same_whoever_solves_it() -> None:
