@@ -15,7 +15,7 @@ from headrace.solvers.evolution.periodic_box import PeriodicBox
 from headrace.solvers.evolution.semilinear import AbstractSemilinear
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def follow(problem: AbstractSemilinear, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
     """The states of a batch at the output times; see `AbstractEvolution.follow`."""
     grid, device = problem.grid, found_device(problem.device)

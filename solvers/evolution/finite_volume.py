@@ -18,7 +18,7 @@ _MAX_STEPS = 200_000
 _GHOSTS = 2
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def follow(problem: AbstractConservationLaw, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
     """The states of a batch at the output times; see `AbstractEvolution.follow`.
 

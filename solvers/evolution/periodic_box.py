@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
-import numpy as np
 import torch
 from jaxtyping import Complex, Float, Shaped
 from torch import Tensor
@@ -128,9 +127,9 @@ class PeriodicBox:
 
     def forward(self, field: Float[Tensor, "..."]) -> Complex[Tensor, "..."]:
         """The spectrum of a real field."""
-        spectrum = _along_rows(torch.fft.rfft, field)
         if self._is_compiled:
-            return self._plane.forward(spectrum)
+            return self._plane.forward(field)
+        spectrum = _along_rows(torch.fft.rfft, field)
         if self._largest is None:
             for axis in self._axes[-2::-1]:
                 spectrum = _along(torch.fft.fft, spectrum, axis)
@@ -153,8 +152,8 @@ class PeriodicBox:
     def backward(self, spectrum: Complex[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The real field of a spectrum."""
         if self._is_compiled:
-            spectrum = self._plane.backward(spectrum)
-        elif self._largest is None:
+            return self._plane.backward(spectrum)
+        if self._largest is None:
             for axis in self._axes[:-1]:
                 spectrum = _along(torch.fft.ifft, spectrum, axis)
         else:
@@ -196,7 +195,7 @@ class PeriodicBox:
 
 
 class _Plane:
-    """What lies between the transforms along the two axes of a plane, compiled for a CPU.
+    """Transforms of a plane whose spectra hold kept waves, compiled for a CPU between the transforms of the two axes.
 
     Args:
         shape: points of both axes.
@@ -205,39 +204,38 @@ class _Plane:
     """
 
     def __init__(self, shape: tuple[int, int], kept: tuple[int, int], row: int) -> None:
-        self._shape, self._kept, self._row = shape, kept, row
-        self._buffers: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
+        (self._num_x, self._num_y), (self._kept_x, self._kept_y), self._row = shape, kept, row
+        self._scale = 1.0 / (self._num_x * self._num_y)
+        self._rooms: dict[tuple[int, torch.dtype], tuple[Tensor, kernels.Turned, Tensor, kernels.Halves]] = {}
 
-    def forward(self, halves: Complex[Tensor, "... points_x half_y"]) -> Complex[Tensor, "... kept_x row"]:
-        """After the transform along the second axis: that along the first, and of both the waves that are kept."""
-        turned, _ = self._buffers_of(halves)
-        kernels.turn(_three(halves), turned.numpy())
-        kept = halves.new_empty((*halves.shape[:-2], self._kept[0], self._row))
-        kernels.keep(torch.fft.fft(turned).numpy(), _three(kept))
+    def forward(self, field: Float[Tensor, "... points_x points_y"]) -> Complex[Tensor, "... kept_x row"]:
+        """The spectrum of a real field."""
+        halves = torch.fft.rfft(field.contiguous())
+        rows = halves.numpy()
+        turned, turned_rows, _, half_rows = self._room(halves.dtype, rows.size // (rows.shape[-1] * self._num_x))
+        kernels.turn(rows.reshape(half_rows.shape), turned_rows)
+        kept = torch.empty((*rows.shape[:-2], self._kept_x, self._row), dtype=halves.dtype)
+        kernels.keep(torch.fft.fft(turned).numpy(), kept.numpy().reshape(-1, self._kept_x, self._row))
         return kept
 
-    def backward(self, spectrum: Complex[Tensor, "... kept_x row"]) -> Complex[Tensor, "... points_x half_y"]:
-        """What is transformed along the second axis next; good until the next call."""
-        turned, halves = self._buffers_of(spectrum)
-        kernels.pad(_three(spectrum), turned.numpy())
-        kernels.turn_back(torch.fft.ifft(turned).numpy(), halves.numpy())
-        return halves.view(*spectrum.shape[:-2], *halves.shape[1:])
+    def backward(self, spectrum: Complex[Tensor, "... kept_x row"]) -> Float[Tensor, "... points_x points_y"]:
+        """The real field of a spectrum."""
+        kept = spectrum.numpy()
+        turned, turned_rows, halves, half_rows = self._room(spectrum.dtype, kept.size // (self._kept_x * self._row))
+        # Scaled here, where all values are touched anyway, and not after both transforms.
+        kernels.pad(kept.reshape(-1, self._kept_x, self._row), self._scale, turned_rows)
+        kernels.turn_back(torch.fft.ifft(turned, norm="forward").numpy(), half_rows)
+        field = torch.fft.irfft(halves, n=self._num_y, norm="forward")
+        return field.view(*kept.shape[:-2], self._num_x, self._num_y)
 
-    def _buffers_of(self, fields: Tensor) -> tuple[Tensor, Tensor]:
-        """Room for "fields kept_y points_x" and "fields points_x half_y"."""
-        count = math.prod(fields.shape[:-2])
-        key = (count, fields.dtype)
-        if key not in self._buffers:
-            (num_x, num_y), (_, kept_y) = self._shape, self._kept
-            self._buffers[key] = (
-                fields.new_empty((count, kept_y, num_x)), fields.new_empty((count, num_x, num_y // 2 + 1))
-            )  # fmt: skip
-        return self._buffers[key]
-
-
-def _three(fields: Complex[Tensor, "... a b"]) -> Complex[np.ndarray, "fields a b"]:
-    three: Complex[np.ndarray, "fields a b"] = fields.numpy().reshape(-1, *fields.shape[-2:])
-    return three
+    def _room(self, dtype: torch.dtype, count: int) -> tuple[Tensor, kernels.Turned, Tensor, kernels.Halves]:
+        """Room for "fields kept_y points_x" and "fields points_x half_y", each as a tensor and as an array of it."""
+        key = (count, dtype)
+        if key not in self._rooms:
+            turned = torch.empty((count, self._kept_y, self._num_x), dtype=dtype)
+            halves = torch.empty((count, self._num_x, self._num_y // 2 + 1), dtype=dtype)
+            self._rooms[key] = turned, turned.numpy(), halves, halves.numpy()
+        return self._rooms[key]
 
 
 def _along(transform: Callable[[Tensor], Tensor], field: Shaped[Tensor, "..."], axis: int) -> Shaped[Tensor, "..."]:

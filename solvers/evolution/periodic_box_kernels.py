@@ -50,14 +50,14 @@ def keep(turned: Turned, kept: Spectra) -> None:
 
 
 @njit(**_OPTIONS)
-def pad(kept: Spectra, turned: Turned) -> None:
-    """Before the transform along the first axis: put its kept waves among zeros."""
+def pad(kept: Spectra, scale: float, turned: Turned) -> None:
+    """Before the transform along the first axis: put its kept waves, times a scale, among zeros."""
     _, num_y, n = turned.shape
     m = kept.shape[1] // 2
     for field in range(len(kept)):
         for k in range(num_y):
             for i in range(m + 1):
-                turned[field, k, i] = kept[field, i, k]
+                turned[field, k, i] = scale * kept[field, i, k]
             turned[field, k, m + 1 : n - m] = 0.0
             for i in range(m):
-                turned[field, k, n - m + i] = kept[field, m + 1 + i, k]
+                turned[field, k, n - m + i] = scale * kept[field, m + 1 + i, k]

@@ -150,6 +150,7 @@ def seconds_of(run: Callable[[int], Tensor], steps: int) -> float:
     return time.process_time() - began
 
 
+@torch.inference_mode()
 def main() -> None:
     """Run the comparison."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
