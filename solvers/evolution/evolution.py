@@ -14,8 +14,8 @@ from headrace.platform.spec import Spec
 from headrace.solvers.parameters import Scalar, as_fields, drawn
 from headrace.solvers.sampled import AbstractSampled
 
-# Values of a state that are worth solving together: beyond it a batch takes memory and gains nothing.
-_BATCH_VALUES = 2**18
+# Values of a state that are worth solving together: beyond it a batch leaves the cache, and loses.
+_BATCH_VALUES = 2**16
 # Before so many of the output times a step is done again as two halves.
 _LOOKS = 4
 

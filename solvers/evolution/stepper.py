@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from headrace.solvers.device import found_device
+from headrace.solvers.evolution.batched import AbstractBatchedEvolution
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics, Snapshot
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 
@@ -74,9 +76,11 @@ class Stepper:
 
     @property
     def method(self) -> str:
-        """Integrator, grid and step, as a sample's provenance names them."""
+        """Integrator, grid, step and what is not the CPU, as a sample's provenance names them."""
         points = "x".join(str(n) for n in self.fine.grid.shape)
-        return f"{self.problem.integrator} on {points} points, step at most {self.numerics.step:.3g}"
+        device = found_device(self.problem.device) if isinstance(self.problem, AbstractBatchedEvolution) else "cpu"
+        where = "" if device == "cpu" else f", {device}"
+        return f"{self.problem.integrator} on {points} points, step at most {self.numerics.step:.3g}{where}"
 
     def halved(self) -> "Stepper":
         """The same with half the step."""

@@ -16,6 +16,7 @@ from headrace.solvers.evolution.finite_volume import Scheme
 from headrace.solvers.evolution.periodic_box import PeriodicBox
 from headrace.solvers.evolution.semilinear import AbstractSemilinear
 from headrace.solvers.evolution.source import EvolutionSource
+from headrace.solvers.evolution.stepper import Stepper
 from headrace.solvers.problems import EVOLUTIONS, Burgers, ShallowWater
 
 BATCHED = [one for one in EVOLUTIONS if issubclass(one, AbstractBatchedEvolution)]
@@ -140,6 +141,15 @@ def test_auto_is_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(device, "cuda_is_available", lambda there=there: there)
         assert device.found_device("auto") == expected
         assert device.found_device("cpu") == "cpu"
+
+
+def test_a_sample_says_that_it_comes_from_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Burgers(device="auto")
+    monkeypatch.setattr(device, "cuda_is_available", lambda: True)
+    assert Stepper(problem).method.endswith(", cuda")
+    assert "cuda" not in Stepper(Burgers()).method
+    monkeypatch.setattr(device, "cuda_is_available", lambda: False)
+    assert Stepper(problem).method == Stepper(Burgers()).method
 
 
 def test_a_gpu_gets_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
