@@ -18,14 +18,13 @@ _ROW = 8
 class PeriodicBox:
     """Wave numbers, transforms and derivatives of real fields "..." on a periodic box.
 
-    Transforms are real: the last axis of a spectrum holds half of it. Of an even number of points the highest wave
-    number has no sign, and its odd derivatives are taken as 0.
+    Transforms are real: the last axis of a spectrum holds half of it, and a few values after that, which are 0 and fill
+    the row up. Of an even number of points the highest wave number has no sign, and its odd derivatives are taken as 0.
 
     A box for products of `degree` fields has spectra of those waves alone that the products do not falsify when the
     others are left out: of n points the waves up to m < n / (degree + 1) alias nothing onto themselves (Orszag 1971).
     That is 4/9 of a two-dimensional spectrum for products of two. Along each axis come the wave numbers 0 to m, then,
-    but for the last axis, -m to -1. The others are 0 where a field is made, and are dropped from what is transformed. A
-    few of them that follow m on the last axis are there, and always 0: they fill the row up.
+    but for the last axis, -m to -1. The others are 0 where a field is made, and are dropped from what is transformed.
 
     Every transform is one along a row, of as many rows as there are, so that a field comes to the same whatever fields
     come with it, on a CPU to the last bit. In two dimensions what lies between the transforms of such a box is compiled
@@ -53,7 +52,8 @@ class PeriodicBox:
         self._axes = tuple(range(-len(shape), 0))
         # The largest wave number below n / (degree + 1).
         self._largest = None if degree is None else tuple(math.ceil(n / (degree + 1.0) - 1e-9) - 1 for n in shape)
-        self._row = 0 if self._largest is None else _ROW * math.ceil((self._largest[-1] + 1) / _ROW)
+        self._half = shape[-1] // 2 + 1 if self._largest is None else self._largest[-1] + 1
+        self._row = _ROW * math.ceil(self._half / _ROW)
         self._is_compiled = self._largest is not None and len(shape) == 2 and self.device.type == "cpu"
         self._buffers: dict[tuple[int, ...], tuple[Tensor, tuple[Tensor, ...]]] = {}
 
@@ -66,7 +66,7 @@ class PeriodicBox:
     def spectrum_shape(self) -> tuple[int, ...]:
         """Of the spectrum of one field."""
         if self._largest is None:
-            return (*self.shape[:-1], self.shape[-1] // 2 + 1)
+            return (*self.shape[:-1], self._row)
         return (*(2 * m + 1 for m in self._largest[:-1]), self._row)
 
     @cached_property
@@ -75,11 +75,13 @@ class PeriodicBox:
         found = []
         for axis, (points, length) in enumerate(zip(self.shape, self.extent, strict=True)):
             is_last = axis == self.dim - 1
-            if self._largest is not None:
+            if is_last:
+                number = torch.arange(self._row)
+            elif self._largest is not None:
                 m = self._largest[axis]
-                number = torch.arange(self._row) if is_last else torch.cat([torch.arange(m + 1), torch.arange(-m, 0)])
+                number = torch.cat([torch.arange(m + 1), torch.arange(-m, 0)])
             else:
-                number = (torch.fft.rfftfreq if is_last else torch.fft.fftfreq)(points, 1.0 / points, dtype=self.dtype)
+                number = torch.fft.fftfreq(points, 1.0 / points, dtype=self.dtype)
             k = (2.0 * math.pi / length) * number.to(self.device, self.dtype)
             found.append(k.reshape(tuple(-1 if other == axis else 1 for other in range(self.dim))))
         return tuple(found)
@@ -133,16 +135,15 @@ class PeriodicBox:
         if self._largest is None:
             for axis in self._axes[-2::-1]:
                 spectrum = _along(torch.fft.fft, spectrum, axis)
-            return spectrum
+            return torch.nn.functional.pad(spectrum, (0, self._row - self._half))
         # What an axis drops is not transformed along the next.
-        m = self._largest[-1]
-        spectrum = spectrum.narrow(-1, 0, m + 1)
+        spectrum = spectrum.narrow(-1, 0, self._half)
         for axis in self._axes[-2::-1]:
             spectrum = _along(torch.fft.fft, spectrum, axis)
             if axis != self._axes[0]:
                 spectrum = torch.cat(self._of_all(spectrum, axis), dim=axis)
         found = spectrum.new_empty((*spectrum.shape[: -self.dim], *self.spectrum_shape))
-        inside, beyond = found.split((m + 1, self._row - m - 1), dim=-1)
+        inside, beyond = found.split((self._half, self._row - self._half), dim=-1)
         beyond.zero_()
         first = self._axes[0]
         for part, here in zip(self._of_all(spectrum, first), self._of_kept(inside, first), strict=True):
@@ -153,11 +154,11 @@ class PeriodicBox:
         """The real field of a spectrum."""
         if self._is_compiled:
             return self._plane.backward(spectrum)
+        spectrum = spectrum.narrow(-1, 0, self._half)
         if self._largest is None:
             for axis in self._axes[:-1]:
                 spectrum = _along(torch.fft.ifft, spectrum, axis)
         else:
-            spectrum = spectrum.narrow(-1, 0, self._largest[-1] + 1)
             for axis in self._axes[:-1]:
                 spectrum = _along(torch.fft.ifft, self._padded(spectrum, axis), axis)
             spectrum = self._padded(spectrum, -1)
