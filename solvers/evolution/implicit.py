@@ -9,14 +9,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from headrace.solvers.evolution import sdirk
-from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot, looked_at
 from headrace.solvers.methods.auto import Auto
 from headrace.solvers.methods.direct import Direct
 from headrace.solvers.solver import AbstractSolver, RunningSolver, SolveStatus, solve_verified
 from headrace.solvers.system import NonlinearSystem, Structure
-
-# Before so many of the output times a step is done again as two halves.
-_LOOKS = 4
 
 type Unknowns = Float64[np.ndarray, " unknowns"]
 
@@ -125,14 +122,13 @@ class AbstractImplicit(AbstractEvolution):
         """
         stages = stages or StageSolver()
         trajectories = [_Trajectory(self.semidiscrete(draw), stages) for draw in draws]
-        looked_at = {round((number + 1) * len(self.times) / _LOOKS) - 1 for number in range(_LOOKS)}
-        begin = 0.0
+        looks, begin = looked_at(len(self.times)), 0.0
         for number, end in enumerate(self.times):
             # Evenly spaced times differ in their last bits, and every other step is another matrix.
             interval = float(f"{end - begin:.12g}")
             divisions = max(1, math.ceil(interval / step - 1e-9))
             for one in trajectories:
-                one.advance(begin, interval / divisions, divisions, look=number in looked_at)
+                one.advance(begin, interval / divisions, divisions, look=number in looks)
             begin = end
             yield Snapshot(
                 state=np.stack([one.state() for one in trajectories]),

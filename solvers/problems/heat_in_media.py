@@ -9,6 +9,7 @@ from jaxtyping import Float64
 from pydantic import Field, model_validator
 
 from headrace.platform.fields import FieldSpec, Grid
+from headrace.platform.spec import FieldError
 from headrace.solvers.evolution.evolution import Draw
 from headrace.solvers.evolution.implicit import AbstractImplicit, Semidiscrete, Unknowns
 from headrace.solvers.parameters import Scalar, Uniform, bounds
@@ -60,7 +61,7 @@ class HeatInMedia(AbstractImplicit):
     def _no_negative_strength(self) -> Self:
         least = bounds(self.strength)[0]
         if least < 0.0:
-            raise ValueError(f"strength 0 or more, got {least:g}: the conductivity a + β T² has to stay positive")
+            raise FieldError("strength", f"{least:g}", "0 or more, so that the conductivity a + β T² stays positive")
         return self
 
     @property
