@@ -86,7 +86,8 @@ class ETDRK4:
         """V one step later; exact without a nonlinear term."""
         if nonlinear is None:
             return self.full * v
-        return self._compiled(v, nonlinear) if v.device.type == "cpu" else self._in_torch(v, nonlinear)
+        is_compiled = v.device.type == "cpu" and self.full.shape[2:] == v.shape[2:]
+        return self._compiled(v, nonlinear) if is_compiled else self._in_torch(v, nonlinear)
 
     def _in_torch(self, v: Spectrum, nonlinear: Nonlinear) -> Spectrum:
         n_v = nonlinear(v)
@@ -97,20 +98,25 @@ class ETDRK4:
         c = (self.half * a).addcmul_(self.stage, torch.sub(2.0 * n_b, n_v))
         n_c = nonlinear(c)
         later = torch.addcmul(self.full * v, self.first, n_v)
-        return later.addcmul_(self.middle, n_a.add_(n_b)).addcmul_(self.last, n_c)
+        return later.addcmul_(self.middle, n_a + n_b).addcmul_(self.last, n_c)
 
     def _compiled(self, v: Spectrum, nonlinear: Nonlinear) -> Spectrum:
         """The same on a CPU: each sum is one pass over memory, and no call for each of its terms."""
         full, half, stage, first, middle, last = self._factors
         (a, a_rows), (b, b_rows), (c, c_rows), (_, base) = self._stages(v)
         old = _rows(v)
-        n_v = _rows(nonlinear(v))
+
+        def rate(u: Spectrum) -> kernels.Spectra:
+            found = nonlinear(u)
+            return _rows(found if found.shape == v.shape else found.expand_as(v))
+
+        n_v = rate(v)
         kernels.first_stage(old, n_v, half, stage, base, a_rows)
-        n_a = _rows(nonlinear(a))
+        n_a = rate(a)
         kernels.second_stage(base, n_a, stage, b_rows)
-        n_b = _rows(nonlinear(b))
+        n_b = rate(b)
         kernels.third_stage(a_rows, n_v, n_b, half, stage, c_rows)
-        n_c = _rows(nonlinear(c))
+        n_c = rate(c)
         later = torch.empty_like(v, memory_format=torch.contiguous_format)
         kernels.last_stage(old, n_v, n_a, n_b, n_c, full, first, middle, last, _rows(later))
         return later
@@ -130,5 +136,5 @@ class ETDRK4:
 
 
 def _rows(spectrum: Complex[Tensor, "batch components *spectrum"]) -> kernels.Spectra:
-    rows: kernels.Spectra = spectrum.numpy().reshape(*spectrum.shape[:2], -1)
+    rows: kernels.Spectra = spectrum.resolve_conj().numpy().reshape(*spectrum.shape[:2], -1)
     return rows

@@ -221,6 +221,8 @@ class _Plane:
 
     def backward(self, spectrum: Complex[Tensor, "... kept_x row"]) -> Float[Tensor, "... points_x points_y"]:
         """The real field of a spectrum."""
+        # A real one is one, too, and a conjugate may not have been written yet.
+        spectrum = spectrum.resolve_conj() if spectrum.is_complex() else torch.complex(spectrum, spectrum.new_zeros(()))
         kept = spectrum.numpy()
         turned, turned_rows, halves, half_rows = self._room(spectrum.dtype, kept.size // (self._kept_x * self._row))
         # Scaled here, where all values are touched anyway, and not after both transforms.

@@ -123,6 +123,17 @@ def test_a_step_by_tensors_alone_is_the_compiled_one(problem: AbstractSemilinear
     torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-13 * float(found[0].abs().max()))
 
 
+def test_a_rate_that_all_samples_share_and_a_symbol_without_waves_are_spread() -> None:
+    # With u' = -u + 1 from 0: u = 1 - e^{-t}.
+    v = torch.zeros((3, 2, 16), dtype=torch.complex128)
+    expected = torch.full_like(v, 1.0 - np.exp(-0.5))
+    for shape in ((1, 1, 16), (3, 2, 16), (1, 1, 1), ()):
+        steps = ETDRK4.of(-torch.ones(shape, dtype=torch.float64), 0.5)
+        for given in ((1, 1, 16), (1, 2, 1), (3, 2, 16)):
+            rate = torch.ones(given, dtype=torch.complex128)
+            torch.testing.assert_close(steps.advance(v, lambda u, rate=rate: rate), expected, rtol=1e-14, atol=0.0)
+
+
 def test_a_device_that_is_not_there_is_said() -> None:
     problem = Burgers(device="cuda")
     if device.cuda_is_available():

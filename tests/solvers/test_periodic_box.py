@@ -51,3 +51,17 @@ def test_kept_waves_are_those_below_a_third_of_the_points(shape: tuple[int, ...]
         rtol=1e-12,
         atol=1e-9,
     )
+
+
+@pytest.mark.parametrize("shape", [(16,), (16, 15), (12, 9, 10)])
+def test_real_and_conjugate_spectra_are_spectra(shape: tuple[int, ...]) -> None:
+    box = PeriodicBox(shape, tuple(1.0 for _ in shape), degree=2)
+    kept = box.forward(torch.from_numpy(np.random.default_rng(0).normal(size=(2, *shape))))
+    mirrored = box.backward(kept.conj())  # the field at -x
+    again = (
+        box.backward(kept)
+        .flip(dims=tuple(range(1, mirrored.ndim)))
+        .roll((1,) * len(shape), dims=tuple(range(1, mirrored.ndim)))
+    )
+    torch.testing.assert_close(mirrored, again, rtol=0.0, atol=1e-13)
+    torch.testing.assert_close(box.backward(kept.real), box.backward(kept.real + 0j), rtol=0.0, atol=1e-15)
