@@ -157,15 +157,17 @@ def _check_external(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
             )
 
 
-def _check_levels_available(data: DataSpec) -> Iterator[Fault]:
-    """What a level is solved with must be there too."""
-    # What is wrong with the problem as it stands is said already.
-    if list(_check_mix(data)) or data.problem.unavailable():
+def _check_available(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
+    """What the samples are solved with must be there, at every level; a replay solves nothing."""
+    if stream.mode == "replay":
         return
-    for level in data.mix:
-        if reason := at_level(data.problem, data.levels, level).unavailable():
-            expected = "one that this machine can solve"
-            yield Fault(where=f"data.levels.{level}", value="changed", expected=expected, advice=reason)
+    expected = "one that this machine can solve"
+    if reason := data.problem.unavailable():
+        yield Fault(where="data.problem", value=kind_of(type(data.problem)), expected=expected, advice=reason)
+    elif not list(_check_mix(data)):
+        for level in data.mix:
+            if reason := at_level(data.problem, data.levels, level).unavailable():
+                yield Fault(where=f"data.levels.{level}", value="changed", expected=expected, advice=reason)
 
 
 def _check_grid(data: DataSpec, surrogate: AnySurrogate, training: TrainingSpec) -> Iterator[Fault]:
@@ -295,7 +297,7 @@ CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
     _check_numerics,
     _check_parts,
     _check_external,
-    _check_levels_available,
+    _check_available,
     _check_grid,
     _check_normalization,
     _check_reservoir,

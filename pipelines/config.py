@@ -14,7 +14,7 @@ from headrace.pipelines.sections import DataSpec, SolverSpec, StreamSpec
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
 from headrace.platform.resources import ResourcesSpec
-from headrace.platform.spec import Spec, kind_of
+from headrace.platform.spec import Spec
 from headrace.platform.tracking import TrackingSpec
 from headrace.platform.tracking_address import without_password
 from headrace.solvers.evolution.evolution import AbstractEvolution
@@ -229,13 +229,6 @@ def validate(raw: Mapping[str, Any], command: Command = "run") -> RunConfig:
             known = ", ".join(RunConfig.model_fields)
             hint = nearest(str(name), RunConfig.model_fields)
             faults.append(Fault(where=str(name), value="unknown", expected=f"one of {known}", advice=hint))
-    # Training on stored data needs no solver.
-    data = sections.get("data")
-    if command != "train" and isinstance(data, DataSpec) and (reason := data.problem.unavailable()):
-        kind = kind_of(type(data.problem))
-        faults.append(
-            Fault(where="data.problem", value=kind, expected="one that this machine can solve", advice=reason)
-        )
     for check in CHECKS:
         # A check that lacks a section which is itself wrong, or of no use here, has nothing to say.
         wanted = check.__annotations__.keys() - {"return"}

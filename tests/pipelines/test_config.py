@@ -146,6 +146,8 @@ def test_a_device_that_an_equation_cannot_have_is_a_fault(monkeypatch: pytest.Mo
     assert "told to use cuda, which torch does not find here; use device auto or cpu" in found["data.problem"]
     found = faults(flow % "cpu", "data.mix={far: 1}", "data.levels={far: {device: cuda}}")
     assert "told to use cuda, which torch does not find here" in found["data.levels.far"]
+    replay = ["stream.mode=replay", "stream.recording=earlier"]
+    validate(parse(RECIPE, "recipe.yaml", [flow % "cuda", "data.mix={default: 1}", *replay]))  # solves nothing
     found = faults(flow % "gpu", "data.mix={default: 1}")
     assert "expected one of auto, cpu, cuda" in found["data.problem.device"]
     found = faults(flow % "auto", "data.mix={default: 1}", "deterministic=true")
