@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
+from scipy.sparse import csr_array
 
 from headrace.solvers.evolution import staggered_kernels as kernels
 from headrace.solvers.evolution.incompressible import Lids, Sides
@@ -105,6 +106,23 @@ class Rim:
     body: Int64[np.ndarray, " faces"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Coupling:
+    """Faces of a rim that are not closed: what flows through them is a sum over what flows through free faces.
+
+    Attributes:
+        faces: their numbers in the rim.
+        before: the cell on the lower side of every free face that counts.
+        after: the cell on its upper side.
+        weights: W, "faces free_faces". Outwards around an obstacle, its rows add up to nothing.
+    """
+
+    faces: Int64[np.ndarray, " faces"]
+    before: Int64[np.ndarray, " free_faces"]
+    after: Int64[np.ndarray, " free_faces"]
+    weights: csr_array
+
+
 class PressureSolver:
     """L φ = f where obstacles close some faces, by the capacitance-matrix method.
 
@@ -113,23 +131,31 @@ class PressureSolver:
     Anal. 8, Sec. 3; the identity of Woodbury. The matrix is symmetric with eigenvalues from 0 to 1, and 0 belongs to
     jumps that are equal all around an obstacle, in which φ is known up to a constant only. Its inverse is made once, by
     as many solutions as there are faces. f has to be 0 inside of obstacles.
+
+    With a coupling, the velocity less the gradient is to obey it too: through the rim flows W u before, and after that
+    W (u - G φ). So L = L₀ - D_r (G_r - W G), and G_r - W G stands for G_r in all that was said, but for the symmetry
+    and the bounds of the eigenvalues. f holds W u, and inside of obstacles anything that adds up to 0.
     """
 
-    def __init__(self, box: BoxPoisson, rim: Rim) -> None:
-        self._box, self._rim = box, rim
+    def __init__(self, box: BoxPoisson, rim: Rim, coupling: Coupling | None = None) -> None:
+        self._box, self._rim, self._coupling = box, rim, coupling
         nx, ny = box.shape
+        read = [rim.before, rim.after]
+        if coupling is not None:
+            read += [coupling.before, coupling.after]
+            self._slopes = np.empty(len(coupling.before))
         # Values at the rim need the rows alone that have some of it.
-        self._rows = np.unique(np.concatenate([rim.before, rim.after]) // ny)
+        self._rows = np.unique(np.concatenate(read) // ny)
         place = np.zeros(nx, dtype=np.int64)
         place[self._rows] = np.arange(len(self._rows))
         half = ny // 2 if box.is_folded else ny
         ends = []
-        for cells in (rim.before, rim.after):
+        for cells in read:
             column = cells % ny
             is_first = column < half
             folded = np.where(is_first, column, ny - 1 - column)
             ends.append(np.stack([place[cells // ny], folded, np.where(is_first, 1, -1)]))
-        self._before, self._after = ends
+        self._before, self._after, *self._free = ends
         self.parts = box.room(nx)
         self._modes, self._found, self._values = box.room(nx), box.room(nx), box.room(nx)
         self._rim_modes, self._rim_values = box.room(len(self._rows)), box.room(len(self._rows))
@@ -152,10 +178,13 @@ class PressureSolver:
         return self._potential
 
     def _read_jumps(self) -> None:
-        """G_r of what was found."""
+        """G_r of what was found; less W G of it, where the rim is coupled."""
         np.take(self._found.array, self._rows, axis=1, out=self._rim_modes.array)
         torch.bmm(self._rim_modes.tensor, self._box.back, out=self._rim_values.tensor)
         kernels.jumps(self._rim_values.array, self._before, self._after, self._jumps)
+        if self._coupling is not None:
+            kernels.jumps(self._rim_values.array, *self._free, self._slopes)
+            self._jumps[self._coupling.faces] -= self._coupling.weights @ self._slopes
 
     def _add_jumps(self, jumps: Float64[np.ndarray, " faces"]) -> None:
         """D_r of them to the modes of f."""
@@ -175,11 +204,14 @@ class PressureSolver:
             kernels.solve_rows(box.ratio, box.ring, self._modes.array, self._found.array)
             self._read_jumps()
             matrix[:, face] -= self._jumps
-        matrix = 0.5 * (matrix + matrix.T)
+        if self._coupling is None:
+            matrix = 0.5 * (matrix + matrix.T)
         for body in range(rim.body.max() + 1):
             around = np.where(rim.body == body, rim.sign, 0.0)
             matrix += np.outer(around, around) / (around @ around)
         inverse = np.linalg.inv(matrix)
+        if self._coupling is not None:
+            return inverse
         return np.ascontiguousarray(0.5 * (inverse + inverse.T))
 
 

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from jaxtyping import Float64
@@ -16,6 +16,16 @@ Sides = Literal["periodic", "walls", "through"]
 """The first and the last cells of the first axis: joined, beside walls, or where the flow comes in and goes out."""
 Lids = Literal["periodic", "walls"]
 """Those of the second axis."""
+
+
+class Surface(Protocol):
+    """The wall of an obstacle that does not fit the cells. It is smooth, and no sharper than two cells."""
+
+    def distance(
+        self, x: Float64[np.ndarray, "*points"], y: Float64[np.ndarray, "*points"]
+    ) -> Float64[np.ndarray, "*points"]:
+        """To it; negative inside of the obstacle."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +41,8 @@ class Enclosure:
         lid_speed: of the upper wall, along the first axis.
         inflow: the means of the velocity over the faces on the left.
         temperatures: of the lower and the upper wall; None where there is no heat.
+        surfaces: of the obstacles that cut through cells, two cells from each other and the boundary. Those that are in
+            the mask alone fit the cells.
     """
 
     shape: tuple[int, int]
@@ -40,6 +52,7 @@ class Enclosure:
     lid_speed: float = 0.0
     inflow: Float64[np.ndarray, " ny"] | None = None
     temperatures: tuple[float, float] | None = None
+    surfaces: tuple[Surface, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

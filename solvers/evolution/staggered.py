@@ -10,6 +10,7 @@ from headrace.solvers.evolution import staggered_kernels as kernels
 from headrace.solvers.evolution.evolution import Draw, Snapshot
 from headrace.solvers.evolution.fast_poisson import PressureSolver, box_poisson, find_rim
 from headrace.solvers.evolution.incompressible import AbstractIncompressible, Coefficients, Enclosure
+from headrace.solvers.evolution.round_walls import RoundWalls, follow_walls
 
 # A sample that would need more steps than this to its next output is given up: it runs away.
 _MAX_STEPS = 200_000
@@ -105,8 +106,11 @@ class StaggeredFlow:
         self.is_fluid = np.ones(box.shape, dtype=bool) if is_fluid is None else is_fluid
         rim = find_rim(self.is_fluid)
         self._poisson = box_poisson(nx, ny, box.sides, box.lids)
-        self._solver = PressureSolver(self._poisson, rim)
-        self._blocked, self._dragged, self._drag, self._inside = _no_slip(self.is_fluid)
+        self._round: RoundWalls | None = None
+        if box.surfaces:
+            self._round = follow_walls(self.is_fluid, box.spacing, box.surfaces, rim)
+        self._solver = PressureSolver(self._poisson, rim, None if self._round is None else self._round.coupling)
+        self._blocked, self._dragged, self._drag, self._inside = _no_slip(self.is_fluid, self._round)
         self._state = np.zeros((3, nx + 3, ny + 3))
         self._previous = np.zeros_like(self._state)
         self._buffers = [np.zeros_like(self._state) for _ in range(4)]
@@ -148,13 +152,16 @@ class StaggeredFlow:
             buffer[:] = state
 
     def faces(self) -> tuple[Float64[np.ndarray, "nx_plus_1 ny"], Float64[np.ndarray, "nx ny_plus_1"]]:
-        """The velocities through the faces."""
-        return self._state[0, 1:-1, 1:-2].copy(), self._state[1, 1:-2, 1:-1].copy()
+        """The velocities through the faces; 0 inside of obstacles."""
+        state = self._state[:2].copy()
+        if self._round is not None:
+            state.reshape(-1)[self._round.ghosts] = 0.0
+        return state[0, 1:-1, 1:-2], state[1, 1:-2, 1:-1]
 
     def velocity(self) -> Float64[np.ndarray, "2 nx ny"]:
         """At the centres: means of two faces; 0 in obstacles."""
         u, v = self.faces()
-        return 0.5 * np.stack([u[:-1] + u[1:], v[:, :-1] + v[:, 1:]])
+        return np.where(self.is_fluid, 0.5 * np.stack([u[:-1] + u[1:], v[:, :-1] + v[:, 1:]]), 0.0)
 
     def temperature(self) -> Float64[np.ndarray, "nx ny"]:
         """At the centres."""
@@ -173,7 +180,7 @@ class StaggeredFlow:
         """The largest ∇·u of a cell."""
         out = np.empty(self._box.shape)
         kernels.divergence(self._state, out)
-        return float(np.abs(out).max()) / self._box.spacing
+        return float(np.abs(out[self.is_fluid]).max()) / self._box.spacing
 
     def largest_velocity(self) -> float:
         """The largest |u| + |v| of a cell."""
@@ -292,7 +299,8 @@ class StaggeredFlow:
         kernels.fill_ghosts(state, self._sides, self._lids, self._box.lid_speed, *self._walls)
 
     def _potential(self, state: np.ndarray) -> Float64[np.ndarray, "nx ny"]:
-        """The potential whose gradient has the divergence of a state."""
+        """The potential whose gradient has the divergence of a state; of that, first what its round walls say."""
+        self._follow_walls(state)
         solver = self._solver
         if self._poisson.is_folded:
             kernels.divergence_folded(state, solver.parts.array)
@@ -303,10 +311,17 @@ class StaggeredFlow:
     def _project(self, state: np.ndarray) -> None:
         kernels.less_the_gradient(state, self._potential(state), self._sides, self._lids, self._blocked)
         self._fill(state)
+        self._follow_walls(state)
+
+    def _follow_walls(self, state: np.ndarray) -> None:
+        """Set the faces beside round walls from the free ones."""
+        if self._round is not None:
+            flat = state.reshape(-1)
+            flat[self._round.faces] = self._round.weights @ flat[self._round.sources]
 
 
 def _no_slip(
-    is_fluid: Bool[np.ndarray, "nx ny"],
+    is_fluid: Bool[np.ndarray, "nx ny"], round_walls: RoundWalls | None
 ) -> tuple[
     Int64[np.ndarray, " blocked"],
     Int64[np.ndarray, " dragged"],
@@ -315,7 +330,8 @@ def _no_slip(
 ]:
     """Where u and v are 0 because of obstacles; where they slide along one, half a cell away; and along how many walls.
 
-    A face inside of an obstacle, solid on both sides, stands for a wall half a cell before it. These come last.
+    A face inside of an obstacle, solid on both sides, stands for a wall half a cell before it. These come last. Where
+    walls are round there is none: what such faces hold there says where the wall is.
     """
     nx, ny = is_fluid.shape
     solid = np.zeros((nx + 3, ny + 3), dtype=bool)
@@ -324,6 +340,8 @@ def _no_slip(
     before_u[1:], before_v[:, 1:] = solid[:-1], solid[:, :-1]
     blocked = np.stack([solid | before_u, solid | before_v])
     inside = np.stack([solid & before_u, solid & before_v])
+    if round_walls is not None:
+        inside.reshape(-1)[round_walls.ghosts] = False
     walls = np.zeros(blocked.shape)
     walls[0, :, 1:] += inside[0, :, :-1]
     walls[0, :, :-1] += inside[0, :, 1:]

@@ -7,16 +7,16 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import Field, PositiveFloat, model_validator
 
-from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.incompressible import AbstractIncompressible, Coefficients, Enclosure
-from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.evolution.incompressible import Coefficients, Enclosure
+from headrace.solvers.parameters import Uniform
 from headrace.solvers.problems.obstacles import Block, Counts, Disk, Obstacle, SquareLattice, require_free
+from headrace.solvers.problems.walled_flow import AbstractWalledFlow
 
 _REYNOLDS = {"low": (100.0, 500.0), "medium": (500.0, 1000.0), "high": (1000.0, 2000.0)}
 _OBSTACLES: Mapping[str, int | dict[str, int]] = {"none": 0, "one": 1, "several": {"low": 2, "high": 10}}
 
 
-class FlowPastObstacles(AbstractIncompressible):
+class FlowPastObstacles(AbstractWalledFlow):
     """Flow past obstacles in a channel.
 
     u_t + ∇·(u ⊗ u) = -∇p + Δu / (Re / height), ∇·u = 0
@@ -51,7 +51,7 @@ class FlowPastObstacles(AbstractIncompressible):
         num_obstacles: how many are drawn: a number, or a range (`low`, `high`).
         obstacle_side: of the squares that are drawn; half of it a whole number of cells.
         obstacles: those of all samples: `block` (left, bottom, width, height) on the lines between cells, or `disk` (x,
-            y, radius); none are drawn then.
+            y, radius) anywhere; none are drawn then.
     """
 
     kind: Literal["flow_past_obstacles"] = "flow_past_obstacles"
@@ -60,14 +60,12 @@ class FlowPastObstacles(AbstractIncompressible):
     height: PositiveFloat = 2.0
     horizon: PositiveFloat = 4.0
     snapshots: Annotated[int, Field(ge=1, le=10_000)] | tuple[PositiveFloat, ...] = 20
-    reynolds: Scalar = Uniform(low=100.0, high=1000.0, scale="log")
     num_obstacles: Annotated[int, Field(ge=0, le=1000)] | Counts = Counts(low=1, high=5)
     obstacle_side: PositiveFloat = 0.125
     obstacles: tuple[Obstacle, ...] | None = None
 
     @model_validator(mode="after")
     def _allowed(self) -> Self:
-        require_between(self.scalars, ["reynolds"], 0.0)
         spacing = self.height / self.resolution
         across = self.length / spacing
         if round(across) < 8 or abs(across - round(across)) > 1e-6 * across:
@@ -104,16 +102,6 @@ class FlowPastObstacles(AbstractIncompressible):
         return (*super().axes, "obstacle_side")
 
     @property
-    def constants(self) -> tuple[FieldSpec, ...]:
-        """`mask` and `signed_distance`."""
-        return (FieldSpec(name="mask"), FieldSpec(name="signed_distance"))
-
-    @property
-    def scalars(self) -> Mapping[str, Scalar]:
-        """The Reynolds number."""
-        return {"reynolds": self.reynolds}
-
-    @property
     def enclosure(self) -> Enclosure:
         """The channel."""
         spacing = self.height / self.resolution
@@ -123,6 +111,7 @@ class FlowPastObstacles(AbstractIncompressible):
             spacing=spacing,
             sides="through",
             inflow=np.diff(self._inflow(edges)) / spacing,
+            surfaces=tuple(one for one in self.obstacles or () if isinstance(one, Disk)),
         )
 
     def coefficients(self, scalars: Mapping[str, float]) -> Coefficients:
@@ -155,8 +144,15 @@ class FlowPastObstacles(AbstractIncompressible):
         return self.around(obstacles)
 
     def around(self, obstacles: Sequence[Block | Disk]) -> dict[str, Float64[np.ndarray, "components *grid"]]:
-        """The fields at time 0 with these obstacles."""
+        """The fields at time 0 with these obstacles.
+
+        Raises:
+            ValueError: among them is a disk that is none of `obstacles`: the flow would not know where its wall is.
+        """
         box = self.enclosure
+        for one in obstacles:
+            if isinstance(one, Disk) and one not in box.surfaces:
+                raise ValueError(f"disks that the problem lists in obstacles, got another one: {one!r}; list it there")
         x, y = np.meshgrid(*self.grid.coordinates(), indexing="ij")
         distance = np.minimum(y, self.height - y)
         mask = np.ones_like(x)

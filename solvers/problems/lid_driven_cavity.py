@@ -1,19 +1,18 @@
 """Incompressible flow in a square cavity whose lid moves."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat
 
-from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.incompressible import AbstractIncompressible, Coefficients, Enclosure
+from headrace.solvers.evolution.incompressible import Coefficients, Enclosure
 from headrace.solvers.evolution.semilinear import log_levels
-from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.problems.walled_flow import AbstractWalledFlow
 
 
-class LidDrivenCavity(AbstractIncompressible):
+class LidDrivenCavity(AbstractWalledFlow):
     """Flow in the unit square, driven by its lid.
 
     u_t + ∇·(u ⊗ u) = -∇p + Δu / Re, ∇·u = 0
@@ -38,22 +37,6 @@ class LidDrivenCavity(AbstractIncompressible):
     kind: Literal["lid_driven_cavity"] = "lid_driven_cavity"
     horizon: PositiveFloat = 8.0
     snapshots: Annotated[int, Field(ge=1, le=10_000)] | tuple[PositiveFloat, ...] = 20
-    reynolds: Scalar = Uniform(low=100.0, high=1000.0, scale="log")
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        require_between(self.scalars, ["reynolds"], 0.0)
-        return self
-
-    @property
-    def constants(self) -> tuple[FieldSpec, ...]:
-        """`mask` and `signed_distance`."""
-        return (FieldSpec(name="mask"), FieldSpec(name="signed_distance"))
-
-    @property
-    def scalars(self) -> Mapping[str, Scalar]:
-        """The Reynolds number."""
-        return {"reynolds": self.reynolds}
 
     @property
     def enclosure(self) -> Enclosure:

@@ -46,7 +46,7 @@ class Block(Spec):
 
 
 class Disk(Spec):
-    """A disk, which the grid takes as the cells whose centre is in it: what it does converges in first order only.
+    """A disk, anywhere between the cells. Those whose centre is in it are shown as solid, but the wall is round.
 
     Attributes:
         x: its centre.

@@ -1,0 +1,141 @@
+"""Walls that cut through the cells: what the faces beside them take from those in the fluid."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from scipy.sparse import csr_array, vstack
+
+from headrace.solvers.evolution.fast_poisson import Coupling, Rim
+from headrace.solvers.evolution.incompressible import Surface
+
+# Free faces up to so many cells away have a say. The second face away from a wall has to be among them: it is about a
+# cell off, where the first may be on it and know no slope.
+_REACH = 2.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundWalls:
+    """Faces whose velocity follows from that of free ones, so that it is 0 on the walls: u[faces] = weights @ u[sources].
+
+    Near a wall a velocity is its distance times a slope, u = s a + O(h²). The slope is that of the free faces around,
+    of the same component, by least squares with weights ω that fall with the fourth power of how far they are: a = Σ ω
+    s u / Σ ω s². Those that are close to the wall say little, so no weight grows however a wall cuts the cells, and the
+    step that is stable in the fluid stays so. (Fadlun, Verzicco, Orlandi and Mohd-Yusof 2000, J. Comput. Phys. 161,
+    interpolate along one line of the grid; Tseng and Ferziger 2003, J. Comput. Phys. 192, extrapolate to ghosts behind
+    the wall.)
+
+    Of two kinds are the faces that follow. Through those of the rim, between fluid and obstacle and so at most half a
+    cell from the wall, something flows; all around an obstacle it has to add up to nothing, and what is left of order
+    h² is taken off evenly. Ghosts lie inside, beside free faces that see the wall through them, and let nothing
+    through.
+
+    Attributes:
+        faces: their places in a state, counted through u and v as one; those of the rim first.
+        sources: those of the free faces.
+        weights: "faces sources".
+        coupling: the same for the rim, as the pressure needs it.
+    """
+
+    faces: Int64[np.ndarray, " faces"]
+    sources: Int64[np.ndarray, " sources"]
+    weights: csr_array
+    coupling: Coupling
+
+    @property
+    def ghosts(self) -> Int64[np.ndarray, " ghosts"]:
+        """The places of the faces inside."""
+        return self.faces[len(self.coupling.faces) :]
+
+
+def follow_walls(
+    is_fluid: Bool[np.ndarray, "nx ny"], spacing: float, surfaces: Sequence[Surface], rim: Rim
+) -> RoundWalls:
+    """Find the faces that follow.
+
+    Raises:
+        ValueError: there is fluid inside of a surface.
+    """
+    nx, ny = is_fluid.shape
+    # As in a state, cell (i, j) and the faces on its lower sides stand at [i + 1, j + 1].
+    x, y = np.meshgrid((np.arange(nx + 3) - 0.5) * spacing, (np.arange(ny + 3) - 0.5) * spacing, indexing="ij")
+    fluid = np.zeros(x.shape, dtype=bool)
+    fluid[1:-2, 1:-2] = is_fluid
+    box = np.zeros_like(fluid)
+    box[1:-2, 1:-2] = True
+    places, on_rim, sources, weights = [], [], [], []
+    for number, surface in enumerate(surfaces):
+        solid = box & (surface.distance(x, y) < 0.0)
+        if (fluid & solid).any():
+            raise ValueError(
+                f"a mask that is 0 in the obstacles of the box, got fluid inside of surfaces.{number}; does the draw "
+                f"belong to this problem?"
+            )
+        for axis in (0, 1):
+            before, was_fluid = np.roll(solid, 1, axis), np.roll(fluid, 1, axis)
+            free = fluid & was_fluid
+            is_rim = (solid & was_fluid) | (before & fluid)
+            beside = np.roll(free, 1, 1 - axis) | np.roll(free, -1, 1 - axis)
+            is_ghost = solid & before & beside
+            half = 0.5 * spacing
+            away = surface.distance(x - half, y) if axis == 0 else surface.distance(x, y - half)
+            rows, columns = np.nonzero(is_rim | is_ghost)
+            at, say = _slopes(np.where(free & (away > 0.0), away, 0.0), rows, columns)
+            places.append(axis * x.size + rows * x.shape[1] + columns)
+            on_rim.append(is_rim[rows, columns])
+            sources.append(axis * x.size + at)
+            weights.append(away[rows, columns, np.newaxis] * say)
+    return _assembled(
+        np.concatenate(places), np.concatenate(on_rim), np.concatenate(sources), np.concatenate(weights), rim, (nx, ny)
+    )
+
+
+def _slopes(
+    away: Float64[np.ndarray, "rows columns"], rows: Int64[np.ndarray, " faces"], columns: Int64[np.ndarray, " faces"]
+) -> tuple[Int64[np.ndarray, "faces around"], Float64[np.ndarray, "faces around"]]:
+    """Places around every face, and what their velocities say of the slope there, from the distances of free faces."""
+    reach = math.floor(_REACH)
+    i, j = (part.ravel() for part in np.mgrid[-reach : reach + 1, -reach : reach + 1])
+    squares = i**2 + j**2
+    kept = (squares > 0) & (squares <= _REACH**2)
+    i, j, squares = i[kept], j[kept], squares[kept]
+    at_row, at_column = rows[:, np.newaxis] + i, columns[:, np.newaxis] + j
+    s = away[at_row, at_column]
+    weighted = s / squares**2
+    return at_row * away.shape[1] + at_column, weighted / (weighted * s).sum(axis=1, keepdims=True)
+
+
+def _assembled(
+    places: Int64[np.ndarray, " faces"],
+    on_rim: Bool[np.ndarray, " faces"],
+    at: Int64[np.ndarray, "faces around"],
+    say: Float64[np.ndarray, "faces around"],
+    rim: Rim,
+    shape: tuple[int, int],
+) -> RoundWalls:
+    (nx, ny), size = shape, (shape[0] + 3) * (shape[1] + 3)
+    order = np.argsort(~on_rim, kind="stable")
+    places, at, say, num_rim = places[order], at[order], say[order], int(on_rim.sum())
+    kept = say != 0.0
+    sources, column = np.unique(at[kept], return_inverse=True)
+    weights = csr_array((say[kept], (np.nonzero(kept)[0], column)), shape=(len(places), len(sources)))
+    # Which faces of the rim these are.
+    axis = np.where(rim.after - rim.before == ny, 0, 1)
+    of_rim = axis * size + (rim.after // ny + 1) * (ny + 3) + rim.after % ny + 1
+    by_place = np.argsort(of_rim)
+    faces = by_place[np.searchsorted(of_rim, places[:num_rim], sorter=by_place)]
+    through = weights[:num_rim].toarray()
+    for body in np.unique(rim.body[faces]):
+        around = np.where(rim.body[faces] == body, rim.sign[faces], 0.0)
+        through -= np.outer(around, around @ through) / (around @ around)
+    through = csr_array(through)
+    axis, place = np.divmod(sources, size)
+    after = (place // (ny + 3) - 1) * ny + place % (ny + 3) - 1
+    return RoundWalls(
+        faces=places,
+        sources=sources,
+        weights=csr_array(vstack([through, weights[num_rim:]])),
+        coupling=Coupling(faces=faces, before=after - np.where(axis == 0, ny, 1), after=after, weights=through),
+    )
