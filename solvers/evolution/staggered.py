@@ -153,10 +153,11 @@ class StaggeredFlow:
 
     def faces(self) -> tuple[Float64[np.ndarray, "nx_plus_1 ny"], Float64[np.ndarray, "nx ny_plus_1"]]:
         """The velocities through the faces; 0 inside of obstacles."""
-        state = self._state[:2].copy()
+        state = self._state
         if self._round is not None:
+            state = state.copy()
             state.reshape(-1)[self._round.ghosts] = 0.0
-        return state[0, 1:-1, 1:-2], state[1, 1:-2, 1:-1]
+        return state[0, 1:-1, 1:-2].copy(), state[1, 1:-2, 1:-1].copy()
 
     def velocity(self) -> Float64[np.ndarray, "2 nx ny"]:
         """At the centres: means of two faces; 0 in obstacles."""
