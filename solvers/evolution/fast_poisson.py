@@ -114,13 +114,27 @@ class Coupling:
         faces: their numbers in the rim.
         before: the cell on the lower side of every free face that counts.
         after: the cell on its upper side.
-        weights: W, "faces free_faces". Outwards around an obstacle, its rows add up to nothing.
+        weights: "faces free_faces", and more rows that are not used here. The sums are evened out afterwards, so that
+            nothing flows out of an obstacle.
+        body: the number of the obstacle, for every face.
+        outwards: 1 where the velocity points into the obstacle, else -1.
     """
 
     faces: Int64[np.ndarray, " faces"]
     before: Int64[np.ndarray, " free_faces"]
     after: Int64[np.ndarray, " free_faces"]
     weights: csr_array
+    body: Int64[np.ndarray, " faces"]
+    outwards: Float64[np.ndarray, " faces"]
+
+    def follow(
+        self, values: Float64[np.ndarray, " values"], sources: Int64[np.ndarray, " free_faces"], count: int
+    ) -> Float64[np.ndarray, " count"]:
+        """The first so many sums over free faces, whose values stand at `sources`."""
+        out = np.empty(count)
+        w = self.weights
+        kernels.follow(values, sources, w.indptr, w.indices, w.data, self.body, self.outwards, out)
+        return out
 
 
 class PressureSolver:
@@ -144,6 +158,7 @@ class PressureSolver:
         if coupling is not None:
             read += [coupling.before, coupling.after]
             self._slopes = np.empty(len(coupling.before))
+            self._all = np.arange(len(coupling.before))
         # Values at the rim need the rows alone that have some of it.
         self._rows = np.unique(np.concatenate(read) // ny)
         place = np.zeros(nx, dtype=np.int64)
@@ -184,7 +199,8 @@ class PressureSolver:
         kernels.jumps(self._rim_values.array, self._before, self._after, self._jumps)
         if self._coupling is not None:
             kernels.jumps(self._rim_values.array, *self._free, self._slopes)
-            self._jumps[self._coupling.faces] -= self._coupling.weights @ self._slopes
+            faces = self._coupling.faces
+            self._jumps[faces] -= self._coupling.follow(self._slopes, self._all, len(faces))
 
     def _add_jumps(self, jumps: Float64[np.ndarray, " faces"]) -> None:
         """D_r of them to the modes of f."""

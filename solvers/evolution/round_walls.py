@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array
 
 from headrace.solvers.evolution.fast_poisson import Coupling, Rim
 from headrace.solvers.evolution.incompressible import Surface
@@ -20,7 +20,7 @@ _REACH = 2.3
 class RoundWalls:
     """Faces whose velocity follows from that of free ones, so that it is 0 on the walls.
 
-    u[faces] = weights @ u[sources]. Near a wall a velocity is its distance times a slope, u = s a + O(h²), on both
+    Near a wall a velocity is its distance times a slope, u = s a + O(h²), on both
     sides. The slope is that of the free faces around of the same component, by least squares: a = Σ ω s u / Σ ω s²,
     with ω the inverse fourth power of how far they are. Those that lie close to the wall say little, so no weight grows
     however the wall cuts the cells, and the step that is stable in the fluid stays so. Fadlun, Verzicco, Orlandi and
@@ -40,19 +40,22 @@ class RoundWalls:
     Attributes:
         faces: their places in a state, counted through u and v as one; those of the rim first.
         sources: those of the free faces.
-        weights: "faces sources".
-        coupling: the same for the rim, as the pressure needs it.
+        coupling: the weights "faces sources", and what else the pressure needs to know of the rim.
     """
 
     faces: Int64[np.ndarray, " faces"]
     sources: Int64[np.ndarray, " sources"]
-    weights: csr_array
     coupling: Coupling
 
     @property
     def ghosts(self) -> Int64[np.ndarray, " ghosts"]:
         """The places of the faces inside."""
         return self.faces[len(self.coupling.faces) :]
+
+    def follow(self, state: Float64[np.ndarray, "fields rows columns"]) -> None:
+        """Set the faces that follow from those that are free."""
+        flat = state.reshape(-1)
+        flat[self.faces] = self.coupling.follow(flat, self.sources, len(self.faces))
 
 
 def follow_walls(
@@ -131,7 +134,7 @@ def _assembled(
     rim: Rim,
     shape: tuple[int, int],
 ) -> RoundWalls:
-    """Without what would flow out of obstacles. The faces of the rim come first."""
+    """The weights as a sparse matrix, and what the rim's faces are to the pressure. They come first."""
     ny, size = shape[1], (shape[0] + 3) * (shape[1] + 3)
     kept = say != 0.0
     sources, column = np.unique(at[kept], return_inverse=True)
@@ -141,17 +144,14 @@ def _assembled(
     of_rim = axis * size + (rim.after // ny + 1) * (ny + 3) + rim.after % ny + 1
     number = {place: face for face, place in enumerate(of_rim.tolist())}
     faces = np.array([number[place] for place in places.tolist() if place in number])
-    num_rim = len(faces)
-    through = weights[:num_rim].toarray()
-    for body in np.unique(rim.body[faces]):
-        around = np.where(rim.body[faces] == body, rim.sign[faces], 0.0)
-        through -= np.outer(around, around @ through) / (around @ around)
-    through = csr_array(through)
     axis, place = np.divmod(sources, size)
     after = (place // (ny + 3) - 1) * ny + place % (ny + 3) - 1
-    return RoundWalls(
-        faces=places,
-        sources=sources,
-        weights=csr_array(vstack([through, weights[num_rim:]])),
-        coupling=Coupling(faces=faces, before=after - np.where(axis == 0, ny, 1), after=after, weights=through),
+    coupling = Coupling(
+        faces=faces,
+        before=after - np.where(axis == 0, ny, 1),
+        after=after,
+        weights=weights,
+        body=rim.body[faces],
+        outwards=rim.sign[faces],
     )
+    return RoundWalls(faces=places, sources=sources, coupling=coupling)

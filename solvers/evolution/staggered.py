@@ -301,7 +301,8 @@ class StaggeredFlow:
 
     def _potential(self, state: np.ndarray) -> Float64[np.ndarray, "nx ny"]:
         """The potential whose gradient has the divergence of a state; of that, first what its round walls say."""
-        self._follow_walls(state)
+        if self._round is not None:
+            self._round.follow(state)
         solver = self._solver
         if self._poisson.is_folded:
             kernels.divergence_folded(state, solver.parts.array)
@@ -312,13 +313,8 @@ class StaggeredFlow:
     def _project(self, state: np.ndarray) -> None:
         kernels.less_the_gradient(state, self._potential(state), self._sides, self._lids, self._blocked)
         self._fill(state)
-        self._follow_walls(state)
-
-    def _follow_walls(self, state: np.ndarray) -> None:
-        """Set the faces beside round walls from the free ones."""
         if self._round is not None:
-            flat = state.reshape(-1)
-            flat[self._round.faces] = self._round.weights @ flat[self._round.sources]
+            self._round.follow(state)
 
 
 def _no_slip(

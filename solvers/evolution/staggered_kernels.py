@@ -225,6 +225,32 @@ def _largest_row(n: Index, u_west: Row, u_east: Row, v: Row, largest: Row, sums:
         largest[k] = size if size > largest[k] else largest[k]
 
 
+# Round walls ----------------------------------------------------------------------------------------------------------
+
+
+@njit(**_OPTIONS, cache=True)
+def follow(
+    values: Row, sources: Places, starts: Places, columns: Places, weights: Row, body: Places, outwards: Row, out: Row
+) -> None:
+    """Sums of values with the weights of a sparse matrix, for as many rows as `out` has.
+
+    The first ones flow through the rim, each outwards or inwards (1 or -1) of a body; what flows out of a body is taken
+    off all of its rows alike.
+    """
+    for row in range(len(out)):
+        total = 0.0
+        for k in range(starts[row], starts[row + 1]):
+            total += weights[k] * values[sources[columns[k]]]
+        out[row] = total
+    if len(body):
+        surplus, count = np.zeros(body.max() + 1), np.zeros(body.max() + 1)
+        for row in range(len(body)):
+            surplus[body[row]] += outwards[row] * out[row]
+            count[body[row]] += 1.0
+        for row in range(len(body)):
+            out[row] -= outwards[row] * surplus[body[row]] / count[body[row]]
+
+
 # The pressure ---------------------------------------------------------------------------------------------------------
 
 
