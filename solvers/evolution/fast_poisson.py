@@ -115,9 +115,9 @@ class Coupling:
         before: the cell on the lower side of every free face that counts.
         after: the cell on its upper side.
         weights: "faces free_faces", and more rows that are not used here. The sums are evened out afterwards, so that
-            nothing flows out of an obstacle.
+            nothing flows into an obstacle.
         body: the number of the obstacle, for every face.
-        outwards: 1 where the velocity points into the obstacle, else -1.
+        sign: 1 where the obstacle is on the upper side, else -1.
     """
 
     faces: Int64[np.ndarray, " faces"]
@@ -125,7 +125,7 @@ class Coupling:
     after: Int64[np.ndarray, " free_faces"]
     weights: csr_array
     body: Int64[np.ndarray, " faces"]
-    outwards: Float64[np.ndarray, " faces"]
+    sign: Float64[np.ndarray, " faces"]
 
     def follow(
         self, values: Float64[np.ndarray, " values"], sources: Int64[np.ndarray, " free_faces"], count: int
@@ -133,7 +133,7 @@ class Coupling:
         """The first so many sums over free faces, whose values stand at `sources`."""
         out = np.empty(count)
         w = self.weights
-        kernels.follow(values, sources, w.indptr, w.indices, w.data, self.body, self.outwards, out)
+        kernels.follow(values, sources, w.indptr, w.indices, w.data, self.body, self.sign, out)
         return out
 
 

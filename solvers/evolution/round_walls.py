@@ -152,6 +152,6 @@ def _assembled(
         after=after,
         weights=weights,
         body=rim.body[faces],
-        outwards=rim.sign[faces],
+        sign=rim.sign[faces],
     )
     return RoundWalls(faces=places, sources=sources, coupling=coupling)

@@ -230,12 +230,12 @@ def _largest_row(n: Index, u_west: Row, u_east: Row, v: Row, largest: Row, sums:
 
 @njit(**_OPTIONS, cache=True)
 def follow(
-    values: Row, sources: Places, starts: Places, columns: Places, weights: Row, body: Places, outwards: Row, out: Row
+    values: Row, sources: Places, starts: Places, columns: Places, weights: Row, body: Places, sign: Row, out: Row
 ) -> None:
     """Sums of values with the weights of a sparse matrix, for as many rows as `out` has.
 
-    The first ones flow through the rim, each outwards or inwards (1 or -1) of a body; what flows out of a body is taken
-    off all of its rows alike.
+    The first ones flow through the rim, into a body where `sign` is 1 and out of it where it is -1. What flows into a
+    body is taken off all of its faces alike.
     """
     for row in range(len(out)):
         total = 0.0
@@ -245,10 +245,10 @@ def follow(
     if len(body):
         surplus, count = np.zeros(body.max() + 1), np.zeros(body.max() + 1)
         for row in range(len(body)):
-            surplus[body[row]] += outwards[row] * out[row]
+            surplus[body[row]] += sign[row] * out[row]
             count[body[row]] += 1.0
         for row in range(len(body)):
-            out[row] -= outwards[row] * surplus[body[row]] / count[body[row]]
+            out[row] -= sign[row] * surplus[body[row]] / count[body[row]]
 
 
 # The pressure ---------------------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ class FlowPastObstacles(AbstractWalledFlow):
     obstacles by a stream function, which blends the inflow's with a constant for every obstacle.
 
     Obstacles are squares on a lattice of half their side, so that they are the same on every grid whose cells it holds,
-    and stand at least one side apart; or those that are listed in `obstacles`.
+    and stand at least one side apart; or those that are listed in `obstacles`. The wall of a disk is round: what cells
+    it cuts through, `mask` shows by their centres, but the flow knows better.
 
     Good values: horizon 4 (twice through the box) and 64 to 256 cells a side; an accuracy in the recipe finds out how
     many. The kinds of difficulty are those of Choudhary et al. (2025), arXiv 2512.00564: how many obstacles, how large

@@ -22,7 +22,7 @@ from headrace.solvers.evolution.round_walls import follow_walls
 from headrace.solvers.evolution.source import EvolutionSource
 from headrace.solvers.evolution.staggered import StaggeredFlow
 from headrace.solvers.problems import FlowPastObstacles
-from headrace.solvers.problems.obstacles import Block, Disk
+from headrace.solvers.problems.obstacles import Disk
 
 Array = Float64[np.ndarray, "..."]
 
@@ -150,7 +150,7 @@ def test_no_weight_grows_however_a_wall_cuts_the_cells() -> None:
         is_fluid = fluid_of((32, 32), h, disk)
         walls = follow_walls(is_fluid, h, (disk,), find_rim(is_fluid))
         largest.append(float(abs(walls.coupling.weights).sum(axis=1).max()))
-    # A ghost lies at most one cell inside, and of what it sees some is a cell outside or more.
+    # A ghost lies at most one cell inside, and of the faces that it sees some are a cell outside or more.
     assert max(largest) < 2.5
 
 
@@ -302,19 +302,6 @@ def test_a_grid_that_is_too_coarse_is_inaccurate_but_stable(seed: int) -> None:
     (result,) = EvolutionSource(problem=problem).build().solve([0])
     assert isinstance(result, Sample)
     assert np.abs(result.outputs[:, :2]).max() < 10.0
-
-
-def test_blocks_do_not_see_that_a_disk_is_there() -> None:
-    # Before the first step has told them.
-    block = Block(left=1.25, bottom=0.5, width=0.25, height=0.5)
-    disk = Disk(x=0.6, y=1.1, radius=0.2)
-    box = FlowPastObstacles(resolution=32, obstacles=(block, disk)).enclosure
-    is_fluid = fluid_of(box.shape, box.spacing, disk)
-    rim = find_rim(is_fluid & fluid_of(box.shape, box.spacing, block))
-    alone = follow_walls(is_fluid, box.spacing, (disk,), find_rim(is_fluid))
-    together = follow_walls(is_fluid & fluid_of(box.shape, box.spacing, block), box.spacing, (disk,), rim)
-    np.testing.assert_array_equal(alone.faces, together.faces)
-    np.testing.assert_array_equal(alone.coupling.weights.toarray(), together.coupling.weights.toarray())
 
 
 # Published flows.
