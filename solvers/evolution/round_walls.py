@@ -25,8 +25,8 @@ class RoundWalls:
     with ω the inverse fourth power of how far they are. Those that lie close to the wall say little, so no weight grows
     however the wall cuts the cells, and the step that is stable in the fluid stays so. Fadlun, Verzicco, Orlandi and
     Mohd-Yusof (2000), J. Comput. Phys. 161, interpolate along one line of the grid instead; Tseng and Ferziger (2003),
-    J. Comput. Phys. 192, extrapolate to ghosts by polynomials. Fits of second degree were tried here: no closer to
-    published forces on 20 or 30 cells across a disk, and unstable where few faces are near.
+    J. Comput. Phys. 192, extrapolate to ghosts by polynomials. Fits of second degree were tried here: their weights have
+    no such bound, a flow became unstable, and most forces that were published came no closer.
 
     Two kinds of faces follow. Through those of the rim, between fluid and obstacle and so at most half a cell from the
     wall, something flows. Around an obstacle that has to add up to nothing, or there would be no pressure: what is left
