@@ -20,13 +20,13 @@ _REACH = 2.3
 class RoundWalls:
     """Faces whose velocity follows from that of free ones, so that it is 0 on the walls.
 
-    Near a wall a velocity is its distance times a slope, u = s a + O(h²), on both
-    sides. The slope is that of the free faces around of the same component, by least squares: a = Σ ω s u / Σ ω s²,
-    with ω the inverse fourth power of how far they are. Those that lie close to the wall say little, so no weight grows
-    however the wall cuts the cells, and the step that is stable in the fluid stays so. Fadlun, Verzicco, Orlandi and
-    Mohd-Yusof (2000), J. Comput. Phys. 161, interpolate along one line of the grid instead; Tseng and Ferziger (2003),
-    J. Comput. Phys. 192, extrapolate to ghosts by polynomials. Fits of second degree were tried here: their weights have
-    no such bound, a flow became unstable, and most forces that were published came no closer.
+    Near a wall a velocity is its distance times a slope, u = s a + O(h²), on both sides. The slope is that of the free
+    faces around of the same component, by least squares: a = Σ ω s u / Σ ω s², with ω the inverse fourth power of how
+    far they are. Those that lie close to the wall say little, so no weight grows however the wall cuts the cells, and
+    the step that is stable in the fluid stays so. Fadlun, Verzicco, Orlandi and Mohd-Yusof (2000), J. Comput. Phys.
+    161, interpolate along one line of the grid instead; Tseng and Ferziger (2003), J. Comput. Phys. 192, extrapolate to
+    ghosts by polynomials. Fits of second degree were tried here: their weights have no such bound, a flow became
+    unstable, and most forces that were published came no closer.
 
     Two kinds of faces follow. Through those of the rim, between fluid and obstacle and so at most half a cell from the
     wall, something flows. Around an obstacle that has to add up to nothing, or there would be no pressure: what is left
