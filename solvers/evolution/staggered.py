@@ -7,15 +7,13 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from headrace.solvers.evolution import staggered_kernels as kernels
-from headrace.solvers.evolution.evolution import Draw, Snapshot
+from headrace.solvers.evolution.evolution import Draw, Snapshot, looked_at
 from headrace.solvers.evolution.fast_poisson import PressureSolver, box_poisson, find_rim
 from headrace.solvers.evolution.incompressible import AbstractIncompressible, Coefficients, Enclosure
 from headrace.solvers.evolution.round_walls import RoundWalls, follow_walls
 
 # A sample that would need more steps than this to its next output is given up: it runs away.
 _MAX_STEPS = 200_000
-# Before so many of the output times a step is done again as two halves.
-_LOOKS = 4
 # A divergence, in parts of a cell that a step adds to it, that rounding does not explain.
 _MAX_DIVERGENCE = 1e-8
 # The classical Runge-Kutta method is stable in the triangle of -2.785 and ±2.828 i.
@@ -37,7 +35,7 @@ def follow(problem: AbstractIncompressible, draws: Sequence[Draw], step: float) 
         flow.start(draw.fields["velocity"], None if temperature is None else temperature[0])
         flows.append(flow)
     times, reasons, num_steps = problem.times, dict[int, str](), np.zeros(len(draws), dtype=np.int64)
-    looked_at = {round((number + 1) * len(times) / _LOOKS) - 1 for number in range(_LOOKS)}
+    looks = looked_at(len(times))
     shape = (sum(spec.components for spec in problem.state), *problem.grid.shape)
     begin = 0.0
     for number, end in enumerate(times):
@@ -50,7 +48,7 @@ def follow(problem: AbstractIncompressible, draws: Sequence[Draw], step: float) 
             if reason is not None:
                 reasons[row] = reason
                 continue
-            if number in looked_at and size:
+            if number in looks and size:
                 defect[row] = flow.defect(size)
             fields = {"velocity": flow.velocity(), "pressure": flow.pressure()[np.newaxis]}
             if flow.has_heat:

@@ -10,7 +10,8 @@ The spacing h enters as 1 / h, `per_h`; the viscosity ν as ν / h², `nu`, and 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numba import njit
-from numba.core.compiler import Compiler
+
+from headrace.solvers.disjoint import Disjoint
 
 type Index = np.uint64
 type Row = Float64[np.ndarray, " columns"]
@@ -19,19 +20,10 @@ type State = Float64[np.ndarray, "fields rows columns"]
 type Places = Int64[np.ndarray, " places"]
 type Ends = Int64[np.ndarray, "3 faces"]
 
-
-class _Disjoint(Compiler):
-    """Compiles for arguments that do not overlap where they are written, as `restrict` does in C."""
-
-    def __init__(self, typingctx, targetctx, library, args, return_type, flags, locals) -> None:  # type: ignore[no-untyped-def]  # noqa: A002, ANN001, E501
-        flags.noalias = True
-        super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
-
-
 # Products and sums may be fused; nothing is reordered, so that mirrored flows stay mirrored nearly to the last bit.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 _LOOP = _OPTIONS | {
-    "pipeline_class": _Disjoint, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
+    "pipeline_class": Disjoint, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
 }  # fmt: skip
 
 PERIODIC, WALLS, THROUGH = 0, 1, 2

@@ -16,7 +16,7 @@ Weights of interpolation have an entry for every point of a coarse level. Half r
 row, are indexed by k / 2.
 
 What the compiler needs in order to vectorise: indices are unsigned (Numba asks of a signed one whether it is negative);
-loops with a stride of two touch both of every pair; the arrays of a loop are declared not to overlap (`_Disjoint`),
+loops with a stride of two touch both of every pair; the arrays of a loop are declared not to overlap (`Disjoint`),
 since nine of them are more than LLVM cares to compare when it runs. Where an array is read and written in one loop,
 these are separate parts of it, or the same entry in the same turn.
 
@@ -68,7 +68,8 @@ of mean 0 by a constant.
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt64
 from numba import njit
-from numba.core.compiler import Compiler
+
+from headrace.solvers.disjoint import Disjoint
 
 type Index = np.uint64
 type Number = np.floating
@@ -76,21 +77,12 @@ type Array = Float[np.ndarray, " points"]
 type Arrays = Float32[np.ndarray, "arrays points"]
 type Levels = UInt64[np.ndarray, "levels 4"]
 
-
-class _Disjoint(Compiler):
-    """Compiles for arguments that do not overlap, as `restrict` does in C."""
-
-    def __init__(self, typingctx, targetctx, library, args, return_type, flags, locals) -> None:  # type: ignore[no-untyped-def]  # noqa: A002, ANN001, E501
-        flags.noalias = True
-        super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
-
-
 # Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 # The parts are called from compiled code alone: without their Python entry points they compile faster.
 _PART = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # An array is seven arguments, and these take up to a dozen arrays: a call would cost more than a short row.
-_LOOP = _PART | {"pipeline_class": _Disjoint, "forceinline": True}
+_LOOP = _PART | {"pipeline_class": Disjoint, "forceinline": True}
 
 _U0, _U1, _U2, _U8, _U16 = (np.uint64(k) for k in (0, 1, 2, 8, 16))
 # Before the first entry of rows and weights, for those who look one point back. Half rows have a row before the first.
