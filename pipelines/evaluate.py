@@ -16,7 +16,7 @@ from headrace.platform.errors import InputError
 from headrace.platform.sample import SampleBatch
 from headrace.platform.stored import StoredSamples
 from headrace.surrogates.checkpoint import Predictor, load_checkpoint
-from headrace.surrogates.metrics import METRICS, per_sample
+from headrace.surrogates.metrics import METRICS, per_sample, quantile
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +24,15 @@ NUM_PICTURED = 64
 
 
 def statistics(values: Float[np.ndarray, " samples"]) -> dict[str, float]:
-    """Mean, spread and tail of errors."""
+    """Mean, spread and tail of errors; one that is not finite is infinite."""
+    if not np.isfinite(values).all():
+        median, p95 = (float(quantile(values, share)) for share in (0.5, 0.95))
+        return {"mean": np.inf, "std": np.inf, "median": median, "p95": p95, "max": np.inf}
     return {
         "mean": float(np.mean(values)),
         "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
-        "median": float(np.median(values)),
-        "p95": float(np.percentile(values, 95)),
+        "median": float(quantile(values, 0.5)),
+        "p95": float(quantile(values, 0.95)),
         "max": float(np.max(values)),
     }
 

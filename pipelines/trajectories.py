@@ -65,8 +65,8 @@ def over_time(
         "groups": {
             name: {
                 metric: {
-                    "median": np.median(values[rows], axis=0).tolist(),
-                    "p95": np.percentile(values[rows], 95, axis=0).tolist(),
+                    "median": metrics.quantile(values[rows], 0.5).tolist(),
+                    "p95": metrics.quantile(values[rows], 0.95).tolist(),
                 }
                 for metric, values in errors.items()
             }

@@ -64,6 +64,15 @@ def over_time(
     return {name: np.stack([one[name] for one in found], axis=1) for name in names}
 
 
+def quantile(errors: Float64[np.ndarray, "samples *rest"], share: float) -> Float64[np.ndarray, "*rest"]:
+    """That of errors over samples. One that is not finite, of a forecast that broke, is larger than any other."""
+    errors = np.where(np.isfinite(errors), errors, np.inf)
+    below, above = (np.quantile(errors, share, axis=0, method=method) for method in ("lower", "higher"))
+    with np.errstate(invalid="ignore"):  # next to one that is infinite
+        between: Float64[np.ndarray, "*rest"] = np.quantile(errors, share, axis=0)
+    return np.where((below < above) & np.isfinite(above), between, above)
+
+
 def per_sample(
     prediction: Float[np.ndarray, "..."],
     truth: Float[np.ndarray, "..."],

@@ -38,6 +38,9 @@ def test_a_forecast_holds_until_it_knows_no_more_than_the_mean() -> None:
     second = found["groups"]["second"]
     assert second["vrmse"]["median"] == pytest.approx([0.1, 0.5, 2.0, 0.1])
     assert second["horizon"] == 1.0 and second["lost"] == 1.0
+    # One of three broke: the median is another's, and the tail is beyond all bounds.
+    whole = found["groups"]["all"]["vrmse"]
+    assert whole["median"][1:3] == pytest.approx([0.5, 2.0]) and whole["p95"][1:3] == [np.inf, np.inf]
     # The first never fails, the third holds until 0.5.
     assert found["groups"]["all"]["horizon"] == 1.0 and found["groups"]["all"]["lost"] == pytest.approx(2 / 3)
 
