@@ -4,10 +4,12 @@ import io
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from rich.console import Console
 
+from headrace.pipelines import numerics
 from headrace.pipelines.budget import with_costs
 from headrace.pipelines.config import RunConfig, validate
 from headrace.pipelines.numerics import with_numerics
@@ -15,6 +17,7 @@ from headrace.pipelines.pilots import settled
 from headrace.pipelines.trajectories import animation, over_time, rollout_errors
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
+from headrace.solvers.evolution.accuracy import Choice, choose
 from headrace.solvers.evolution.evolution import Numerics
 from headrace.solvers.evolution.source import EvolutionSource
 from headrace.solvers.methods import Multigrid
@@ -223,6 +226,23 @@ def test_the_time_of_pilots_is_told_once() -> None:
     assert choices and seconds > 0.0 and done.data is not None and done.data.costs
     # What was settled is taken as it is, by a run that goes on.
     assert settled(done, Console(quiet=True)) == (done, [], 0.0)
+
+
+def test_pilots_have_the_threads_of_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def chosen(*arguments: object, **options: object) -> Choice:
+        seen.append(torch.get_num_threads())
+        return choose(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(numerics, "choose", chosen)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        settled(config_of(accuracy=0.05), Console(quiet=True))
+        assert set(seen) == {1} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_budget_that_is_too_small_for_the_training_is_told() -> None:
