@@ -100,7 +100,7 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
     columns = (3 if dimensions == 1 else 4) - (not has_inputs)
     height = 2.15 * len(rows) + 0.45
     left = 1.05 if dimensions == 1 else 0.75  # lines have numbers on their axes
-    figure = blank_figure(2.7 * columns, height, left=left, right=0.55, bottom=0.2, top=0.35)
+    figure = blank_figure(2.7 * columns, height, left=left, right=0.7, bottom=0.2, top=0.35)
     axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"wspace": 0.42, "hspace": 0.14})
     for line, (rank, row) in zip(axes, rows, strict=True):
         field = plane(arrays["inputs"][row, 0]) if has_inputs else None
@@ -137,7 +137,7 @@ def sample_grid(arrays: Arrays, schema: SampleSchema) -> Figure:
     domain = schema.domain
     x = domain.coordinates()[0] if isinstance(domain, Grid) and len(domain.shape) == 1 else None
     left = 0.75 if x is None else 1.05  # as above
-    figure = blank_figure(2.7 * columns, 2.15 * count + 0.45, left=left, right=0.55, bottom=0.2, top=0.35)
+    figure = blank_figure(2.7 * columns, 2.15 * count + 0.45, left=left, right=0.7, bottom=0.2, top=0.35)
     axes = figure.subplots(count, columns, squeeze=False, gridspec_kw={"wspace": 0.42, "hspace": 0.14})
     for row, line in enumerate(axes):
         fields = [*arrays["inputs"][row, :shown_in], *arrays["outputs"][row, -1, :shown_out]]

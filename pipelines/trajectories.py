@@ -108,7 +108,7 @@ def animation(arrays: Arrays, schema: SampleSchema) -> bytes:
         np.stack([plane(field) for field in arrays[name][row, :, 0]]) for name in ("truth", "prediction")
     )
     shown = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), MOST_FRAMES)).round().astype(int))
-    figure = blank_figure(8.1, 2.9, left=0.45, right=0.55, bottom=0.3, top=0.65)
+    figure = blank_figure(8.1, 2.9, left=0.45, right=0.7, bottom=0.3, top=0.65)
     axes = figure.subplots(1, 3, gridspec_kw={"wspace": 0.35})
     is_line = truth.ndim == 2
     draw = (_lines if is_line else partial(_maps, figure))(axes, truth, prediction, schema)

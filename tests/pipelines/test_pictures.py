@@ -155,6 +155,17 @@ def test_what_names_a_row_is_not_cut_off() -> None:
         assert axes.get_ylabel() == "" or box.x0 > 0.0, axes.get_ylabel()
 
 
+def test_the_numbers_of_a_colour_bar_are_not_cut_off() -> None:
+    given = fields((8, 8))
+    given["prediction"] = given["truth"] + np.linspace(-0.8, 0.8, 64).reshape(8, 8)  # ticks such as -0.75
+    figure = pictures.prediction_grid(given)
+    figure.canvas.draw()
+    bars = [child for axes in figure.axes for child in axes.child_axes]
+    labels = [label for bar in bars for label in bar.get_yticklabels() if label.get_text()]
+    assert "−0.75" in {label.get_text() for label in labels}
+    assert all(label.get_window_extent().x1 < figure.bbox.width for label in labels)
+
+
 def test_the_running_median_ignores_one_bad_batch() -> None:
     values = np.full(21, 2.0)
     values[10] = 1e6
