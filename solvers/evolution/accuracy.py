@@ -81,8 +81,9 @@ def choose(
 
     A few pilot samples, drawn apart from those of the data set, are solved on one grid after the other, each with twice
     the points of the one before along each axis. On every grid the step is halved until halving it once more changes
-    the outputs by less than a quarter of the accuracy. The error of grid and step together is the distance from the
-    outputs on the next grid. All norms are taken on the output grid, at every output time.
+    the outputs by less than a quarter of the accuracy, unless the equation sets its steps by itself. The error of grid
+    and step together is the distance from the outputs on the next grid. All norms are taken on the output grid, at
+    every output time.
 
     Args:
         problem: the equation at the level.
@@ -125,8 +126,7 @@ class _Pilots:
         self, problem: AbstractEvolution, level: str, seed: int, count: int, tell: Callable[[str], None]
     ) -> None:
         self._problem, self._level, self._seed, self._count, self._tell = problem, level, seed, count, tell
-        times = (0.0, *problem.times)
-        self._interval = min(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        self._interval = problem.shortest_interval
         # The first transforms of a process take several times as long: no trial shall pay for it.
         Stepper(problem, Numerics(step=self._interval)).follow([problem.draw(generator(seed, "warm-up"))])
         self._found: dict[tuple[int, float], tuple[np.ndarray, float]] = {}
@@ -135,6 +135,8 @@ class _Pilots:
         """The longest step that half of it changes by no more than `tolerance`; None when there is none."""
         for halvings in range(_HALVINGS):
             step = float(f"{self._interval / 2**halvings:.12g}")
+            if self._problem.sets_its_steps and np.isfinite(self._outputs(refinement, step)[0]).all():
+                return step  # half of it would be the same again, at the same price
             if self.distance((refinement, step), (refinement, step / 2.0)) <= tolerance:
                 return step
         return None

@@ -47,6 +47,7 @@ class AbstractConservationLaw(AbstractBatchedEvolution):
     """
 
     integrator: ClassVar[str] = "SSPRK3"
+    sets_its_steps: ClassVar[bool] = True
     positive: ClassVar[tuple[str, ...]]
     """The fields that have to stay above 0."""
 
@@ -76,8 +77,7 @@ class AbstractConservationLaw(AbstractBatchedEvolution):
     @property
     def default_step(self) -> float:
         """The shortest interval between outputs: the waves set the steps, and need no help."""
-        times = (0.0, *self.times)
-        return min(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return self.shortest_interval
 
     def cautious(self) -> Self:
         """The same with half the CFL number."""

@@ -1,5 +1,6 @@
 """AbstractEvolution: a time-dependent equation, drawn at random and followed to its output times."""
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,9 +77,12 @@ class AbstractEvolution(AbstractSampled):
         horizon: the last time that is followed, from 0.
         snapshots: how many output times there are, evenly up to the horizon; or the times themselves.
         integrator: the name of the time integrator.
+        sets_its_steps: whether the solution decides how long a step is, as by a CFL number; the `step` that is asked
+            for is then an upper bound that rarely matters.
     """
 
     integrator: ClassVar[str]
+    sets_its_steps: ClassVar[bool] = False
 
     horizon: PositiveFloat = 1.0
     snapshots: Annotated[int, Field(ge=1, le=10_000)] | tuple[PositiveFloat, ...] = 10
@@ -88,7 +92,7 @@ class AbstractEvolution(AbstractSampled):
         times = self.times
         if not times:
             raise ValueError("at least one output time in snapshots")
-        for earlier, later in zip((0.0, *times), times, strict=False):
+        for earlier, later in itertools.pairwise((0.0, *times)):
             if later <= earlier:
                 raise ValueError(f"output times that increase in snapshots, got {later:g} after {earlier:g}")
         if times[-1] > self.horizon:
@@ -103,6 +107,11 @@ class AbstractEvolution(AbstractSampled):
         if isinstance(self.snapshots, tuple):
             return self.snapshots
         return tuple(self.horizon * (number / self.snapshots) for number in range(1, self.snapshots + 1))
+
+    @property
+    def shortest_interval(self) -> float:
+        """Between two output times, or time 0 and the first."""
+        return min(later - earlier for earlier, later in itertools.pairwise((0.0, *self.times)))
 
     @property
     @abstractmethod

@@ -89,6 +89,7 @@ class AbstractIncompressible(AbstractEvolution):
     """
 
     integrator: ClassVar[str] = "RK4 with a projection in every stage"
+    sets_its_steps: ClassVar[bool] = True
 
     resolution: Annotated[int, Field(ge=8, le=4096)] = 64
     cfl: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
@@ -121,8 +122,7 @@ class AbstractIncompressible(AbstractEvolution):
     @property
     def default_step(self) -> float:
         """The shortest interval between outputs: the flow sets the steps, and needs no help."""
-        times = (0.0, *self.times)
-        return min(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return self.shortest_interval
 
     @property
     def batch_size(self) -> int:

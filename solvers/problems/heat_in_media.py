@@ -1,6 +1,5 @@
 """Heat that spreads in a porous solid: conduction that varies in space and grows with the temperature."""
 
-import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -92,8 +91,7 @@ class HeatInMedia(AbstractImplicit):
     @property
     def default_step(self) -> float:
         """The shortest interval between outputs: steps are limited by their accuracy alone."""
-        times = (0.0, *self.times)
-        return min(later - earlier for earlier, later in itertools.pairwise(times))
+        return self.shortest_interval
 
     def levels(self) -> Mapping[str, Mapping[str, Any]]:
         """`linear`, `medium` and `rough`: stronger and stronger nonlinearity in rougher and rougher media."""

@@ -1,7 +1,6 @@
 """Heat that spreads between walls, each at a temperature of its own."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
@@ -112,8 +111,7 @@ class HeatWithWalls(AbstractEvolution):
     @property
     def default_step(self) -> float:
         """The shortest interval between outputs."""
-        times = (0.0, *self.times)
-        return min(later - earlier for earlier, later in itertools.pairwise(times))
+        return self.shortest_interval
 
     def levels(self) -> Mapping[str, Mapping[str, Any]]:
         """`mild`, `contrast`, `slow` and `fast`."""

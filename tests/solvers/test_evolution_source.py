@@ -16,7 +16,7 @@ from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numeri
 from headrace.solvers.evolution.semilinear import AbstractSemilinear
 from headrace.solvers.evolution.source import EvolutionSource
 from headrace.solvers.evolution.stepper import Stepper
-from headrace.solvers.problems import EVOLUTIONS, Burgers, KuramotoSivashinsky, NavierStokes
+from headrace.solvers.problems import EVOLUTIONS, Burgers, KuramotoSivashinsky, NavierStokes, ShallowWater
 from headrace.solvers.sampled import DEFAULT_LEVEL
 
 
@@ -139,6 +139,14 @@ def test_the_chosen_grid_and_step_meet_the_accuracy() -> None:
         )
         errors.append(np.linalg.norm(a - b) / np.linalg.norm(b))
     assert np.median(errors) < 0.02
+
+
+def test_an_equation_that_sets_its_steps_is_solved_once_on_a_grid() -> None:
+    told: list[str] = []
+    problem = ShallowWater(resolution=16, dim=1, snapshots=2)
+    choice = choose(problem, 0.1, level="default", seed=0, num_pilots=2, tell=told.append)
+    assert choice.numerics.step == problem.shortest_interval
+    assert len(told) == len(choice.trials) + 1, told
 
 
 def test_an_easier_level_is_solved_more_cheaply() -> None:
