@@ -227,6 +227,7 @@ def _stream_and_train(config: RunConfig, session: Session, resources: ResourcePl
     with session.phase("stream and train"):
         stream = start_stream(config, session, resources, trains=True)
         watch = StreamWatch(stream, session, progress, resources)
+        progress.update(phase="streaming, training is about to begin")
         ranks: TrainingRanks | None = None
         interrupted = False
         try:
