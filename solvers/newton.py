@@ -14,6 +14,8 @@ _DECREASE = 1e-4
 # A first, loose tolerance of the linear solves; then Choice 2 of Eisenstat & Walker, "Choosing the forcing terms in an
 # inexact Newton method", SIAM J. Sci. Comput. 17 (1996), Eq. 2.6 with γ = 0.9 and α = 2, and its safeguard.
 _FIRST_FORCING, _GAMMA, _LOOSEST = 0.1, 0.9, 0.1
+# A step that leaves more than this of the residual says that its matrix is too far from the Jacobian.
+_SLOW = 0.5
 
 
 def solve_newton(running: RunningSolver, system: NonlinearSystem, rtol: float) -> Solution:
@@ -29,6 +31,7 @@ def solve_newton(running: RunningSolver, system: NonlinearSystem, rtol: float) -
     x = system.guess.copy()
     norm = float(np.linalg.norm(system.residual(x))) / system.scale
     forcing, num_iterations, method = _FIRST_FORCING, 0, "newton"
+    linearize, left = system.linearize, system.exactly
 
     def ended(status: SolveStatus, detail: str) -> Solution:
         return Solution(
@@ -45,7 +48,7 @@ def solve_newton(running: RunningSolver, system: NonlinearSystem, rtol: float) -
         if norm <= rtol:
             return ended(SolveStatus.converged, f"{step} Newton steps")
         # The last step need not do better than the tolerance asks.
-        linear = running.solve(system.linearize(x), max(forcing, 0.1 * rtol / norm))
+        linear = running.solve(linearize(x), max(forcing, 0.1 * rtol / norm))
         num_iterations += linear.num_iterations
         method = linear.method
         if linear.status is not SolveStatus.converged:
@@ -58,11 +61,16 @@ def solve_newton(running: RunningSolver, system: NonlinearSystem, rtol: float) -
                 break
             size *= 0.5
         else:
-            return ended(SolveStatus.breakdown, f"no step decreases the residual after {step} Newton steps")
+            if left is None:
+                return ended(SolveStatus.breakdown, f"no step decreases the residual after {step} Newton steps")
+            linearize, left, forcing = left, None, _FIRST_FORCING
+            continue
         guarded = _GAMMA * forcing**2
         forcing = _GAMMA * (after / norm) ** 2
         if guarded > 0.1:
             forcing = max(forcing, guarded)
         forcing = min(forcing, _LOOSEST)
+        if left is not None and after > _SLOW * norm:
+            linearize, left = left, None
         x, norm = candidate, after
     return ended(SolveStatus.max_iterations, f"{_MAX_STEPS} Newton steps")

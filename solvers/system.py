@@ -229,7 +229,10 @@ class NonlinearSystem:
     Attributes:
         guess: where the iteration starts.
         residual: F.
-        linearize: from x to the system F'(x) d = -F(x).
+        linearize: from x to the system F'(x) d = -F(x), or one with a matrix that comes near F'(x) and is solved more
+            easily.
+        exactly: where `linearize` only comes near, the system with F'(x) itself, a general matrix: what is gone on with
+            where the other converges slowly. Left out, nothing is.
         structure: what is known about F'(x), at every x.
         scale: the norm that residuals are compared with, positive.
         feature: the coefficient field to sort by.
@@ -241,6 +244,7 @@ class NonlinearSystem:
     structure: Structure
     scale: float
     feature: Float[np.ndarray, "..."] | None = None
+    exactly: Callable[[Float64[np.ndarray, " unknowns"]], LinearSystem] | None = None
 
     @property
     def num_unknowns(self) -> int:

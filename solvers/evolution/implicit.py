@@ -1,5 +1,6 @@
 """AbstractImplicit: equations whose steps are systems, which the methods of the solver library solve."""
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapsh
 from headrace.solvers.methods.auto import Auto
 from headrace.solvers.methods.direct import Direct
 from headrace.solvers.solver import AbstractSolver, RunningSolver, SolveStatus, solve_verified
-from headrace.solvers.system import NonlinearSystem, Structure
+from headrace.solvers.system import LinearSystem, NonlinearSystem, Structure
 
 type Unknowns = Float64[np.ndarray, " unknowns"]
 
@@ -58,10 +59,13 @@ class StageSolver:
         self._rtol = rtol
         self.running: RunningSolver = method.build()
         self._rescue = None if isinstance(method, Auto) or method == Direct() else Direct().build()
+        any_matrix = LinearSystem.from_matrix(np.eye(2), np.ones(2))
+        self._takes_any = method.mismatch(any_matrix) is None
 
     def solve(self, stage: NonlinearSystem, *, is_linear: bool) -> tuple[Unknowns, str | None]:
         """The solution, and why it is none, or None. The residual is that of the stage itself, computed anew."""
-        u, reason = self._solve(self.running, stage, is_linear)
+        easier = stage if self._takes_any else dataclasses.replace(stage, exactly=None)
+        u, reason = self._solve(self.running, easier, is_linear)
         if reason is not None and self._rescue is not None:
             u, again = self._solve(self._rescue, stage, is_linear)
             reason = None if again is None else f"{reason}; {again}"

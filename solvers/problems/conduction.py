@@ -62,14 +62,14 @@ class Conduction:
             )
         return DiffusionOperator(conductances=conductances, reaction=np.full(u.shape, reaction))
 
-    def jacobian(self, u: Interior) -> "csr_array":
-        """A + β L diag(u²)."""
+    def jacobian(self, u: Interior, reaction: float = 0.0) -> "csr_array":
+        """A + β L diag(u²), with a number added along the diagonal."""
         # A column of the diffusion of radiation is multiplied by β u² at its own point.
         radiation = np.zeros((u.shape[0] + 2, u.shape[1] + 2))
         radiation[1:-1, 1:-1] = self._strength * u**2
         cx, cy = self.operator.conductances
         return stencil_csr(
-            self.operator.diagonal() + 4.0 * radiation[1:-1, 1:-1],
+            self.operator.diagonal() + (4.0 * radiation[1:-1, 1:-1] + reaction),
             (-cx[:-1] - radiation[:-2, 1:-1], -cy[:, :-1] - radiation[1:-1, :-2]),
             (-cx[1:] - radiation[2:, 1:-1], -cy[:, 1:] - radiation[1:-1, 2:]),
         )

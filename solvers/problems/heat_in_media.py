@@ -30,7 +30,7 @@ class HeatInMedia(AbstractImplicit):
     `AbstractImplicit`), as explicit ones of a fine grid would be thousands. A stage is a symmetric positive definite
     system, the same in all steps of one length, where β = 0; and else some of them: Newton's method with the medium
     frozen (`Conduction.frozen`) takes a few iterations more than with its Jacobian, each of which costs far less
-    (docs/benchmarks).
+    (docs/benchmarks); where it is slow, in long steps of hot samples, the Jacobian takes over.
 
     Inputs are `temperature` at time 0, a random field that falls to 0 at the boundary, and `conductivity` a; outputs
     the temperature at the output times; the parameters β and f. All is dimensionless.
@@ -182,6 +182,10 @@ class HeatAtPoints(Semidiscrete):
                 operator, -residual(u), positive_definite=True, drifts=True, feature=self._feature
             )
 
+        def exactly(u: Unknowns) -> LinearSystem:
+            matrix = conduction.jacobian(u.reshape(shape), reaction)
+            return LinearSystem.from_matrix(matrix, -residual(u), drifts=True, feature=self._feature)
+
         # A residual is small if it is so beside the terms of the equation.
         terms = np.linalg.norm(rhs) + np.linalg.norm(conduction.outflow(guess.reshape(shape)))
         return NonlinearSystem(
@@ -191,4 +195,5 @@ class HeatAtPoints(Semidiscrete):
             structure=Structure(positive_definite=True, diffusion=2, drifts=True),
             scale=max(float(terms), np.finfo(np.float64).tiny),
             feature=self._feature,
+            exactly=None if self.is_linear else exactly,
         )

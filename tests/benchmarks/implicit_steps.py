@@ -31,7 +31,7 @@ from jaxtyping import Float64
 from scipy.integrate import solve_ivp
 
 from headrace.platform.seeding import generator
-from headrace.solvers import AbstractSolver, Auto, HeatInMedia, LinearSystem, NonlinearSystem, Structure
+from headrace.solvers import AbstractSolver, Auto, HeatInMedia, NonlinearSystem, Structure
 from headrace.solvers.evolution.evolution import Draw
 from headrace.solvers.evolution.implicit import Semidiscrete, StageSolver, Unknowns
 from headrace.solvers.problems.conduction import Conduction
@@ -67,16 +67,9 @@ class WithJacobian(HeatInMedia):
 class _Exact(HeatAtPoints):
     def stage(self, size: float, known: Unknowns, guess: Unknowns) -> NonlinearSystem:
         """As its parent's."""
-        import scipy.sparse
-
-        whole, shape = super().stage(size, known, guess), self._start.shape
-        shift = scipy.sparse.eye_array(guess.size, format="csr") * (self._area / size)
-
-        def linearize(u: Unknowns) -> LinearSystem:
-            matrix = (self._conduction.jacobian(u.reshape(shape)) + shift).tocsr()
-            return LinearSystem.from_matrix(matrix, -whole.residual(u), drifts=True)
-
-        return dataclasses.replace(whole, linearize=linearize, structure=Structure(drifts=True))
+        whole = super().stage(size, known, guess)
+        assert whole.exactly is not None
+        return dataclasses.replace(whole, linearize=whole.exactly, structure=Structure(drifts=True))
 
 
 def end(problem: HeatInMedia, draw: Draw, step: float, stages: StageSolver) -> Field:

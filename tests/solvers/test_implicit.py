@@ -13,6 +13,7 @@ from headrace.platform.seeding import generator
 from headrace.solvers import (
     METHODS,
     AbstractSolver,
+    Auto,
     Direct,
     HeatInMedia,
     LinearSystem,
@@ -26,7 +27,7 @@ from headrace.solvers.evolution import sdirk
 from headrace.solvers.evolution.evolution import Draw, Numerics
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.evolution.source import EvolutionSource
-from headrace.solvers.methods import DCDM, Transform
+from headrace.solvers.methods import DCDM, Multigrid, Transform
 from headrace.solvers.problems import EVOLUTIONS
 from headrace.solvers.sampled import DEFAULT_LEVEL
 
@@ -141,6 +142,16 @@ def test_whatever_method_solves_the_stages_the_trajectory_is_the_same(level: str
         assert not last.reasons, last.reasons
         # The tolerance of the residual, in a matrix whose smallest eigenvalue is 1 beside a scale that holds A u.
         np.testing.assert_allclose(last.state[0, 0], expected, atol=1e-6 * expected.max(), err_msg=str(method))
+
+
+@pytest.mark.parametrize("method", [Auto(), Multigrid()])
+def test_long_steps_of_hot_samples_are_solved(method: AbstractSolver) -> None:
+    # With the medium frozen alone two of these stagnate in their first step.
+    problem = HeatInMedia(resolution=33, snapshots=10).at_level("rough").overridden({"horizon": 0.005, "snapshots": 1})
+    stages = StageSolver(method)
+    for number in range(20):
+        (last,) = problem.follow([problem.draw(generator(0, "f", number))], 0.005, stages)
+        assert not last.reasons, (number, last.reasons)
 
 
 class Idle(AbstractSolver):
