@@ -1,5 +1,7 @@
 """Newton's method: quadratic end, exact answers, and an honest word when it fails."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -61,3 +63,18 @@ def test_no_solution_is_a_status() -> None:
     solution = solve(system, method="direct")
     assert solution.status is not SolveStatus.converged
     assert "Newton step" in solution.detail
+
+
+@pytest.mark.parametrize("slope", [30.0, 0.3])
+def test_a_linearisation_that_is_far_off_gives_way_to_the_jacobian(slope: float) -> None:
+    """A constant in place of 3 u²: 30 creeps, and 0.3 runs too far."""
+    exact = cubic()
+    matrix = LAPLACIAN + scipy.sparse.diags_array(np.full(40, slope))
+    rough = dataclasses.replace(
+        exact, linearize=lambda u: LinearSystem.from_matrix(matrix, -exact.residual(u), positive_definite=True)
+    )
+    alone = solve(rough, rtol=1e-12, method="direct")
+    assert alone.status is not SolveStatus.converged or int(alone.detail.split()[0]) > 20
+    solution = solve(dataclasses.replace(rough, exactly=exact.linearize), rtol=1e-12, method="direct")
+    assert solution.status is SolveStatus.converged and int(solution.detail.split()[0]) <= 12
+    np.testing.assert_allclose(solution.value, UNKNOWN, rtol=1e-10)
