@@ -371,11 +371,13 @@ def schema() -> None:
 @click.option("--port", default=5000, show_default=True)
 def ui(uri: str | None, host: str, port: int) -> None:
     """Serve the MLflow page of the runs; Ctrl-C ends it."""
-    import subprocess
+    import os
 
     from headrace.platform.tracking import TrackingSpec, ui_command
 
-    sys.exit(subprocess.call(ui_command(TrackingSpec(uri=uri), host=host, port=port)))
+    command = ui_command(TrackingSpec(uri=uri), host=host, port=port)
+    # In this process's place: who ends it, by whatever signal, ends the server.
+    os.execvp(command[0], command)
 
 
 @main.command()
