@@ -76,7 +76,7 @@ def evaluate(run: RunDir, sets: Mapping[str, Path] | None = None) -> dict[str, A
         names = np.array([item.level for item in batch.provenance])
         groups = {name if len(sets) > 1 else "all": np.ones(len(batch), dtype=bool)}
         if len(sets) == 1:
-            groups |= {level: names == level for level in sorted(set(names.tolist()))}
+            groups |= {level: names == level for level in pictures.in_order(set(names.tolist()), run.levels)}
         for group, rows in groups.items():
             levels[group] = {"count": int(rows.sum())} | {
                 metric: statistics(values[rows]) for metric, values in errors.items()

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.files import is_locked, lock, write_synced
 
@@ -27,6 +29,16 @@ class RunDir:
     def recipe(self) -> Path:
         """The full recipe, every default written out."""
         return self.path / "recipe.yaml"
+
+    @property
+    def levels(self) -> list[str]:
+        """The difficulty levels in the order of the recipe's mix; none where no recipe names them."""
+        try:
+            recipe = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError):
+            return []
+        data = recipe.get("data") if isinstance(recipe, dict) else None
+        return list((data or {}).get("mix") or {})
 
     @property
     def summary(self) -> Path:
