@@ -7,6 +7,7 @@ from headrace.pipelines.progress import RunProgress
 from headrace.platform.frozen import FrozenMap
 from headrace.solvers.evolution.accuracy import Choice, choose
 from headrace.solvers.evolution.evolution import AbstractEvolution
+from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.sampled import at_level
 
 
@@ -22,6 +23,10 @@ def with_numerics(config: RunConfig, console: Console) -> tuple[RunConfig, list[
     data = config.data
     if data is None or data.accuracy is None or not config.solves or not isinstance(data.problem, AbstractEvolution):
         return config, []
+    stages = None
+    if isinstance(data.problem, AbstractImplicit):
+        # As in the run: a looser tolerance of its systems is a part of the error.
+        stages = StageSolver(config.solver.method, config.solver.rtol)
     with RunProgress(console) as progress:
         choices = [
             choose(
@@ -29,6 +34,7 @@ def with_numerics(config: RunConfig, console: Console) -> tuple[RunConfig, list[
                 data.accuracy,
                 level=level,
                 seed=config.seed,
+                stages=stages,
                 tell=lambda text: progress.update(phase=f"choosing grid and step: level {text}"),
             )
             for level in data.mix

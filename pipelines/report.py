@@ -18,7 +18,7 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader, Undefined
 from matplotlib.figure import Figure
 
 from headrace.pipelines import pictures, trajectories
-from headrace.pipelines.run_dir import read_metrics
+from headrace.pipelines.run_dir import RunDir, read_metrics
 from headrace.platform.errors import InputError
 from headrace.platform.fields import Mesh, SampleSchema
 from headrace.platform.spec import kinds
@@ -118,7 +118,7 @@ class RunRecord:
     @property
     def levels(self) -> list[str]:
         """The difficulty levels in the order of the recipe's mix."""
-        return list(_mapping(_mapping(self.recipe.get("data")).get("mix")))
+        return RunDir(self.path).levels
 
 
 def read_run(directory: Path) -> RunRecord:
@@ -225,6 +225,14 @@ def _movie(record: RunRecord) -> bytes | None:
         return None
 
 
+def _selection(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What choosing among methods came to; empty where there was nothing to choose."""
+    selection = _mapping(_mapping(run.get("solving")).get("selection"))
+    best = selection.get("best_fixed")
+    # Runs of before knew one kind of systems.
+    return selection if not isinstance(best, str) else {**selection, "best_fixed": {"": best}}
+
+
 def context(record: RunRecord) -> dict[str, Any]:
     """All that the template shows, computed."""
     run, cost = record.run, record.cost
@@ -250,7 +258,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "cost_total": cost_total(cost),
         "unit": record.unit,
         "solving": run.get("solving") or {},
-        "selection": _mapping(_mapping(run.get("solving")).get("selection")),
+        "selection": _selection(run),
         "training": training,
         "phases": run.get("phases") or {},
         "stream": stream_summary(record.metrics, training, record.levels),

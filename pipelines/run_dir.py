@@ -34,11 +34,12 @@ class RunDir:
     def levels(self) -> list[str]:
         """The difficulty levels in the order of the recipe's mix; none where no recipe names them."""
         try:
-            recipe = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
+            found = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
             return []
-        data = recipe.get("data") if isinstance(recipe, dict) else None
-        return list((data or {}).get("mix") or {})
+        for key in ("data", "mix"):
+            found = found.get(key) if isinstance(found, dict) else None
+        return list(found) if isinstance(found, dict) else []
 
     @property
     def summary(self) -> Path:

@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from headrace.platform.errors import InputError
 from headrace.platform.seeding import generator
 from headrace.solvers.evolution.evolution import AbstractEvolution, Numerics
+from headrace.solvers.evolution.implicit import StageSolver
 from headrace.solvers.evolution.stepper import Stepper
 
 MAX_REFINEMENT = 16
@@ -75,6 +76,7 @@ def choose(
     level: str,
     seed: int,
     num_pilots: int = 4,
+    stages: StageSolver | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Choice:
     """Find the coarsest grid, and on it the longest step, whose error is at most `accuracy`.
@@ -91,12 +93,13 @@ def choose(
         level: the level's name; each level has pilots of its own.
         seed: of the pilots.
         num_pilots: how many there are.
+        stages: who solves the systems of an implicit equation, as in the run; default: `auto`.
         tell: is told what is being tried.
 
     Raises:
         InputError: no grid up to 16 times as fine as the output's meets it.
     """
-    pilots = _Pilots(problem, level, seed, num_pilots, tell)
+    pilots = _Pilots(problem, level, seed, num_pilots, stages, tell)
     trials: list[Trial] = []
     refinement = 1
     step = pilots.longest_step(refinement, _SHARE_OF_STEP * accuracy)
@@ -123,12 +126,19 @@ class _Pilots:
     """Pilot samples, and their outputs with every grid and step that was tried."""
 
     def __init__(
-        self, problem: AbstractEvolution, level: str, seed: int, count: int, tell: Callable[[str], None]
+        self,
+        problem: AbstractEvolution,
+        level: str,
+        seed: int,
+        count: int,
+        stages: StageSolver | None,
+        tell: Callable[[str], None],
     ) -> None:
         self._problem, self._level, self._seed, self._count, self._tell = problem, level, seed, count, tell
+        self._stages = stages
         self._interval = problem.shortest_interval
         # The first transforms of a process take several times as long: no trial shall pay for it.
-        Stepper(problem, Numerics(step=self._interval)).follow([problem.draw(generator(seed, "warm-up"))])
+        Stepper(problem, Numerics(step=self._interval), stages).follow([problem.draw(generator(seed, "warm-up"))])
         self._found: dict[tuple[int, float], tuple[np.ndarray, float]] = {}
 
     def longest_step(self, refinement: int, tolerance: float) -> float | None:
@@ -159,7 +169,7 @@ class _Pilots:
     def _outputs(self, refinement: int, step: float) -> tuple[Float32[np.ndarray, "..."], float]:
         if (refinement, step) not in self._found:
             self._tell(f"{self._level}: {refinement} x the points, step {step:.3g}")
-            stepper = Stepper(self._problem, Numerics(refinement=refinement, step=step))
+            stepper = Stepper(self._problem, Numerics(refinement=refinement, step=step), self._stages)
             began = time.process_time()
             draws = [
                 stepper.fine.draw(generator(self._seed, "pilot", self._level, number)) for number in range(self._count)

@@ -37,8 +37,8 @@ class HeatInMedia(AbstractImplicit):
     the temperature at the output times; the parameters β and f. All is dimensionless.
 
     Good values: resolution 33 to 129 (of accuracies that need finer grids, n points become 2 n - 1); horizon 0.05, when
-    half of the heat has left at a = 1. Levels `linear` (β = 0 in smooth media), `medium` (β from 0.3 to 3) and `rough`
-    (β from 10 to 100, in media whose a spreads over a factor 1000).
+    little more than a third of the slowest mode is left at a = 1 and β = 0. Levels `linear` (β = 0 in smooth media),
+    `medium` (β from 0.3 to 3) and `rough` (β from 10 to 100, in media whose a spreads over a factor 1000).
 
     Attributes:
         resolution: points a side, boundary included.

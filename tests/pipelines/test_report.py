@@ -275,6 +275,14 @@ def test_the_page_tells_what_the_run_came_to(tmp_path: Path) -> None:
     assert page.open == []
 
 
+def test_a_run_of_before_tells_which_method_was_best(tmp_path: Path) -> None:
+    path = fake_run(tmp_path / "run", num_samples=6, points=8)
+    run = json.loads((path / "run.json").read_text())
+    run["solving"]["selection"]["best_fixed"] = "multigrid"
+    (path / "run.json").write_text(json.dumps(run))
+    assert "In hindsight multigrid alone would have taken" in Page(write_report(path)).text
+
+
 def test_forecasts_stand_in_the_order_of_the_mix(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run", num_samples=6, points=8)
     path = run / "evaluation.json"

@@ -24,6 +24,7 @@ from headrace.solvers import (
     solve,
 )
 from headrace.solvers.evolution import sdirk
+from headrace.solvers.evolution.accuracy import choose
 from headrace.solvers.evolution.evolution import Draw, Numerics
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.evolution.source import EvolutionSource
@@ -249,6 +250,13 @@ def test_a_step_that_is_too_long_is_halved_until_it_is_resolved() -> None:
     results = list(built.solve(range(3)))
     assert all(isinstance(result, Sample) for result in results)
     assert "a step differs from two half steps" in str(built.report()["rescues"])
+
+
+def test_pilots_are_solved_as_the_samples_will_be() -> None:
+    problem, stages = HeatInMedia(resolution=17, snapshots=2).at_level("linear"), StageSolver()
+    choose(problem, 0.1, level="linear", seed=0, num_pilots=1, stages=stages)
+    report = stages.running.report()
+    assert report is not None and report.accepted > 0
 
 
 @pytest.mark.parametrize("strength", [-1.0, {"low": -0.5, "high": 1.0}])
