@@ -62,7 +62,7 @@ def main(verbose: bool) -> None:
 
 
 def _warn_ignored(recipe: str, overrides: tuple[str, ...], command: Any) -> None:
-    from headrace.pipelines.config import ignored_sections, parse, read_recipe
+    from headrace.pipelines.recipe.config import ignored_sections, parse, read_recipe
 
     ignored = ignored_sections(parse(read_recipe(recipe), recipe, overrides), command)
     if ignored:
@@ -122,9 +122,9 @@ def _show_run(summary: Mapping[str, Any], run: Path, json_wanted: bool) -> None:
 @as_json
 def run(recipe: str, overrides: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Stream, train and evaluate: the whole recipe."""
-    from headrace.pipelines import generate as generating
-    from headrace.pipelines import online
-    from headrace.pipelines.config import load
+    from headrace.pipelines.recipe.config import load
+    from headrace.pipelines.running import generate as generating
+    from headrace.pipelines.running import online
 
     config = load(recipe, overrides, "run")
     carry_out = generating.generate if config.stream.mode == "generate" else online.run
@@ -138,7 +138,7 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, as_json: bool
 @as_json
 def check(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Say everything that is wrong with a recipe; start nothing."""
-    from headrace.pipelines.config import load
+    from headrace.pipelines.recipe.config import load
 
     config = load(recipe, overrides)
     assert config.data is not None
@@ -156,8 +156,8 @@ def check(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @as_json
 def generate(recipe: str, overrides: tuple[str, ...], out: Path, as_json: bool) -> None:
     """Solve the recipe's samples and store them; no training."""
-    from headrace.pipelines import generate as generating
-    from headrace.pipelines.config import load
+    from headrace.pipelines.recipe.config import load
+    from headrace.pipelines.running import generate as generating
 
     session = generating.generate(load(recipe, overrides, "generate"), out, console)
     _show_run(session.summary, session.run.path, as_json)
@@ -171,8 +171,8 @@ def generate(recipe: str, overrides: tuple[str, ...], out: Path, as_json: bool) 
 @as_json
 def train(recipe: str, overrides: tuple[str, ...], data: Path, out: Path | None, as_json: bool) -> None:
     """Train on stored data."""
-    from headrace.pipelines import train as training
-    from headrace.pipelines.config import load
+    from headrace.pipelines.recipe.config import load
+    from headrace.pipelines.running import train as training
 
     config = load(recipe, overrides, "train")
     _warn_ignored(recipe, overrides, "train")
@@ -186,8 +186,8 @@ def train(recipe: str, overrides: tuple[str, ...], data: Path, out: Path | None,
 @as_json
 def resume(run_dir: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Go on with a run after a crash; only resources and tracking may change."""
-    from headrace.pipelines.resume import resume as go_on
     from headrace.pipelines.run_dir import RunDir
+    from headrace.pipelines.running.resume import resume as go_on
 
     session = go_on(run_dir, overrides, console)
     run = RunDir.open(run_dir)
@@ -202,12 +202,12 @@ def resume(run_dir: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @as_json
 def status(run_dir: Path, follow: bool, as_json: bool) -> None:
     """Show how far a run is; it may be at work."""
-    from headrace.pipelines import status as looking
+    from headrace.pipelines.report import status as looking
     from headrace.pipelines.run_dir import RunDir
 
     run = RunDir.open(run_dir)
     if follow:
-        found = looking.follow(run, console)
+        found = looking.watch(run, console)
     else:
         found = looking.status(run)
         console.print(looking.show(found))
@@ -236,7 +236,7 @@ def scale(run_dir: Path, changes: tuple[str, ...], as_json: bool) -> None:
 @click.option("--port", default=8100, show_default=True, help="0 takes any that is free.")
 def dashboard(run_dir: Path, host: str, port: int) -> None:
     """Serve a page that shows how a run goes; Ctrl-C ends it."""
-    from headrace.pipelines.dashboard import serve
+    from headrace.pipelines.report.dashboard import serve
     from headrace.pipelines.run_dir import RunDir
 
     server = serve(RunDir.open(run_dir), host, port)
@@ -253,8 +253,8 @@ def dashboard(run_dir: Path, host: str, port: int) -> None:
 @as_json
 def evaluate(run_dir: Path, data: Path | None, as_json: bool) -> None:
     """Score a run's checkpoint on held-out data."""
-    from headrace.pipelines import evaluate as evaluating
     from headrace.pipelines.run_dir import RunDir
+    from headrace.pipelines.running import evaluate as evaluating
 
     found = RunDir.open(run_dir)
     result = evaluating.evaluate(found, None if data is None else evaluating.held_out_sets(data))
@@ -268,7 +268,7 @@ def evaluate(run_dir: Path, data: Path | None, as_json: bool) -> None:
 @as_json
 def report(run_dir: Path, as_json: bool) -> None:
     """Write a run's HTML report anew."""
-    from headrace.pipelines.report import write_report
+    from headrace.pipelines.report.report import write_report
     from headrace.pipelines.run_dir import RunDir
 
     path = write_report(RunDir.open(run_dir).path)
@@ -344,7 +344,7 @@ def import_(source: Path, format_name: str | None, out: Path, as_json: bool) -> 
 @as_json
 def list_(what: str | None, as_json: bool) -> None:
     """Show what there is: problems, solvers, surrogates, losses, formats, recipes."""
-    from headrace.pipelines.catalogue import catalogue
+    from headrace.pipelines.recipe.catalogue import catalogue
 
     listing = catalogue(what)
     if as_json:
@@ -360,7 +360,7 @@ def list_(what: str | None, as_json: bool) -> None:
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
-    from headrace.pipelines.config import RunConfig
+    from headrace.pipelines.recipe.config import RunConfig
 
     click.echo(json.dumps(RunConfig.model_json_schema(), indent=2))
 
@@ -373,7 +373,7 @@ def ui(uri: str | None, host: str, port: int) -> None:
     """Serve the MLflow page of the runs; Ctrl-C ends it."""
     import os
 
-    from headrace.platform.tracking import TrackingSpec, ui_command
+    from headrace.platform.tracking.tracker import TrackingSpec, ui_command
 
     command = ui_command(TrackingSpec(uri=uri), host=host, port=port)
     # In this process's place: who ends it, by whatever signal, ends the server.
@@ -384,7 +384,7 @@ def ui(uri: str | None, host: str, port: int) -> None:
 @as_json
 def doctor(as_json: bool) -> None:
     """Tell what works here, and what to do about the rest."""
-    from headrace.pipelines.doctor import examine
+    from headrace.pipelines.doctor.doctor import examine
 
     findings = examine()
     if as_json:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from headrace.pipelines.run_dir import RunDir, data_sets
+from headrace.platform.dataset.reader import StoredSamples
+from headrace.platform.dataset.trajectories import whole
 from headrace.platform.errors import InputError, nearest
-from headrace.platform.stored import StoredSamples
-from headrace.platform.whole import whole
 from headrace.surrogates.formats import FORMATS
 
 

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Callable, Sequence
 
-from headrace.pipelines.config import parse, read_recipe, validate
-from headrace.platform import jobs
+from headrace.pipelines.recipe.config import parse, read_recipe, validate
+from headrace.platform.cluster import jobs
 
 FORWARDED = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 

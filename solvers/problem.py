@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32
 
 from headrace.platform.seeding import generator
 from headrace.solvers.sampled import AbstractSampled
-from headrace.solvers.system import Structure, System
+from headrace.solvers.systems.system import Structure, System
 
 # Enough to tell neighbours apart (see `sorting`), and quickly drawn.
 _FEATURE_RESOLUTION = 32

@@ -1,5 +1,7 @@
 """Networks that learn what the solvers compute, and how they are trained. Knows no Ray and no solver.
 
+What may be imported from here stands in `__init__.pyi`; each is loaded when it is asked for.
+
 Example:
     >>> from headrace.platform.fields import FieldSpec, Grid, SampleSchema
     >>> from headrace.surrogates import FNO
@@ -10,21 +12,6 @@ Example:
     >>> network = FNO(modes=12, width=32).build(schema)
 """
 
-from headrace.surrogates.checkpoint import Predictor
-from headrace.surrogates.losses import LOSSES, AbstractLoss, RelativeH1, RelativeL2
-from headrace.surrogates.models import FNO, MLP, SURROGATES
-from headrace.surrogates.surrogate import AbstractSurrogate
-from headrace.surrogates.training import TrainingSpec
+import lazy_loader
 
-__all__ = [
-    "LOSSES",
-    "MLP",
-    "SURROGATES",
-    "AbstractLoss",
-    "AbstractSurrogate",
-    "FNO",
-    "Predictor",
-    "RelativeH1",
-    "RelativeL2",
-    "TrainingSpec",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from headrace.platform import manifest
+from headrace.platform import joint_checkpoint
 from headrace.platform.errors import RunFailed
 from headrace.platform.sample import SampleBatch
 from headrace.platform.seeding import generator
@@ -25,7 +25,7 @@ from headrace.surrogates.training import TrainingSpec
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[int | None, Mapping[str, float]], None]
+ReportMetrics = Callable[[int | None, Mapping[str, float]], None]
 
 
 class Progress(Callback):
@@ -38,7 +38,7 @@ class Progress(Callback):
         wait_seconds: time that a rank waited for its data, mean over ranks, as of the last report [s].
     """
 
-    def __init__(self, report: Report | None, *, data: AbstractDataModule, every: int, start: int) -> None:
+    def __init__(self, report: ReportMetrics | None, *, data: AbstractDataModule, every: int, start: int) -> None:
         self._report, self._data, self._every = report, data, every
         self.step = start
         self.samples_seen = 0
@@ -136,7 +136,9 @@ class StepSeeds(Callback):
 class Validation(Callback):
     """Scores held-out samples every few steps, and at the end."""
 
-    def __init__(self, report: Report | None, *, samples: SampleBatch | None, every: int, progress: Progress) -> None:
+    def __init__(
+        self, report: ReportMetrics | None, *, samples: SampleBatch | None, every: int, progress: Progress
+    ) -> None:
         self._report, self._samples, self._every, self._progress = report, samples, every, progress
         self._done_at = progress.step
 
@@ -215,12 +217,12 @@ class Checkpoints(Callback):
         ranks.wait_for_all()
         facts = self._data.save(self._folder, step)
         if ranks.rank() == 0:
-            save_checkpoint(self._folder / f"{manifest.stem(step)}.pt", module.checkpoint(step))
+            save_checkpoint(self._folder / f"{joint_checkpoint.stem(step)}.pt", module.checkpoint(step))
         ranks.wait_for_all()
         if ranks.rank() == 0:
-            manifest.seal(self._folder, step, facts)
-            _name_again(self._folder / f"{manifest.stem(step)}.pt", self.last)
-            manifest.prune(self._folder, self._training.keep_checkpoints)
+            joint_checkpoint.seal(self._folder, step, facts)
+            _name_again(self._folder / f"{joint_checkpoint.stem(step)}.pt", self.last)
+            joint_checkpoint.prune(self._folder, self._training.keep_checkpoints)
             log.debug("step %d: wrote a checkpoint to %s", step, self._folder)
 
 

@@ -21,7 +21,7 @@ from headrace.platform.files import replacing
 from headrace.platform.spec import kinds
 from headrace.surrogates.models import SURROGATES
 from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
-from headrace.surrogates.strategies import AnyStrategy, Direct
+from headrace.surrogates.strategies import AllAtOnce, AnyStrategy
 from headrace.surrogates.strategy import AbstractStrategy
 from headrace.surrogates.surrogate import AbstractSurrogate
 
@@ -301,7 +301,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _strategy(content: Mapping[str, Any]) -> AbstractStrategy:
     # Format 1 knew one way only.
-    written = content["strategy"] if content["format"] > 1 else Direct().model_dump_json()
+    written = content["strategy"] if content["format"] > 1 else AllAtOnce().model_dump_json()
     strategy = TypeAdapter(AnyStrategy).validate_json(written)
     assert isinstance(strategy, AbstractStrategy)
     return strategy

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from pytorch_lightning.strategies import Strategy
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.surrogates import ranks
-from headrace.surrogates.callbacks import Checkpoints, Progress, StepSeeds, Validation
+from headrace.surrogates.callbacks import Checkpoints, Progress, ReportMetrics, StepSeeds, Validation
 from headrace.surrogates.checkpoint import Checkpoint, load_checkpoint
 from headrace.surrogates.datamodule import AbstractDataModule
 from headrace.surrogates.module import SurrogateModule
@@ -24,8 +24,6 @@ from headrace.surrogates.surrogate import AbstractSurrogate
 from headrace.surrogates.training import TrainingSpec
 
 log = logging.getLogger(__name__)
-
-Report = Callable[[int | None, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ def fit(
     parts: int = 1,
     data: AbstractDataModule,
     seed: int = 0,
-    report: Report | None = None,
+    report: ReportMetrics | None = None,
     checkpoint_dir: Path | None = None,
     resume: Path | None = None,
     num_threads: int | None = None,

@@ -10,7 +10,7 @@ from headrace.surrogates.losses import AnyLoss, RelativeL2
 from headrace.surrogates.normalization import NormalizationSpec
 from headrace.surrogates.optimizers import AdamW, AnyOptimizer
 from headrace.surrogates.schedules import AnySchedule, OneCycle
-from headrace.surrogates.strategies import AnyStrategy, Direct
+from headrace.surrogates.strategies import AllAtOnce, AnyStrategy
 from headrace.surrogates.surrogate import AbstractSurrogate
 
 
@@ -34,7 +34,7 @@ class TrainingSpec(Spec):
         precision: of weights and arithmetic, as Lightning names it. Spectral layers stay in float32 under bf16-mixed.
     """
 
-    strategy: AnyStrategy = Direct()
+    strategy: AnyStrategy = AllAtOnce()
     steps: PositiveInt = 1000
     batch_size: PositiveInt = 16
     loss: AnyLoss = RelativeL2()

@@ -53,7 +53,7 @@ def ray_cluster() -> Iterator[None]:
     """One embedded Ray cluster for all tests that need one: starting it costs seconds."""
     import ray
 
-    from headrace.platform.cluster import start_embedded
+    from headrace.platform.cluster.cluster import start_embedded
 
     start_embedded(num_cpus=4)
     yield

@@ -69,7 +69,7 @@ class Choice:
         return asdict(self)
 
 
-def choose(
+def choose_numerics(
     problem: AbstractEvolution,
     accuracy: float,
     *,

@@ -10,17 +10,15 @@ from pydantic import Field, PositiveFloat
 
 from headrace.platform.fields import Grid
 from headrace.solvers.evolution.batched import AbstractBatchedEvolution
+from headrace.solvers.evolution.cells import Boundary, Limiter
 from headrace.solvers.evolution.evolution import Draw, Snapshot
 from headrace.solvers.evolution.semilinear import Side
-from headrace.solvers.random_fields import Gaussian
+from headrace.solvers.random_inputs.random_fields import Gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from headrace.solvers.evolution.riemann import AbstractRiemann
-
-Boundary = Literal["periodic", "wall", "outflow"]
-Limiter = Literal["minmod", "van_leer", "mc"]
 
 
 class AbstractConservationLaw(AbstractBatchedEvolution):
@@ -100,11 +98,11 @@ class AbstractConservationLaw(AbstractBatchedEvolution):
         return np.asarray(fields.reshape(*fields.shape[: -self.dim], *blocks).mean(axis=within))
 
     def follow(self, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
-        """The states at the output times; see `finite_volume.follow`."""
+        """The states at the output times; see `finite_volume.follow_conservation_law`."""
         # torch takes a second to import: those who solve nothing do not wait for it.
-        from headrace.solvers.evolution.finite_volume import follow
+        from headrace.solvers.evolution.finite_volume import follow_conservation_law
 
-        return follow(self, draws, step)
+        return follow_conservation_law(self, draws, step)
 
     def random_field(self, rng: np.random.Generator, gaussian: Gaussian) -> Float64[np.ndarray, "*grid"]:
         """A Gaussian field at the centres of the cells, periodic where the box is."""

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.spec import Spec
-from headrace.solvers.parameters import Scalar, as_fields, drawn
+from headrace.solvers.random_inputs.parameters import Scalar, as_fields, drawn
 from headrace.solvers.sampled import AbstractSampled
 
 # Values of a state that are worth solving together: beyond it a batch leaves the cache, and loses.

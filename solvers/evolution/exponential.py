@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ from headrace.solvers.device import found_device
 from headrace.solvers.evolution.etdrk4 import ETDRK4
 from headrace.solvers.evolution.evolution import Draw, Snapshot, looked_at
 from headrace.solvers.evolution.periodic_box import PeriodicBox
-from headrace.solvers.evolution.semilinear import AbstractSemilinear
+
+if TYPE_CHECKING:
+    from headrace.solvers.evolution.semilinear import AbstractSemilinear
 
 
 @torch.inference_mode()
-def follow(problem: AbstractSemilinear, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
+def follow_semilinear(problem: "AbstractSemilinear", draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
     """The states of a batch at the output times; see `AbstractEvolution.follow`."""
     grid, device = problem.grid, found_device(problem.device)
     box = PeriodicBox(grid.shape, grid.extent, device=device)

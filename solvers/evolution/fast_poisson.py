@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import csr_array
 
 from headrace.solvers.evolution import staggered_kernels as kernels
-from headrace.solvers.evolution.incompressible import Lids, Sides
+from headrace.solvers.evolution.enclosure import Lids, Sides
 
 type Cells = Float64[np.ndarray, "nx ny"]
 type Parts = Float64[np.ndarray, "parts nx modes"]
@@ -127,13 +127,13 @@ class Coupling:
     body: Int64[np.ndarray, " faces"]
     sign: Float64[np.ndarray, " faces"]
 
-    def follow(
+    def coupled(
         self, values: Float64[np.ndarray, " values"], sources: Int64[np.ndarray, " free_faces"], count: int
     ) -> Float64[np.ndarray, " count"]:
         """The first so many sums over free faces, whose values stand at `sources`."""
         out = np.empty(count)
         w = self.weights
-        kernels.follow(values, sources, w.indptr, w.indices, w.data, self.body, self.sign, out)
+        kernels.coupled_faces(values, sources, w.indptr, w.indices, w.data, self.body, self.sign, out)
         return out
 
 
@@ -200,7 +200,7 @@ class PressureSolver:
         if self._coupling is not None:
             kernels.jumps(self._rim_values.array, *self._free, self._slopes)
             faces = self._coupling.faces
-            self._jumps[faces] -= self._coupling.follow(self._slopes, self._all, len(faces))
+            self._jumps[faces] -= self._coupling.coupled(self._slopes, self._all, len(faces))
 
     def _add_jumps(self, jumps: Float64[np.ndarray, " faces"]) -> None:
         """D_r of them to the modes of f."""

@@ -1,6 +1,7 @@
 """Following a batch of conservation laws through their output times, each sample with steps of its own."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,9 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headrace.solvers.device import found_device
-from headrace.solvers.evolution.conservation import AbstractConservationLaw, Boundary, Limiter
+from headrace.solvers.evolution.cells import Boundary, Limiter
 from headrace.solvers.evolution.evolution import Draw, Snapshot
 from headrace.solvers.evolution.riemann import AbstractRiemann, State
+
+if TYPE_CHECKING:
+    from headrace.solvers.evolution.conservation import AbstractConservationLaw
 
 # A sample that would need more steps than this to its next output is given up: its waves run away.
 _MAX_STEPS = 200_000
@@ -19,7 +23,9 @@ _GHOSTS = 2
 
 
 @torch.inference_mode()
-def follow(problem: AbstractConservationLaw, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
+def follow_conservation_law(
+    problem: "AbstractConservationLaw", draws: Sequence[Draw], step: float
+) -> Iterator[Snapshot]:
     """The states of a batch at the output times; see `AbstractEvolution.follow`.
 
     Every sample takes steps as long as its own waves allow, and leaves the batch when it has come to the output time,
@@ -49,7 +55,7 @@ class _Batch:
     """
 
     def __init__(
-        self, problem: AbstractConservationLaw, primitive: State, scalars: Sequence[Mapping[str, float]], step: float
+        self, problem: "AbstractConservationLaw", primitive: State, scalars: Sequence[Mapping[str, float]], step: float
     ) -> None:
         self._problem, self._step, self._device = problem, step, primitive.device
         self._scheme = Scheme(problem)
@@ -139,7 +145,7 @@ class _Batch:
 class Scheme:
     """MUSCL and SSPRK3 on the cells of a problem."""
 
-    def __init__(self, problem: AbstractConservationLaw) -> None:
+    def __init__(self, problem: "AbstractConservationLaw") -> None:
         self._dim, self._boundary = problem.dim, problem.boundary
         self._half_slope = _HALF_SLOPES[problem.limiter]
         self._per_length = problem.resolution / problem.length

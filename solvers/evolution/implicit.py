@@ -11,10 +11,11 @@ from jaxtyping import Float64
 
 from headrace.solvers.evolution import sdirk
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot, looked_at
-from headrace.solvers.methods.auto import Auto
 from headrace.solvers.methods.direct import Direct
-from headrace.solvers.solver import AbstractSolver, RunningSolver, SolveStatus, solve_verified
-from headrace.solvers.system import LinearSystem, NonlinearSystem, Structure
+from headrace.solvers.selection.auto import Auto
+from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, SolveStatus
+from headrace.solvers.systems.system import LinearSystem, NonlinearSystem, Structure
+from headrace.solvers.systems.verified import solve_verified
 
 type Unknowns = Float64[np.ndarray, " unknowns"]
 

@@ -1,73 +1,20 @@
 """AbstractIncompressible: flow without compression on a staggered grid, projected in every stage of RK4."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Float64
 from pydantic import Field
 
 from headrace.platform.fields import FieldSpec, Grid
-from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot
+from headrace.solvers.evolution.enclosure import Coefficients, Enclosure
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot, looked_at
 
-Sides = Literal["periodic", "walls", "through"]
-"""The first and the last cells of the first axis: joined, beside walls, or where the flow comes in and goes out."""
-Lids = Literal["periodic", "walls"]
-"""Those of the second axis."""
-
-
-class Surface(Protocol):
-    """The wall of an obstacle that does not fit the cells. It is smooth, and no sharper than two cells."""
-
-    def distance(
-        self, x: Float64[np.ndarray, "*points"], y: Float64[np.ndarray, "*points"]
-    ) -> Float64[np.ndarray, "*points"]:
-        """To it; negative inside of the obstacle."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Enclosure:
-    """The box that a flow is in, and what holds on its boundary.
-
-    Attributes:
-        shape: cells along each axis.
-        spacing: side of a cell, in the unit of length.
-        sides: see `Sides`. With `through`, the velocity of `inflow` comes in at the left; at the right the traction
-            ν ∂u/∂x - p n is 0, or ½ (u · n) u where the flow comes back in.
-        lids: see `Lids`.
-        lid_speed: of the upper wall, along the first axis.
-        inflow: the means of the velocity over the faces on the left.
-        temperatures: of the lower and the upper wall; None where there is no heat.
-        surfaces: of the obstacles that cut through cells, two cells from each other and the boundary. Those that are in
-            the mask alone fit the cells.
-    """
-
-    shape: tuple[int, int]
-    spacing: float
-    sides: Sides = "walls"
-    lids: Lids = "walls"
-    lid_speed: float = 0.0
-    inflow: Float64[np.ndarray, " ny"] | None = None
-    temperatures: tuple[float, float] | None = None
-    surfaces: tuple[Surface, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coefficients:
-    """The numbers of u_t + ∇·(u ⊗ u) = -∇p + ν Δu + β T e_y, T_t + ∇·(u T) = κ ΔT.
-
-    Attributes:
-        viscosity: ν.
-        diffusivity: κ.
-        buoyancy: β.
-    """
-
-    viscosity: float
-    diffusivity: float = 0.0
-    buoyancy: float = 0.0
+if TYPE_CHECKING:
+    from headrace.solvers.evolution.staggered import StaggeredFlow
 
 
 class AbstractIncompressible(AbstractEvolution):
@@ -146,8 +93,79 @@ class AbstractIncompressible(AbstractEvolution):
         return np.asarray(blocks.mean(axis=(-3, -1)))
 
     def follow(self, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
-        """The states at the output times; see `staggered.follow`."""
-        # Numba takes a second to import: those who solve nothing do not wait for it.
-        from headrace.solvers.evolution.staggered import follow
+        """The states at the output times, of each sample with steps of its own.
 
-        return follow(self, draws, step)
+        A sample that is not finite, or would need too many steps, is NaN from then on, and a reason is given.
+        """
+        return _follow(self, draws, step)
+
+
+# A sample that would need more steps than this to its next output is given up: it runs away.
+_MAX_STEPS = 200_000
+
+
+# A divergence, in parts of a cell that a step adds to it, that rounding does not explain.
+_MAX_DIVERGENCE = 1e-8
+
+
+def _follow(problem: AbstractIncompressible, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
+    # Numba takes a second to import: those who solve nothing do not wait for it.
+    from headrace.solvers.evolution.staggered import StaggeredFlow
+
+    flows: list[StaggeredFlow] = []
+    for draw in draws:
+        mask = draw.fields.get("mask")
+        is_fluid = None if mask is None else mask[0] > 0.5
+        flow = StaggeredFlow(problem.enclosure, problem.coefficients(draw.scalars), is_fluid)
+        temperature = draw.fields.get("temperature")
+        flow.start(draw.fields["velocity"], None if temperature is None else temperature[0])
+        flows.append(flow)
+    times, reasons, num_steps = problem.times, dict[int, str](), np.zeros(len(draws), dtype=np.int64)
+    looks = looked_at(len(times))
+    shape = (sum(spec.components for spec in problem.state), *problem.grid.shape)
+    begin = 0.0
+    for number, end in enumerate(times):
+        state, defect = np.full((len(draws), *shape), np.nan), np.full(len(draws), np.nan)
+        for row, flow in enumerate(flows):
+            if row in reasons:
+                continue
+            reason, size = _advance(flow, begin, end, step, problem.cfl)
+            num_steps[row] = flow.num_steps
+            if reason is not None:
+                reasons[row] = reason
+                continue
+            if number in looks and size:
+                defect[row] = flow.defect(size)
+            fields = {"velocity": flow.velocity(), "pressure": flow.pressure()[np.newaxis]}
+            if flow.has_heat:
+                fields["temperature"] = flow.temperature()[np.newaxis]
+            state[row] = np.concatenate([fields[spec.name] for spec in problem.state])
+        begin = end
+        yield Snapshot(state=state, defect=defect, num_steps=num_steps.copy(), reasons=dict(reasons))
+
+
+def _advance(flow: "StaggeredFlow", begin: float, end: float, step: float, cfl: float) -> tuple[str | None, float]:
+    """Take a flow from one time to the next. Why that failed, or None; and the size of the last step."""
+    left, size = end - begin, 0.0
+    remedy = "take a smaller cfl, a finer grid, or a lower Reynolds number"
+    while left > 0.0:
+        longest = min(cfl * flow.longest_step(), step)
+        if not math.isfinite(longest) or longest <= 0.0:
+            return f"velocities that are not finite at t = {end - left:.4g}: {remedy}", size
+        # What is left is divided evenly, so that no step is a tiny rest.
+        num_left = math.ceil(left / longest - 1e-9)
+        if num_left > _MAX_STEPS:
+            return (
+                f"a flow at t = {end - left:.4g} so fast that {_MAX_STEPS:,} steps do not reach the next output: "
+                f"{remedy}"
+            ), size
+        size = left / num_left
+        flow.advance(size)
+        left = 0.0 if num_left == 1 else left - size
+    divergence = size * flow.divergence()
+    if not divergence <= _MAX_DIVERGENCE:
+        return (
+            f"a divergence that adds {divergence:.2g} of a cell in a step at t = {end:.4g}, allowed is "
+            f"{_MAX_DIVERGENCE:g}: {remedy}"
+        ), size
+    return None, size

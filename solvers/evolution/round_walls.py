@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import csr_array
 
+from headrace.solvers.evolution.enclosure import Surface
 from headrace.solvers.evolution.fast_poisson import Coupling, Rim
-from headrace.solvers.evolution.incompressible import Surface
 
 # Free faces up to so many cells away have a say. The second face away from a wall has to be among them: it is about a
 # cell off, where the first may be on it and know no slope.
@@ -52,10 +52,10 @@ class RoundWalls:
         """The places of the faces inside."""
         return self.faces[len(self.coupling.faces) :]
 
-    def follow(self, state: Float64[np.ndarray, "fields rows columns"]) -> None:
+    def impose(self, state: Float64[np.ndarray, "fields rows columns"]) -> None:
         """Set the faces that follow from those that are free."""
         flat = state.reshape(-1)
-        flat[self.faces] = self.coupling.follow(flat, self.sources, len(self.faces))
+        flat[self.faces] = self.coupling.coupled(flat, self.sources, len(self.faces))
 
 
 def follow_walls(

@@ -1,8 +1,7 @@
 """AbstractSemilinear: u_t = L u + N(u) on a periodic box, by Fourier series in space and ETDRK4 in time."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -11,9 +10,10 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from headrace.platform.fields import FieldSpec, Grid
 from headrace.solvers.evolution.batched import AbstractBatchedEvolution
+from headrace.solvers.evolution.equation import Semilinear
 from headrace.solvers.evolution.evolution import Draw, Snapshot
-from headrace.solvers.parameters import Scalar, Uniform, require_between
-from headrace.solvers.random_fields import Gaussian
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform, require_between
+from headrace.solvers.random_inputs.random_fields import Gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,23 +21,6 @@ if TYPE_CHECKING:
     from headrace.solvers.evolution.periodic_box import PeriodicBox
 
 Side = Annotated[int, Field(ge=8, le=8192)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Semilinear:
-    """An equation in the space where its linear part is diagonal, for a batch of samples.
-
-    Attributes:
-        symbol: L "batch components *spectrum", real or complex; a batch of 1 when the samples share it.
-        nonlinear: N of a batch of spectra; None when there is none.
-        encode: from the spectra of the state to the space where L is diagonal; None when they are that.
-        decode: back.
-    """
-
-    symbol: "Tensor"
-    nonlinear: "Callable[[Tensor], Tensor] | None" = None
-    encode: "Callable[[Tensor], Tensor] | None" = None
-    decode: "Callable[[Tensor], Tensor] | None" = None
 
 
 class AbstractSemilinear(AbstractBatchedEvolution):
@@ -119,11 +102,11 @@ class AbstractSemilinear(AbstractBatchedEvolution):
         return fields[{1: np.s_[..., every], 2: np.s_[..., every, every], 3: np.s_[..., every, every, every]}[self.dim]]
 
     def follow(self, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
-        """The states at the output times; see `exponential.follow`."""
+        """The states at the output times; see `exponential.follow_semilinear`."""
         # torch takes a second to import: those who solve nothing do not wait for it.
-        from headrace.solvers.evolution.exponential import follow
+        from headrace.solvers.evolution.exponential import follow_semilinear
 
-        return follow(self, draws, step)
+        return follow_semilinear(self, draws, step)
 
 
 def log_levels(name: str, edges: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, Any]]:

@@ -1,88 +1,18 @@
-"""Following incompressible flows through their output times, each sample with steps of its own."""
+"""StaggeredFlow: one incompressible flow on its way through a box of square cells."""
 
 import math
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from headrace.solvers.evolution import staggered_kernels as kernels
-from headrace.solvers.evolution.evolution import Draw, Snapshot, looked_at
+from headrace.solvers.evolution.enclosure import Coefficients, Enclosure
 from headrace.solvers.evolution.fast_poisson import PressureSolver, box_poisson, find_rim
-from headrace.solvers.evolution.incompressible import AbstractIncompressible, Coefficients, Enclosure
 from headrace.solvers.evolution.round_walls import RoundWalls, follow_walls
 
-# A sample that would need more steps than this to its next output is given up: it runs away.
-_MAX_STEPS = 200_000
-# A divergence, in parts of a cell that a step adds to it, that rounding does not explain.
-_MAX_DIVERGENCE = 1e-8
 # The classical Runge-Kutta method is stable in the triangle of -2.785 and ±2.828 i.
 _REAL, _IMAGINARY = 2.785, 2.828
 _SIDES = {"periodic": kernels.PERIODIC, "walls": kernels.WALLS, "through": kernels.THROUGH}
-
-
-def follow(problem: AbstractIncompressible, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
-    """The states of samples at the output times; see `AbstractEvolution.follow`.
-
-    A sample that is not finite, or would need too many steps, is NaN from then on, and a reason is given.
-    """
-    flows: list[StaggeredFlow] = []
-    for draw in draws:
-        mask = draw.fields.get("mask")
-        is_fluid = None if mask is None else mask[0] > 0.5
-        flow = StaggeredFlow(problem.enclosure, problem.coefficients(draw.scalars), is_fluid)
-        temperature = draw.fields.get("temperature")
-        flow.start(draw.fields["velocity"], None if temperature is None else temperature[0])
-        flows.append(flow)
-    times, reasons, num_steps = problem.times, dict[int, str](), np.zeros(len(draws), dtype=np.int64)
-    looks = looked_at(len(times))
-    shape = (sum(spec.components for spec in problem.state), *problem.grid.shape)
-    begin = 0.0
-    for number, end in enumerate(times):
-        state, defect = np.full((len(draws), *shape), np.nan), np.full(len(draws), np.nan)
-        for row, flow in enumerate(flows):
-            if row in reasons:
-                continue
-            reason, size = _advance(flow, begin, end, step, problem.cfl)
-            num_steps[row] = flow.num_steps
-            if reason is not None:
-                reasons[row] = reason
-                continue
-            if number in looks and size:
-                defect[row] = flow.defect(size)
-            fields = {"velocity": flow.velocity(), "pressure": flow.pressure()[np.newaxis]}
-            if flow.has_heat:
-                fields["temperature"] = flow.temperature()[np.newaxis]
-            state[row] = np.concatenate([fields[spec.name] for spec in problem.state])
-        begin = end
-        yield Snapshot(state=state, defect=defect, num_steps=num_steps.copy(), reasons=dict(reasons))
-
-
-def _advance(flow: "StaggeredFlow", begin: float, end: float, step: float, cfl: float) -> tuple[str | None, float]:
-    """Take a flow from one time to the next. Why that failed, or None; and the size of the last step."""
-    left, size = end - begin, 0.0
-    remedy = "take a smaller cfl, a finer grid, or a lower Reynolds number"
-    while left > 0.0:
-        longest = min(cfl * flow.longest_step(), step)
-        if not math.isfinite(longest) or longest <= 0.0:
-            return f"velocities that are not finite at t = {end - left:.4g}: {remedy}", size
-        # What is left is divided evenly, so that no step is a tiny rest.
-        num_left = math.ceil(left / longest - 1e-9)
-        if num_left > _MAX_STEPS:
-            return (
-                f"a flow at t = {end - left:.4g} so fast that {_MAX_STEPS:,} steps do not reach the next output: "
-                f"{remedy}"
-            ), size
-        size = left / num_left
-        flow.advance(size)
-        left = 0.0 if num_left == 1 else left - size
-    divergence = size * flow.divergence()
-    if not divergence <= _MAX_DIVERGENCE:
-        return (
-            f"a divergence that adds {divergence:.2g} of a cell in a step at t = {end:.4g}, allowed is "
-            f"{_MAX_DIVERGENCE:g}: {remedy}"
-        ), size
-    return None, size
 
 
 class StaggeredFlow:
@@ -300,7 +230,7 @@ class StaggeredFlow:
     def _potential(self, state: np.ndarray) -> Float64[np.ndarray, "nx ny"]:
         """The potential whose gradient has the divergence of a state; of that, first what its round walls say."""
         if self._round is not None:
-            self._round.follow(state)
+            self._round.impose(state)
         solver = self._solver
         if self._poisson.is_folded:
             kernels.divergence_folded(state, solver.parts.array)
@@ -312,7 +242,7 @@ class StaggeredFlow:
         kernels.less_the_gradient(state, self._potential(state), self._sides, self._lids, self._blocked)
         self._fill(state)
         if self._round is not None:
-            self._round.follow(state)
+            self._round.impose(state)
 
 
 def _no_slip(

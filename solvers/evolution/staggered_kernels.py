@@ -221,7 +221,7 @@ def _largest_row(n: Index, u_west: Row, u_east: Row, v: Row, largest: Row, sums:
 
 
 @njit(**_OPTIONS, cache=True)
-def follow(
+def coupled_faces(
     values: Row, sources: Places, starts: Places, columns: Places, weights: Row, body: Places, sign: Row, out: Row
 ) -> None:
     """Sums of values with the weights of a sparse matrix, for as many rows as `out` has.

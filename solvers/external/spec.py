@@ -14,7 +14,7 @@ from headrace.platform.errors import nearest
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.spec import Spec
-from headrace.solvers.parameters import Uniform
+from headrace.solvers.random_inputs.parameters import Uniform
 from headrace.solvers.sampled import AbstractSampled
 
 # What a command may name, besides the parameters. Also: names that no parameter may take.

@@ -5,7 +5,7 @@ import importlib.util
 import time
 import warnings
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -19,8 +19,9 @@ from headrace.solvers.methods.factorizations import (
     petsc_is_installed,
     petsc_matrix,
 )
-from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, Structured
+from headrace.solvers.systems.family import Candidacy, Family
+from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
+from headrace.solvers.systems.system import LinearSystem, Structured
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -58,6 +59,16 @@ class AMG(AbstractSolver):
     """
 
     kind: Literal["amg"] = "amg"
+
+    candidacies: ClassVar[tuple[Candidacy, ...]] = (
+        Candidacy(family=Family.structured, cost=60.0),
+        Candidacy(family=Family.positive_definite, cost=4.0),
+        Candidacy(family=Family.drifting, cost=15.0),
+        Candidacy(family=Family.drifting_nonsymmetric, cost=2.0),
+        Candidacy(family=Family.indefinite, cost=8.0),
+        Candidacy(family=Family.nonsymmetric, cost=3.0),
+    )
+    seconds_an_entry: ClassVar[float | None] = 20e-9
     package: Literal["auto", "petsc", "pyamg"] = "auto"
     max_iterations: Annotated[int, Field(ge=1, le=100_000)] = 300
 

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from headrace.solvers.device import Device, cuda_is_available
 from headrace.solvers.methods.direct import Direct
-from headrace.solvers.operators import DiffusionOperator
-from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, Structured
+from headrace.solvers.systems.family import Candidacy, Family
+from headrace.solvers.systems.operators import DiffusionOperator
+from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
+from headrace.solvers.systems.system import LinearSystem, Structured
 
 
 class BatchedMultigrid(AbstractSolver):
@@ -36,6 +37,11 @@ class BatchedMultigrid(AbstractSolver):
     waits: ClassVar[bool] = True
 
     kind: Literal["batched_multigrid"] = "batched_multigrid"
+
+    candidacies: ClassVar[tuple[Candidacy, ...]] = (
+        Candidacy(family=Family.structured, cost=1.0, settings={"device": "cuda"}),
+    )
+    seconds_an_entry: ClassVar[float | None] = None
     batch: Annotated[int, Field(ge=1, le=4096)] = 32
     device: Device = "auto"
     max_iterations: Annotated[int, Field(ge=1, le=10_000)] = 100

@@ -9,9 +9,9 @@ from jaxtyping import Float32, Float64
 from pydantic import Field
 
 from headrace.solvers.methods.direct import Direct
-from headrace.solvers.operators import DiffusionOperator
-from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, Structured
+from headrace.solvers.systems.operators import DiffusionOperator
+from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
+from headrace.solvers.systems.system import LinearSystem, Structured
 
 if TYPE_CHECKING:
     from headrace.solvers.methods.dcdm_network import Network, ScaledOperator, TrainingSystem

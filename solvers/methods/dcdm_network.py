@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, interpolate
 
-from headrace.solvers.operators import DiffusionOperator
+from headrace.solvers.systems.operators import DiffusionOperator
 
 # Below this many points across a grid is not halved any further.
 _COARSEST = 3

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Shaped
@@ -16,8 +16,9 @@ from headrace.solvers.methods.factorizations import (
     make_factorization,
     petsc_is_installed,
 )
-from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, Structured
+from headrace.solvers.systems.family import Candidacy, Family
+from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
+from headrace.solvers.systems.system import LinearSystem, Structured
 
 __all__ = ["Direct", "RunningDirect", "cholmod_is_installed", "load_petsc", "petsc_is_installed"]
 
@@ -43,6 +44,22 @@ class Direct(AbstractSolver):
     """
 
     kind: Literal["direct"] = "direct"
+
+    candidacies: ClassVar[tuple[Candidacy, ...]] = (
+        Candidacy(family=Family.repeating, cost=1.0, set_up=40.0),
+        Candidacy(family=Family.structured, cost=60.0),
+        Candidacy(family=Family.positive_definite, cost=1.0),
+        Candidacy(family=Family.positive_definite, cost=1.0, settings={"package": "cholmod"}),
+        Candidacy(family=Family.positive_definite, cost=2.0, settings={"package": "mumps"}),
+        Candidacy(family=Family.drifting, cost=2.0, set_up=40.0),
+        Candidacy(family=Family.drifting_nonsymmetric, cost=2.0, settings={"package": "petsc"}),
+        Candidacy(family=Family.drifting_nonsymmetric, cost=3.0),
+        # PETSc's factors have no pivots: where that goes wrong the residual tells, and MUMPS does it again.
+        Candidacy(family=Family.indefinite, cost=1.0, settings={"package": "petsc"}),
+        Candidacy(family=Family.indefinite, cost=2.0),
+        Candidacy(family=Family.nonsymmetric, cost=1.0, settings={"package": "petsc"}),
+        Candidacy(family=Family.nonsymmetric, cost=2.0),
+    )
     package: Literal["auto", "petsc", "mumps", "cholmod", "scipy"] = "auto"
 
     def build(self) -> "RunningDirect":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 from jaxtyping import Float64, Shaped
 
-from headrace.solvers.system import LinearSystem, Structure
+from headrace.solvers.systems.system import LinearSystem, Structure
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

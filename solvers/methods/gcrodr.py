@@ -8,8 +8,9 @@ from jaxtyping import Float, Float64
 from pydantic import Field, model_validator
 
 from headrace.solvers.methods.preconditioner import PreconditionerName, compressed_rows, make_preconditioner
-from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, Structured
+from headrace.solvers.systems.family import Candidacy, Family
+from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
+from headrace.solvers.systems.system import LinearSystem, Structured
 
 # Directions of A U below this fraction of the largest say nothing that rounding does not say too.
 _DEPENDENT = 1e-6
@@ -54,6 +55,12 @@ class GCRODR(AbstractSolver):
     recycles: ClassVar[bool] = True
 
     kind: Literal["gcrodr"] = "gcrodr"
+
+    candidacies: ClassVar[tuple[Candidacy, ...]] = (
+        Candidacy(family=Family.drifting_nonsymmetric, cost=1.0),
+        Candidacy(family=Family.indefinite, cost=10.0),
+        Candidacy(family=Family.nonsymmetric, cost=10.0),
+    )
     subspace: Annotated[int, Field(ge=2, le=500)] = 40
     recycled: Annotated[int, Field(ge=0, le=250)] = 10
     preconditioner: PreconditionerName = "ilu0"

@@ -19,8 +19,9 @@ from headrace.solvers.methods.factorizations import (
     petsc_matrix,
 )
 from headrace.solvers.methods.gcrodr import is_complex
-from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, Structure, Structured
+from headrace.solvers.systems.family import Candidacy, Family
+from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
+from headrace.solvers.systems.system import LinearSystem, Structure, Structured
 
 # PETSc aims a little below the tolerance, so that the recomputed residual does not miss it by rounding.
 _MARGIN = 0.9
@@ -120,6 +121,13 @@ class CG(AbstractKrylov):
     """
 
     kind: Literal["cg"] = "cg"
+
+    candidacies: ClassVar[tuple[Candidacy, ...]] = (
+        Candidacy(family=Family.positive_definite, cost=1.5, settings={"preconditioner": "icc"}),
+        # A stage of an implicit step is better conditioned than a steady system, and the guess for it is good:
+        # iterations are few, and whether factors that stay make up for their price depends on the number of steps.
+        Candidacy(family=Family.drifting, cost=2.0, settings={"preconditioner": "stale"}, set_up=40.0),
+    )
     preconditioner: Literal["icc", "ssor", "jacobi", "none", "stale"] = "icc"
     levels: Levels = 2
 
@@ -174,6 +182,11 @@ class GMRES(AbstractKrylov):
     """
 
     kind: Literal["gmres"] = "gmres"
+
+    candidacies: ClassVar[tuple[Candidacy, ...]] = (
+        Candidacy(family=Family.drifting_nonsymmetric, cost=2.0, settings={"preconditioner": "stale"}, set_up=10.0),
+        Candidacy(family=Family.nonsymmetric, cost=8.0, settings={"preconditioner": "ilu"}),
+    )
     restart: Annotated[int, Field(ge=2, le=1000)] = 40
     preconditioner: Literal["ilu", "ssor", "jacobi", "none", "stale"] = "ilu"
 
@@ -198,6 +211,11 @@ class BiCGStab(AbstractKrylov):
     """
 
     kind: Literal["bicgstab"] = "bicgstab"
+
+    candidacies: ClassVar[tuple[Candidacy, ...]] = (
+        Candidacy(family=Family.drifting_nonsymmetric, cost=1.0, settings={"preconditioner": "ilu", "levels": 2}),
+        Candidacy(family=Family.nonsymmetric, cost=3.0, settings={"preconditioner": "ilu", "levels": 2}),
+    )
     preconditioner: Literal["ilu", "ssor", "jacobi", "none", "stale"] = "ilu"
 
     @property

@@ -3,16 +3,17 @@
 import functools
 import math
 import time
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt64
 from pydantic import Field
 
 from headrace.solvers.methods.multigrid3d import RunningByDimension, RunningMultigrid3D
-from headrace.solvers.operators import DiffusionOperator
-from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, Structured
+from headrace.solvers.systems.family import Candidacy, Family
+from headrace.solvers.systems.operators import DiffusionOperator
+from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
+from headrace.solvers.systems.system import LinearSystem, Structured
 
 _NONE = np.zeros((0, 0))
 # NumPy asks the system for large pages from this size on; how large they are [bytes].
@@ -36,6 +37,13 @@ class Multigrid(AbstractSolver):
     """
 
     kind: Literal["multigrid"] = "multigrid"
+
+    candidacies: ClassVar[tuple[Candidacy, ...]] = (
+        Candidacy(family=Family.repeating, cost=1.5),
+        Candidacy(family=Family.structured, cost=1.0),
+        Candidacy(family=Family.drifting, cost=1.0),
+    )
+    seconds_an_entry: ClassVar[float | None] = None
     max_iterations: Annotated[int, Field(ge=1, le=10_000)] = 100
 
     def build(self) -> "RunningByDimension":

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, UInt64
 
-from headrace.solvers.operators import DiffusionOperator
-from headrace.solvers.solver import RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem
+from headrace.solvers.systems.operators import DiffusionOperator
+from headrace.solvers.systems.solver import RunningSolver, Solution, SolveStatus
+from headrace.solvers.systems.system import LinearSystem
 
 # An axis is coarsened as long as its conductances are not this much weaker than those of the strongest: along weak
 # ones the error stays rough, and a coarser grid could not show it.

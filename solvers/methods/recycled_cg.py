@@ -9,8 +9,9 @@ from pydantic import Field
 
 from headrace.solvers.methods.gcrodr import is_complex
 from headrace.solvers.methods.preconditioner import PreconditionerName, compressed_rows, make_preconditioner
-from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, Structured
+from headrace.solvers.systems.family import Candidacy, Family
+from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
+from headrace.solvers.systems.system import LinearSystem, Structured
 
 # The recurrence aims a little below the tolerance, so that the recomputed residual does not miss it by rounding.
 _MARGIN = 0.9
@@ -44,6 +45,11 @@ class RecycledCG(AbstractSolver):
     recycles: ClassVar[bool] = True
 
     kind: Literal["recycled_cg"] = "recycled_cg"
+
+    candidacies: ClassVar[tuple[Candidacy, ...]] = (
+        Candidacy(family=Family.positive_definite, cost=4.0),
+        Candidacy(family=Family.drifting, cost=10.0),
+    )
     recycled: Annotated[int, Field(ge=0, le=250)] = 10
     window: Annotated[int, Field(ge=1, le=500)] = 25
     preconditioner: Literal["icc0", "ssor", "jacobi", "none"] = "icc0"

@@ -4,14 +4,15 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float64
 
-from headrace.solvers.operators import DiffusionOperator
-from headrace.solvers.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
-from headrace.solvers.system import LinearSystem, Structured
+from headrace.solvers.systems.family import Candidacy, Family
+from headrace.solvers.systems.operators import DiffusionOperator
+from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
+from headrace.solvers.systems.system import LinearSystem, Structured
 
 # Conductances that came out of different sums may differ by rounding; what this costs the residual check will see.
 _EQUAL = 1e-12
@@ -46,6 +47,12 @@ class Transform(AbstractSolver):
     """
 
     kind: Literal["transform"] = "transform"
+
+    candidacies: ClassVar[tuple[Candidacy, ...]] = (
+        Candidacy(family=Family.repeating, cost=1.0),
+        Candidacy(family=Family.structured, cost=1.0),
+        Candidacy(family=Family.indefinite, cost=1.0),
+    )
 
     def build(self) -> "RunningTransform":
         """Start a sequence."""

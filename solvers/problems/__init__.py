@@ -2,6 +2,7 @@
 
 from headrace.platform.spec import one_of
 from headrace.solvers.evolution.evolution import AbstractEvolution
+from headrace.solvers.finite_elements.problem import AbstractFiniteElementProblem
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.problems.advection import Advection
 from headrace.solvers.problems.allen_cahn import AllenCahn
@@ -12,7 +13,6 @@ from headrace.solvers.problems.darcy import Darcy
 from headrace.solvers.problems.darcy_3d import Darcy3D
 from headrace.solvers.problems.diffusion import Diffusion
 from headrace.solvers.problems.elasticity import Elasticity
-from headrace.solvers.problems.finite_elements import AbstractFiniteElementProblem
 from headrace.solvers.problems.flow_past_obstacles import FlowPastObstacles
 from headrace.solvers.problems.gray_scott import GrayScott
 from headrace.solvers.problems.heat import HeatConduction

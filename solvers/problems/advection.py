@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear
-from headrace.solvers.parameters import Scalar, Uniform
+from headrace.solvers.evolution.equation import Semilinear
+from headrace.solvers.evolution.semilinear import AbstractSemilinear
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PositiveFloat
 
-from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, log_levels
-from headrace.solvers.parameters import Scalar, Uniform
-from headrace.solvers.random_fields import Gaussian
+from headrace.solvers.evolution.equation import Semilinear
+from headrace.solvers.evolution.semilinear import AbstractSemilinear, log_levels
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform
+from headrace.solvers.random_inputs.random_fields import Gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor

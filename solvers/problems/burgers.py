@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, log_levels
-from headrace.solvers.parameters import Scalar, Uniform
+from headrace.solvers.evolution.equation import Semilinear
+from headrace.solvers.evolution.semilinear import AbstractSemilinear, log_levels
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform
 
 if TYPE_CHECKING:
     from torch import Tensor

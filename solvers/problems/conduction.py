@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float64
 
-from headrace.solvers.operators import DiffusionOperator, stencil_csr
+from headrace.solvers.systems.operators import DiffusionOperator, stencil_csr
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -30,7 +30,7 @@ class Conduction:
     def __init__(self, coefficient: Float64[np.ndarray, "points points"], strength: float) -> None:
         """Take a at the points, boundary included, positive; and β ≥ 0."""
         # Numba takes seconds to import: those who discretise nothing do not wait for it.
-        from headrace.solvers.problems.kernels import harmonic_2d
+        from headrace.solvers.systems.harmonic_kernels import harmonic_2d
 
         n = len(coefficient)
         conductances = np.empty((n - 1, n - 2)), np.empty((n - 2, n - 1))

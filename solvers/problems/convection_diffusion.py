@@ -8,12 +8,12 @@ from jaxtyping import Float, Float32, Float64
 from pydantic import Field
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.solvers.operators import stencil_csr
 from headrace.solvers.problem import AbstractProblem, as_generator
-from headrace.solvers.problems.arrays import NO_PARAMETERS, checked, representable, require_names, with_boundary
 from headrace.solvers.problems.darcy import Source
-from headrace.solvers.random_fields import LengthScale, matern_field
-from headrace.solvers.system import LinearSystem, Structure
+from headrace.solvers.random_inputs.random_fields import LengthScale, matern_field
+from headrace.solvers.systems.arrays import NO_PARAMETERS, checked, representable, require_names, with_boundary
+from headrace.solvers.systems.operators import stencil_csr
+from headrace.solvers.systems.system import LinearSystem, Structure
 
 
 class ConvectionDiffusion(AbstractProblem):

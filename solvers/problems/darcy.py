@@ -8,11 +8,11 @@ from jaxtyping import Float, Float32, Float64
 from pydantic import AfterValidator, Field
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.problem import AbstractProblem, as_generator
-from headrace.solvers.problems.arrays import NO_PARAMETERS, checked, require_names, require_positive, with_boundary
-from headrace.solvers.problems.permeability import AnyPermeability, LogNormal
-from headrace.solvers.system import LinearSystem, Structure
+from headrace.solvers.random_inputs.permeability import AnyPermeability, LogNormal
+from headrace.solvers.systems.arrays import NO_PARAMETERS, checked, require_names, require_positive, with_boundary
+from headrace.solvers.systems.operators import DiffusionOperator
+from headrace.solvers.systems.system import LinearSystem, Structure
 
 LEVELS: dict[str, dict[str, dict[str, Any]]] = {
     "log_normal": {
@@ -108,7 +108,7 @@ class Darcy(AbstractProblem):
         a = checked("permeability", fields["permeability"], (n, n))
         require_positive("permeability", a)
         # Numba takes seconds to import: those who discretise nothing do not wait for it.
-        from headrace.solvers.problems.kernels import harmonic_2d
+        from headrace.solvers.systems.harmonic_kernels import harmonic_2d
 
         conductances = np.empty((n - 1, n - 2)), np.empty((n - 2, n - 1))
         harmonic_2d(a, *conductances)

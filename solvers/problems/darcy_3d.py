@@ -8,12 +8,12 @@ from jaxtyping import Float, Float32, Float64
 from pydantic import Field
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.problem import AbstractProblem, as_generator
-from headrace.solvers.problems.arrays import NO_PARAMETERS, checked, require_names, require_positive, with_boundary
 from headrace.solvers.problems.darcy import LEVELS, Source
-from headrace.solvers.problems.permeability import AnyPermeability, LogNormal
-from headrace.solvers.system import LinearSystem, Structure
+from headrace.solvers.random_inputs.permeability import AnyPermeability, LogNormal
+from headrace.solvers.systems.arrays import NO_PARAMETERS, checked, require_names, require_positive, with_boundary
+from headrace.solvers.systems.operators import DiffusionOperator
+from headrace.solvers.systems.system import LinearSystem, Structure
 
 
 class Darcy3D(AbstractProblem):
@@ -80,7 +80,7 @@ class Darcy3D(AbstractProblem):
         a = checked("permeability", fields["permeability"], (n, n, n))
         require_positive("permeability", a)
         # Numba takes seconds to import: those who discretise nothing do not wait for it.
-        from headrace.solvers.problems.kernels import harmonic_3d
+        from headrace.solvers.systems.harmonic_kernels import harmonic_3d
 
         conductances = tuple(np.empty(tuple(n - 2 + (k == axis) for k in range(3))) for axis in range(3))
         harmonic_3d(a, *conductances)

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import Field, PositiveFloat, model_validator
 
-from headrace.solvers.evolution.incompressible import Coefficients, Enclosure
-from headrace.solvers.parameters import Uniform
+from headrace.solvers.evolution.enclosure import Coefficients, Enclosure
 from headrace.solvers.problems.obstacles import Block, Counts, Disk, Obstacle, SquareLattice, require_free
 from headrace.solvers.problems.walled_flow import AbstractWalledFlow
+from headrace.solvers.random_inputs.parameters import Uniform
 
 _REYNOLDS = {"low": (100.0, 500.0), "medium": (500.0, 1000.0), "high": (1000.0, 2000.0)}
 _OBSTACLES: Mapping[str, int | dict[str, int]] = {"none": 0, "one": 1, "several": {"low": 2, "high": 10}}

@@ -8,9 +8,10 @@ from jaxtyping import Float64
 from pydantic import PositiveFloat
 
 from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, Side
-from headrace.solvers.parameters import Scalar, Uniform
-from headrace.solvers.random_fields import Gaussian
+from headrace.solvers.evolution.equation import Semilinear
+from headrace.solvers.evolution.semilinear import AbstractSemilinear, Side
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform
+from headrace.solvers.random_inputs.random_fields import Gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor

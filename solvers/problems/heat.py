@@ -8,18 +8,16 @@ from jaxtyping import Float, Float64
 from pydantic import Field, model_validator
 
 from headrace.platform.fields import FieldSpec
-from headrace.solvers.problems.arrays import require_positive
-from headrace.solvers.problems.finite_elements import (
+from headrace.solvers.finite_elements.problem import (
     AbstractFiniteElementProblem,
-    BoundaryValue,
     Names,
-    Points,
-    Weak,
     gaussian_field_at,
     positive_field_at,
 )
-from headrace.solvers.problems.permeability import AnyPermeability, LogNormal
-from headrace.solvers.random_fields import Gaussian
+from headrace.solvers.finite_elements.weak import BoundaryValue, Points, Weak
+from headrace.solvers.random_inputs.permeability import AnyPermeability, LogNormal
+from headrace.solvers.random_inputs.random_fields import Gaussian
+from headrace.solvers.systems.arrays import require_positive
 
 if TYPE_CHECKING:
     import ufl

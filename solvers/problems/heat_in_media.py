@@ -12,12 +12,12 @@ from headrace.platform.fields import FieldSpec, Grid
 from headrace.platform.spec import FieldError
 from headrace.solvers.evolution.evolution import Draw
 from headrace.solvers.evolution.implicit import AbstractImplicit, Semidiscrete, Unknowns
-from headrace.solvers.parameters import Scalar, Uniform, bounds
-from headrace.solvers.problems.arrays import representable
 from headrace.solvers.problems.conduction import Conduction, Interior
-from headrace.solvers.problems.permeability import AnyPermeability, LogNormal
-from headrace.solvers.random_fields import Gaussian
-from headrace.solvers.system import LinearSystem, NonlinearSystem, Structure
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform, bounds
+from headrace.solvers.random_inputs.permeability import AnyPermeability, LogNormal
+from headrace.solvers.random_inputs.random_fields import Gaussian
+from headrace.solvers.systems.arrays import representable
+from headrace.solvers.systems.system import LinearSystem, NonlinearSystem, Structure
 
 
 class HeatInMedia(AbstractImplicit):

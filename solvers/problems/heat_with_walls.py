@@ -13,9 +13,9 @@ from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot
 from headrace.solvers.evolution.semilinear import Side
 from headrace.solvers.evolution.sine_box import SineBox
-from headrace.solvers.parameters import Scalar, Uniform, require_between
-from headrace.solvers.problems.arrays import representable
-from headrace.solvers.random_fields import Gaussian
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform, require_between
+from headrace.solvers.random_inputs.random_fields import Gaussian
+from headrace.solvers.systems.arrays import representable
 
 _WALLS = ("west", "east", "south", "north", "bottom", "top")
 _ANY_TEMPERATURE = Uniform(low=100.0, high=500.0, unit="K")

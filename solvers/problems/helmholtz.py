@@ -9,11 +9,11 @@ from jaxtyping import Float, Float32, Float64
 from pydantic import Field, model_validator
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.solvers.operators import DiffusionOperator
 from headrace.solvers.problem import AbstractProblem, as_generator
-from headrace.solvers.problems.arrays import NO_PARAMETERS, checked, representable, require_names, with_boundary
-from headrace.solvers.random_fields import Gaussian, LengthScale, Smoothness
-from headrace.solvers.system import LinearSystem, Structure
+from headrace.solvers.random_inputs.random_fields import Gaussian, LengthScale, Smoothness
+from headrace.solvers.systems.arrays import NO_PARAMETERS, checked, representable, require_names, with_boundary
+from headrace.solvers.systems.operators import DiffusionOperator
+from headrace.solvers.systems.system import LinearSystem, Structure
 
 _LEAST_POINTS_PER_WAVELENGTH = 6.0
 

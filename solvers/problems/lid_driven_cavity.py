@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import Field, PositiveFloat
 
-from headrace.solvers.evolution.incompressible import Coefficients, Enclosure
+from headrace.solvers.evolution.enclosure import Coefficients, Enclosure
 from headrace.solvers.evolution.semilinear import log_levels
 from headrace.solvers.problems.walled_flow import AbstractWalledFlow
 

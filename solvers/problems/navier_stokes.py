@@ -8,9 +8,10 @@ from jaxtyping import Float64
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear, log_levels
-from headrace.solvers.parameters import Scalar, Uniform, bounds
-from headrace.solvers.random_fields import Gaussian
+from headrace.solvers.evolution.equation import Semilinear
+from headrace.solvers.evolution.semilinear import AbstractSemilinear, log_levels
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform, bounds
+from headrace.solvers.random_inputs.random_fields import Gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.problem import AbstractProblem, as_generator
-from headrace.solvers.problems.arrays import NO_PARAMETERS, checked, require_names, require_positive, with_boundary
 from headrace.solvers.problems.conduction import Conduction, Interior
 from headrace.solvers.problems.darcy import Source
-from headrace.solvers.problems.permeability import AnyPermeability, LogNormal
-from headrace.solvers.system import LinearSystem, NonlinearSystem, Structure
+from headrace.solvers.random_inputs.permeability import AnyPermeability, LogNormal
+from headrace.solvers.systems.arrays import NO_PARAMETERS, checked, require_names, require_positive, with_boundary
+from headrace.solvers.systems.system import LinearSystem, NonlinearSystem, Structure
 
 
 class NonlinearDiffusion(AbstractProblem):

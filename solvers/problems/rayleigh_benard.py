@@ -9,10 +9,11 @@ from jaxtyping import Float64
 from pydantic import Field, PositiveFloat, model_validator
 
 from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.incompressible import AbstractIncompressible, Coefficients, Enclosure
+from headrace.solvers.evolution.enclosure import Coefficients, Enclosure
+from headrace.solvers.evolution.incompressible import AbstractIncompressible
 from headrace.solvers.evolution.semilinear import log_levels
-from headrace.solvers.parameters import Scalar, Uniform, require_between
-from headrace.solvers.random_fields import Gaussian
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform, require_between
+from headrace.solvers.random_inputs.random_fields import Gaussian
 
 
 class RayleighBenard(AbstractIncompressible):

@@ -10,8 +10,8 @@ from pydantic import PositiveFloat, model_validator
 from headrace.platform.fields import FieldSpec
 from headrace.solvers.evolution.conservation import AbstractConservationLaw
 from headrace.solvers.evolution.semilinear import Side
-from headrace.solvers.parameters import Scalar, Uniform, drawn, require_between
-from headrace.solvers.random_fields import Gaussian
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform, drawn, require_between
+from headrace.solvers.random_inputs.random_fields import Gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor

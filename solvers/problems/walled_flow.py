@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from headrace.platform.fields import FieldSpec
 from headrace.solvers.evolution.incompressible import AbstractIncompressible
-from headrace.solvers.parameters import Scalar, Uniform, require_between
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform, require_between
 
 
 class AbstractWalledFlow(AbstractIncompressible):

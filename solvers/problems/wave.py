@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.semilinear import AbstractSemilinear, Semilinear
-from headrace.solvers.parameters import Scalar, Uniform
-from headrace.solvers.random_fields import Gaussian
+from headrace.solvers.evolution.equation import Semilinear
+from headrace.solvers.evolution.semilinear import AbstractSemilinear
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform
+from headrace.solvers.random_inputs.random_fields import Gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor

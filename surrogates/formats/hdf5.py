@@ -22,11 +22,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from headrace.platform.dataset.trajectories import Samples
+from headrace.platform.dataset.writer import write_dataset
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
-from headrace.platform.store import write_dataset
-from headrace.platform.whole import Samples
 from headrace.surrogates.formats.plain import ROWS, PlainData, dataset_names, find_files, require_new
 
 SUFFIXES = (".h5", ".hdf5")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headrace.platform.dataset.trajectories import Samples
+from headrace.platform.dataset.writer import write_dataset
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.fields import Mesh
-from headrace.platform.store import write_dataset
-from headrace.platform.whole import Samples
 from headrace.surrogates.formats.plain import PlainData, dataset_names, find_files, require_new
 
 if TYPE_CHECKING:

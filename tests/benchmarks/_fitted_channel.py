@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from headrace.solvers.problems.finite_elements import load_dolfinx
+from headrace.solvers.finite_elements.dolfinx import load_dolfinx
 from headrace.solvers.problems.obstacles import Block
 
 # What a user who wants speed has forms compiled with.

@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from headrace.platform.fields import SampleSchema
-from headrace.platform.reservoir_spec import ReservoirSpec
+from headrace.platform.reservoir.spec import ReservoirSpec
 from headrace.platform.sample import SampleBatch
 
 _AT_ONCE = 500

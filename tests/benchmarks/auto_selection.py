@@ -33,16 +33,16 @@ import numpy as np
 from _machine import ran_on
 
 from headrace.platform.spec import kinds
-from headrace.solvers import METHODS, PROBLEMS, AbstractProblem, AbstractSolver, Auto, LinearSystem, SolveStatus
-from headrace.solvers.select import candidates, miniature
-from headrace.solvers.solver import solve_verified
-from headrace.solvers.system import System
+from headrace.solvers import ALL_METHODS, PROBLEMS, AbstractProblem, AbstractSolver, Auto, LinearSystem, SolveStatus
+from headrace.solvers.selection.candidates import candidates, miniature
+from headrace.solvers.systems.system import System
+from headrace.solvers.systems.verified import solve_verified
 
 # Whatever PyAMG says of methods that do not suit a matrix stands in the table.
 warnings.showwarning = lambda *_, **__: None
 RTOL = 1e-8
 _PROBLEMS = kinds("headrace.problems", PROBLEMS)
-_METHODS = kinds("headrace.methods", METHODS)
+_METHODS = kinds("headrace.methods", ALL_METHODS)
 # Named by kind and settings: problems and methods that do not exist or do not fit are passed over.
 CASES: dict[str, dict[str, object]] = {
     "Helmholtz 64^2, k = 12": {"kind": "helmholtz", "resolution": 66, "wave_number": 12.0},

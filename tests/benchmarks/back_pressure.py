@@ -23,14 +23,14 @@ import ray
 from _machine import ran_on
 from ray._private.internal_api import node_stats
 
-from headrace.platform.cluster import start_embedded
+from headrace.platform.cluster.cluster import start_embedded
+from headrace.platform.cluster.resources import ResourcePlan
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.platform.ledger import Ledger
-from headrace.platform.reservoir_spec import ReservoirSpec
-from headrace.platform.resources import ResourcePlan
+from headrace.platform.ledger.ledger import Ledger
+from headrace.platform.reservoir.spec import ReservoirSpec
 from headrace.platform.sample import Failure, Provenance, Sample
-from headrace.platform.stream import Stream
-from headrace.platform.stream_plan import StreamPlan
+from headrace.platform.stream.plan import StreamPlan
+from headrace.platform.stream.stream import Stream
 
 POINTS = 128
 BATCH = 16

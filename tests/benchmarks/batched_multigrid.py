@@ -25,8 +25,8 @@ from _machine import ran_on
 
 from headrace.solvers import AbstractSolver, Darcy, Multigrid, RunningSolver, SolveStatus
 from headrace.solvers.methods.batched_multigrid import BatchedMultigrid, cuda_is_available
-from headrace.solvers.problems.permeability import LogNormal
-from headrace.solvers.solver import solve_batch_verified
+from headrace.solvers.random_inputs.permeability import LogNormal
+from headrace.solvers.systems.verified import solve_batch_verified
 
 RTOL = 1e-8
 

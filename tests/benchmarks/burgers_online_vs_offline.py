@@ -33,7 +33,7 @@ import torch
 from _machine import ran_on
 from _online import Judge, Stream
 
-from headrace.platform.reservoir_spec import ReservoirSpec
+from headrace.platform.reservoir.spec import ReservoirSpec
 from headrace.platform.sample import Sample, SampleBatch
 from headrace.solvers import Burgers, EvolutionSource, Numerics
 from headrace.surrogates import FNO, TrainingSpec

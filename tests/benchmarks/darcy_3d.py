@@ -115,7 +115,7 @@ def forget_peak() -> None:
 
 def forget_patterns() -> None:
     """`to_csr` keeps the index arrays of a grid for the next matrix; PETSc has its own."""
-    from headrace.solvers import operators
+    from headrace.solvers.systems import operators
 
     operators._pattern.cache_clear()
 

@@ -25,7 +25,7 @@ import torch
 from _machine import ran_on
 
 from headrace.solvers import CG, DCDM, AbstractSolver, Darcy, LinearSystem, Multigrid, Poisson, SolveStatus
-from headrace.solvers.solver import solve_verified
+from headrace.solvers.systems.verified import solve_verified
 
 RTOL = 1e-8
 METHODS: dict[str, AbstractSolver] = {

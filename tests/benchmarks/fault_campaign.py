@@ -31,11 +31,11 @@ import numpy as np
 import psutil
 from _machine import ran_on
 
-from headrace.pipelines.config import load
-from headrace.platform.ledger import Ledger
+from headrace.pipelines.recipe.config import load
+from headrace.platform.dataset.reader import StoredSamples, shard_indices, shard_paths
+from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.sample import Sample
-from headrace.platform.stored import StoredSamples, shard_indices, shard_paths
-from headrace.platform.tracking import TrackingSpec, ui_command
+from headrace.platform.tracking.tracker import TrackingSpec, ui_command
 
 RECIPE = """
 name: campaign

@@ -32,7 +32,7 @@ from _machine import ran_on
 
 from headrace.solvers import GCRODR, Darcy, LinearSystem, SolveStatus
 from headrace.solvers.methods.direct import load_petsc
-from headrace.solvers.sequence import order_of_systems
+from headrace.solvers.sequences.sequence import order_of_systems
 
 PETSc = load_petsc()
 RTOL = 1e-8

@@ -36,7 +36,8 @@ from headrace.solvers.evolution.evolution import Draw
 from headrace.solvers.evolution.implicit import Semidiscrete, StageSolver, Unknowns
 from headrace.solvers.problems.conduction import Conduction
 from headrace.solvers.problems.heat_in_media import HeatAtPoints
-from headrace.solvers.select import Family, _table, candidates
+from headrace.solvers.selection.candidates import candidates, candidates_of
+from headrace.solvers.systems.family import Family
 
 type Field = Float64[np.ndarray, "points points"]
 RTOL = 1e-8
@@ -108,7 +109,7 @@ def case(problem: HeatInMedia, level: str, samples: int, steps: int) -> dict[str
         "auto": (problem, Auto()),
     }
     if level != "linear":
-        ways |= {f"jacobian: {one.label}": (exactly, one.method) for one in _table(Family.drifting_nonsymmetric)}
+        ways |= {f"jacobian: {one.label}": (exactly, one.method) for one in candidates_of(Family.drifting_nonsymmetric)}
     ends: dict[str, list[Field]] = {}
     seconds: dict[str, float] = {}
     chosen = ""

@@ -37,7 +37,7 @@ from _machine import ran_on
 
 from headrace.solvers import Darcy, LinearSystem, Multigrid
 from headrace.solvers.methods.direct import load_petsc
-from headrace.solvers.problems.permeability import LogNormal, TwoPhase
+from headrace.solvers.random_inputs.permeability import LogNormal, TwoPhase
 
 PETSc = load_petsc()
 RTOL = 1e-8

@@ -36,7 +36,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headrace.platform.fields import Domain, FieldSpec, Grid, SampleSchema
-from headrace.platform.reservoir_spec import ReservoirSpec
+from headrace.platform.reservoir.spec import ReservoirSpec
 from headrace.platform.sample import SampleBatch
 from headrace.platform.seeding import generator
 from headrace.solvers import HeatWithWalls

@@ -38,13 +38,13 @@ import scipy.sparse
 from _machine import ran_on
 
 from headrace.platform.spec import kinds
-from headrace.solvers import METHODS, AbstractSolver, Direct, LinearSystem, NonlinearSystem, SolveStatus
-from headrace.solvers.operators import DiffusionOperator
+from headrace.solvers import ALL_METHODS, AbstractSolver, Direct, LinearSystem, NonlinearSystem, SolveStatus
 from headrace.solvers.problems import ConvectionDiffusion, Darcy, NonlinearDiffusion
-from headrace.solvers.solver import solve_verified
+from headrace.solvers.systems.operators import DiffusionOperator
+from headrace.solvers.systems.verified import solve_verified
 
 RTOL = 1e-8
-_METHODS = kinds("headrace.methods", METHODS)
+_METHODS = kinds("headrace.methods", ALL_METHODS)
 type System = LinearSystem | NonlinearSystem
 
 NONSYMMETRIC: dict[str, dict[str, object]] = {

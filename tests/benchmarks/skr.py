@@ -51,9 +51,9 @@ from headrace.solvers import (
     Solution,
     SolveStatus,
 )
-from headrace.solvers.sequence import order_of_systems
-from headrace.solvers.solver import solve_verified
-from headrace.solvers.sorting import Order
+from headrace.solvers.sequences.sequence import order_of_systems
+from headrace.solvers.sequences.sorting import Order
+from headrace.solvers.systems.verified import solve_verified
 
 RTOL = 1e-8
 LIMIT = 10_000

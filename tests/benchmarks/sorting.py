@@ -30,7 +30,7 @@ import numpy as np
 from _machine import ran_on
 
 from headrace.solvers import GCRODR, Darcy, SolverSource
-from headrace.solvers.sorting import features_of, greedy_order, hilbert_order, path_length, solving_order
+from headrace.solvers.sequences.sorting import features_of, greedy_order, hilbert_order, path_length, solving_order
 
 POINTS = 128
 

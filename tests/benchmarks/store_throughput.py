@@ -26,12 +26,12 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
+from headrace.platform.dataset.writer import SampleStore, StoredSamples
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.platform.ledger import Ledger
+from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.provenance import machine
-from headrace.platform.reservoir import Reservoir
+from headrace.platform.reservoir.reservoir import Reservoir
 from headrace.platform.sample import Provenance, SampleBatch
-from headrace.platform.store import SampleStore, StoredSamples
 
 REPEATS = 5
 MESSAGES = 20  # per repeat, after one to warm up

@@ -22,14 +22,14 @@ import psutil
 import ray
 from _machine import ran_on
 
-from headrace.platform.cluster import start_embedded
-from headrace.platform.coordinator import Coordinator
+from headrace.platform.cluster.cluster import start_embedded
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.platform.ledger import Ledger
-from headrace.platform.reservoir_spec import ReservoirSpec
+from headrace.platform.ledger.ledger import Ledger
+from headrace.platform.reservoir.spec import ReservoirSpec
 from headrace.platform.sample import Provenance, SampleBatch
-from headrace.platform.shard import ReservoirShard
-from headrace.platform.stream_plan import StreamPlan
+from headrace.platform.stream.coordinator import Coordinator
+from headrace.platform.stream.plan import StreamPlan
+from headrace.platform.stream.shard import ReservoirShard
 
 PLANNED = 1_000_000
 ROWS = 32

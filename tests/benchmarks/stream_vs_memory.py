@@ -26,17 +26,17 @@ import numpy as np
 import ray
 import torch
 
-from headrace.platform.cluster import start_embedded
+from headrace.platform.cluster.cluster import start_embedded
+from headrace.platform.cluster.resources import Capacity, ResourcesSpec, fit_resources
+from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.fields import SampleSchema
-from headrace.platform.ledger import Ledger
+from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.provenance import machine
-from headrace.platform.reservoir_spec import ReservoirSpec
-from headrace.platform.resources import Capacity, ResourcesSpec, fit_resources
+from headrace.platform.reservoir.spec import ReservoirSpec
 from headrace.platform.sample import SampleBatch
-from headrace.platform.stored import StoredSamples
-from headrace.platform.stream import Stream
-from headrace.platform.stream_plan import StreamPlan
-from headrace.solvers.source import SolverSource
+from headrace.platform.stream.plan import StreamPlan
+from headrace.platform.stream.stream import Stream
+from headrace.solvers.sources.systems import SolverSource
 from headrace.surrogates import FNO
 from headrace.surrogates.datamodule import StreamDataModule
 from headrace.surrogates.fit import fit

@@ -33,7 +33,7 @@ from multigrid_vs_petsc import PCMG, RTOL, Petsc, PetscMultigrid
 from headrace.platform.sample import Sample, SampleBatch
 from headrace.platform.seeding import generator
 from headrace.solvers import Darcy, LinearSystem, Multigrid, RunningSolver, Solution, SolverSource, SolveStatus
-from headrace.solvers.operators import stencil_csr
+from headrace.solvers.systems.operators import stencil_csr
 
 
 class AssembledMultigrid(PetscMultigrid):

@@ -110,7 +110,7 @@ def test_a_run_leaves_everything_it_promises(finished: Any) -> None:
 
 
 def test_held_out_samples_are_none_of_those_trained_on(finished: Any) -> None:
-    from headrace.platform.stored import StoredSamples
+    from headrace.platform.dataset.reader import StoredSamples
 
     path = finished.path / "data"
     fields = {
@@ -221,7 +221,7 @@ def test_ctrl_c_leaves_a_readable_data_set_and_no_process(in_folder: Path) -> No
 
     import psutil
 
-    from headrace.platform.stored import StoredSamples
+    from headrace.platform.dataset.reader import StoredSamples
 
     program = str(Path(sys.executable).with_name("headrace"))
     command = [program, "run", "smoke", "training.steps=100000", "data.samples=5000", "--out", "run"]

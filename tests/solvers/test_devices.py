@@ -15,9 +15,9 @@ from headrace.solvers.evolution.etdrk4 import ETDRK4
 from headrace.solvers.evolution.finite_volume import Scheme
 from headrace.solvers.evolution.periodic_box import PeriodicBox
 from headrace.solvers.evolution.semilinear import AbstractSemilinear
-from headrace.solvers.evolution.source import EvolutionSource
 from headrace.solvers.evolution.stepper import Stepper
 from headrace.solvers.problems import EVOLUTIONS, Burgers, ShallowWater
+from headrace.solvers.sources.trajectories import EvolutionSource
 
 BATCHED = [one for one in EVOLUTIONS if issubclass(one, AbstractBatchedEvolution)]
 

@@ -18,7 +18,7 @@ from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import Checkpoint, Predictor, _load_pyfunc, load_checkpoint, save_checkpoint
 from headrace.surrogates.models.fno import FNO
 from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
-from headrace.surrogates.strategies import Direct
+from headrace.surrogates.strategies import AllAtOnce
 from headrace.surrogates.training import TrainingSpec
 
 Trained = tuple[NormalizedNetwork, Checkpoint, SampleBatch]
@@ -42,7 +42,7 @@ def trained(make_schema: Callable[..., SampleSchema], make_samples: Callable[...
         step=7,
         surrogate=surrogate,
         normalization=normalization,
-        strategy=Direct(),
+        strategy=AllAtOnce(),
         training=TrainingSpec().model_dump(mode="json"),
         schema=schema,
         weights=model.network.state_dict(),

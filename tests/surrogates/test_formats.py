@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from headrace.platform.dataset.writer import StoredSamples, read_manifest, write_dataset
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, Mesh, SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
-from headrace.platform.store import StoredSamples, read_manifest, write_dataset
 from headrace.surrogates.formats import FORMATS, hdf5, neuraloperator
 
 EVOLVING = SampleSchema(

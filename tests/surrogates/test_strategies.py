@@ -19,7 +19,7 @@ from headrace.surrogates.fit import fit
 from headrace.surrogates.losses import RelativeL2
 from headrace.surrogates.models import FNO, MLP
 from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
-from headrace.surrogates.strategies import STRATEGIES, Autoregressive, Direct, TimeConditioned
+from headrace.surrogates.strategies import STRATEGIES, AllAtOnce, Autoregressive, TimeConditioned
 from headrace.surrogates.strategy import AbstractStrategy
 from headrace.surrogates.training import TrainingSpec
 
@@ -266,7 +266,7 @@ def test_a_checkpoint_of_before_there_were_strategies_is_of_the_direct_one(tmp_p
     content = torch.load(result.checkpoint, weights_only=True)
     del content["strategy"]
     torch.save(content | {"format": 1}, tmp_path / "old.pt")
-    assert load_checkpoint(tmp_path / "old.pt").strategy == Direct()
+    assert load_checkpoint(tmp_path / "old.pt").strategy == AllAtOnce()
 
 
 def test_another_strategy_does_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:

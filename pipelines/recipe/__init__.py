@@ -1,0 +1,1 @@
+"""What is asked: config, sections, checks, faults, catalogue."""

@@ -1,0 +1,1 @@
+"""Telling it: record, words, pictures, report, status, dashboard."""

@@ -1,0 +1,1 @@
+"""Doing it: session, online, generate, train, evaluate, resume."""

@@ -1,0 +1,141 @@
+"""Held-out errors: scores a checkpoint on samples that never passed through the reservoir."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from headrace.pipelines.report import pictures
+from headrace.pipelines.report.trajectories import over_time
+from headrace.pipelines.run_dir import RunDir, data_sets, write_json
+from headrace.pipelines.running.session import Session
+from headrace.platform.dataset.reader import StoredSamples
+from headrace.platform.errors import InputError
+from headrace.platform.sample import SampleBatch
+from headrace.surrogates.checkpoint import Predictor, load_checkpoint
+from headrace.surrogates.metrics import METRICS, per_sample, quantile
+
+log = logging.getLogger(__name__)
+
+NUM_PICTURED = 64
+
+
+def statistics(values: Float[np.ndarray, " samples"]) -> dict[str, float]:
+    """Mean, spread and tail of errors; one that is not finite is infinite."""
+    if not np.isfinite(values).all():
+        median, p95 = (float(quantile(values, share)) for share in (0.5, 0.95))
+        return {"mean": np.inf, "std": np.inf, "median": median, "p95": p95, "max": np.inf}
+    return {
+        "mean": float(np.mean(values)),
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+        "median": float(quantile(values, 0.5)),
+        "p95": float(quantile(values, 0.95)),
+        "max": float(np.max(values)),
+    }
+
+
+def held_out_sets(directory: Path) -> dict[str, Path]:
+    """The test sets of a folder by name: `test`, or `test_16` and `test_32`; or the data set that the folder is.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = data_sets(directory)
+    sets = found if len(found) == 1 else {name: path for name, path in found.items() if name.startswith("test")}
+    if not sets:
+        raise InputError.single(
+            str(directory), "without a test set", "a data set, or a folder with one named test", "Name one with --data."
+        )
+    return sets
+
+
+def evaluate(run: RunDir, sets: Mapping[str, Path] | None = None) -> dict[str, Any]:
+    """Score the newest checkpoint of a run; writes `evaluation.json` and `evaluation.npz`.
+
+    Args:
+        run: the run.
+        sets: data set directories by name; default: the run's own test sets. One set is split by difficulty level,
+            several are scored as they are.
+
+    Raises:
+        InputError: there is no checkpoint or no data, or they do not fit each other.
+    """
+    sets = sets or held_out_sets(Path(run.read_summary().get("data_folder", run.path)))
+    predictor: Predictor | None = None
+    levels: dict[str, dict[str, Any]] = {}
+    rollout: dict[str, Any] = {}
+    for number, (name, directory) in enumerate(sets.items()):
+        stored = StoredSamples.open(directory)
+        batch = stored.read_all()
+        predictor = predictor or Predictor(load_checkpoint(run.checkpoint, schema=stored.schema))
+        prediction = predictor.predict(batch.inputs, batch.parameters)
+        errors = per_sample(prediction, batch.outputs, stored.schema.domain)
+        names = np.array([item.level for item in batch.provenance])
+        groups = {name if len(sets) > 1 else "all": np.ones(len(batch), dtype=bool)}
+        if len(sets) == 1:
+            groups |= {level: names == level for level in pictures.in_order(set(names.tolist()), run.levels)}
+        for group, rows in groups.items():
+            levels[group] = {"count": int(rows.sum())} | {
+                metric: statistics(values[rows]) for metric, values in errors.items()
+            }
+        if len(stored.schema.times) > 1:
+            found = over_time(prediction, batch.outputs, stored.schema.domain, stored.schema.times, groups)
+            rollout = {**found, "groups": {**rollout.get("groups", {}), **found["groups"]}}
+        if number == 0:
+            _keep_pictured(run, batch, prediction, names, errors["relative_l2"])
+    result = {"split": ", ".join(sets), "metrics": list(METRICS), "levels": levels}
+    if rollout:
+        result["rollout"] = rollout
+    write_json(run.path / "evaluation.json", result)
+    return result
+
+
+def _keep_pictured(
+    run: RunDir,
+    batch: SampleBatch,
+    prediction: Float[np.ndarray, "batch time channels *grid"],
+    levels: np.ndarray,
+    errors: Float[np.ndarray, " batch"],
+) -> None:
+    # From the best to the worst, evenly in rank, so that the pictures show the spread and not a choice.
+    order = np.argsort(errors)
+    rows = order[np.unique(np.linspace(0, len(order) - 1, min(NUM_PICTURED, len(order))).round().astype(int))]
+    np.savez_compressed(
+        run.path / "evaluation.npz",
+        inputs=batch.inputs[rows],
+        truth=batch.outputs[rows],
+        prediction=prediction[rows],
+        index=batch.indices[rows],
+        level=levels[rows],
+        relative_l2=errors[rows],
+    )
+
+
+def conclude(session: Session, sets: Mapping[str, Path] | None = None) -> None:
+    """Evaluate a trained run and hand errors, pictures and model to the tracking server."""
+    assert session.config.surrogate is not None
+    with session.phase("evaluate"):
+        evaluation = evaluate(session.run, sets)
+        session.summary["errors"] = evaluation["levels"]
+    with session.phase("track results"):
+        session.record(
+            {
+                f"test/{metric}" + ("" if level == "all" else f"/{level}"): values[metric]["mean"]
+                for level, values in evaluation["levels"].items()
+                for metric in evaluation["metrics"]
+            }
+        )
+        with np.load(session.run.path / "evaluation.npz") as arrays:
+            kept = dict(arrays)
+        schema = StoredSamples.open(next(iter((sets or held_out_sets(session.run.path)).values()))).schema
+        session.tracker.log_figure(pictures.prediction_grid(kept, schema), "pictures/predictions.png")
+        session.tracker.log_model(
+            session.run.checkpoint,
+            input_example=kept["inputs"][:1],
+            output_example=kept["prediction"][:1],
+            free_grid=session.config.surrogate.any_resolution,
+        )
+        session.tracker.log_file(session.run.path / "evaluation.json")

@@ -1,0 +1,47 @@
+"""`headrace generate`: a data set without a training."""
+
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from headrace.pipelines.recipe.config import RunConfig
+from headrace.pipelines.running.online import POLL_SECONDS, StreamWatch, preflight_stream, start_stream
+from headrace.pipelines.running.pilots import settled
+from headrace.pipelines.running.progress import RunProgress
+from headrace.pipelines.running.session import Earlier, Session
+from headrace.platform.cluster.cluster import connected, fit_into_cluster
+from headrace.platform.errors import InputError
+
+
+def generate(config: RunConfig, out: Path | Earlier | None, console: Console) -> Session:
+    """Solve every planned sample of every split and store it below `out/data`.
+
+    Raises:
+        InputError: the output folder, the tracking server or the cluster cannot be used; nothing was started.
+        RunFailed: a solver failed; what was stored is safe and readable.
+    """
+    if config.stream.mode == "replay":
+        raise InputError.single("stream.mode", "replay", "online or generate, to make a data set")
+    preflight_stream(config, out)
+    config, choices, pilot_seconds = settled(config, console)
+    assert config.data is not None
+    with RunProgress(console) as progress, connected(config.resources):
+        progress.update(phase="starting", planned=config.planned()["train"])
+        resources = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), trains=False)
+        session = Session(config, "generate", out)
+        with session.guarded(), session.phase("generate"):
+            session.describe(config.schema, choices, pilot_seconds)
+            stream = start_stream(config, session, resources, trains=False)
+            watch = StreamWatch(stream, session, progress, resources)
+            progress.update(phase="solving")
+            interrupted = False
+            try:
+                while stream.poll(POLL_SECONDS):
+                    watch.look()
+            except KeyboardInterrupt:
+                interrupted = True
+                raise
+            finally:
+                watch.settle(seal=not interrupted)
+    return session

@@ -1,0 +1,307 @@
+"""A run from its folder to its summary: what `run`, `generate` and `train` have in common."""
+
+import logging
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from headrace.pipelines.recipe.config import SPLITS, RunConfig
+from headrace.pipelines.report.report import write_report
+from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
+from headrace.platform import provenance
+from headrace.platform.dataset.manifest import write_manifest
+from headrace.platform.dataset.reader import StoredSamples
+from headrace.platform.errors import InputError, RunFailed, is_disk_full
+from headrace.platform.fields import SampleSchema
+from headrace.platform.files import write_synced
+from headrace.platform.ledger.ledger import Ledger
+from headrace.platform.sample import Failure, Provenance
+from headrace.platform.tracking.tracker import Tracker, check_reachable
+from headrace.solvers.evolution.accuracy import Choice
+from headrace.solvers.sources.systems import SourceReport
+
+log = logging.getLogger(__name__)
+
+RESERVE_NBYTES = 512 * 1024  # of the disk, for the last words of a run
+
+
+def preflight(config: RunConfig, out: "Path | Earlier | None") -> None:
+    """Look, before anything starts, whether a run could write its results.
+
+    Raises:
+        InputError: the tracking server does not answer, or the output folder is taken or cannot be written.
+    """
+    faults = check_reachable(config.tracking)
+    if not isinstance(out, Earlier):
+        faults = [*faults, *RunDir.unusable(out)]
+    if faults:
+        raise InputError(faults)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """A run that was cut off and is gone on with: its folder, its summary as it was left, and the claim to it."""
+
+    run: RunDir
+    lock: int
+    summary: Mapping[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """How long it had run, as far as it is known [s]."""
+        return max(float(self.summary.get("seconds", 0.0)), self.run.last_seconds)
+
+
+class Session:
+    """Opens a run's folder and tracking, takes its metrics, and always leaves a summary behind."""
+
+    def __init__(self, config: RunConfig, command: str, out: Path | Earlier | None) -> None:
+        """Open the folder.
+
+        Args:
+            config: the recipe.
+            command: what is done: run, generate or train.
+            out: the folder to make, None for one below `runs/`; or the run to go on with.
+        """
+        self.config = config
+        earlier = out if isinstance(out, Earlier) else None
+        self.run = earlier.run if earlier else RunDir.create(config.name, out if isinstance(out, Path) else None)
+        self._lock = earlier.lock if earlier else self.run.claim()
+        # What was asked of the process before is not asked of this one.
+        self.run.scale.unlink(missing_ok=True)
+        # A run that was cut off is as old as it had become.
+        self._started = time.time() - (earlier.seconds if earlier else 0.0)
+        self._phases: dict[str, float] = dict(earlier.summary.get("phases", {})) if earlier else {}
+        if earlier is None:
+            write_synced(self.run.recipe, config.to_yaml())
+        self.summary: dict[str, Any] = {
+            "name": config.name,
+            "command": command,
+            "run_id": self.run.path.name,
+            "status": "running",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "samples": {"planned": 0, "stored": 0, "failed": 0, "duplicates": 0},
+            "errors": {},
+            "versions": provenance.versions(),
+            "git": provenance.git_state(Path(__file__).parent),
+            "machine": provenance.machine(),
+        }
+        with self.run.reserve.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_NBYTES)
+        tracked_as = None
+        if earlier is not None:
+            tracked_as = earlier.summary.get("tracking", {}).get("run_id")
+            resumed = [*earlier.summary.get("resumed", []), self.summary["started"]]
+            self.summary |= {"started": earlier.summary["started"], "resumed": resumed}
+            if "numerics" in earlier.summary:
+                self.summary["numerics"] = earlier.summary["numerics"]
+            if tracked_as is not None:
+                self.summary["tracking"] = earlier.summary["tracking"]
+        self.write_summary()
+        self._metrics = MetricsLog(self.run.metrics, self._started)
+        # A new MLflow database takes seconds to make; the actors start meanwhile.
+        self._tracker = ThreadPoolExecutor(1, "start-tracking").submit(
+            Tracker.start,
+            config.tracking,
+            run_name=self.run.path.name,
+            config=config.model_dump(mode="json"),
+            tags={"headrace.command": command, "headrace.folder": str(self.run.path)},
+            recipe_text=config.to_yaml(),
+            run_id=tracked_as,
+        )
+
+    @property
+    def tracker(self) -> Tracker:
+        """The tracking run; waits until it is open.
+
+        Raises:
+            InputError: the store refuses.
+        """
+        tracker = self._tracker.result()
+        known = {"uri": tracker.uri, "run_id": tracker.run_id, "url": tracker.url}
+        if self.summary.get("tracking") != known:
+            # At once: a run that is killed goes on under the same name.
+            self.summary["tracking"] = known
+            self.write_summary()
+        return tracker
+
+    def describe(self, schema: SampleSchema, choices: Sequence[Choice], pilot_seconds: float) -> None:
+        """Note what the samples look like, which grids and steps were chosen for them, and how long pilots took [s]."""
+        self.summary["schema"] = schema.to_json()
+        if choices:
+            self.summary["numerics"] = [choice.to_json() for choice in choices]
+        if pilot_seconds > 0.0:
+            self._phases["pilot samples, before the start"] = pilot_seconds
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the block's wall time under a name [s]."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._phases[name] = self._phases.get(name, 0.0) + time.monotonic() - started
+
+    def record(self, metrics: Mapping[str, float], step: int | None = None, at: float | None = None) -> None:
+        """Take metrics at a step, or at a moment when there is no step."""
+        seconds = self._metrics.write(metrics, step, at)
+        self.tracker.log_metrics(metrics, step=step, seconds=seconds)
+
+    def write_summary(self) -> None:
+        """Bring `run.json` up to date."""
+        self.summary["seconds"] = round(time.time() - self._started, 3)
+        self.summary["phases"] = {name: round(seconds, 3) for name, seconds in self._phases.items()}
+        write_json(self.run.summary, self.summary)
+
+    def count_samples(self) -> None:
+        """Put into the summary how many samples the ledger knows, and what each level has cost."""
+        with Ledger.open(self.run.ledger, read_only=True) as ledger:
+            counts = {split: ledger.counts(split) for split in SPLITS}
+            failures = {str(split): ledger.failures(split) for split in SPLITS}
+        keys = ("planned", "stored", "failed", "duplicates")
+        self.summary["samples"] = {key: sum(getattr(split, key) for split in counts.values()) for key in keys}
+        self.summary["splits"] = {name: {key: getattr(split, key) for key in keys} for name, split in counts.items()}
+        self.summary["failures"] = [
+            {
+                "split": split,
+                "index": failure.index,
+                "seed": self.config.seed,
+                "level": failure.level,
+                "reason": failure.reason,
+            }
+            for split, failed in failures.items()
+            for failure in failed
+        ][:50]
+        self.summary["cost"] = cost_per_level(self.run, failures)
+
+    def account_for_solving(self, reports: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
+        """Put into the summary and the metrics how the solvers chose their methods, and what second tries there were.
+
+        Args:
+            reports: for each split, what the source of each solver reported.
+        """
+        whole = SourceReport.merged([SourceReport.from_json(one) for each in reports.values() for one in each])
+        self.summary["solving"] = whole.to_json()
+        metrics = {"solve/rescued": float(whole.rescued), "solve/warm_up_seconds": whole.warm_up_seconds}
+        if whole.selection is not None and whole.selection.accepted:
+            metrics["solve/regret_seconds"] = whole.selection.regret_seconds
+            metrics["solve/regret_share"] = whole.selection.regret_seconds / whole.selection.seconds
+        self.record(metrics)
+
+    def seal_data(self, splits: Iterable[str]) -> None:
+        """Write the manifest of every split that holds samples."""
+        for split in splits:
+            if any(self.run.data(split).glob("shard-*.zarr")):
+                try:
+                    write_manifest(self.run.data(split))
+                except InputError as error:
+                    # A run that failed early has logs without samples; why it failed is what its user wants to read.
+                    log.warning("%s gets no manifest: %s", split, error)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Close the run however the block ends: finished, failed with its reason, or interrupted."""
+        status = "failed"
+        try:
+            yield
+            status = "finished"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        except Exception as error:
+            if is_disk_full(error):
+                status = "disk full"
+                self.summary["reason"] = self._say_disk_full()
+                raise RunFailed(self.summary["reason"]) from error
+            self.summary["reason"] = str(error)
+            raise
+        finally:
+            self.summary["status"] = "failed" if status == "disk full" else status
+            self._close(status)
+
+    def _say_disk_full(self) -> str:
+        """What to tell when nothing can be written any more; gives up the reserve, so that it can be told."""
+        self.run.reserve.unlink(missing_ok=True)
+        stored = "what is stored is safe"
+        if self.run.ledger.is_file():
+            self.count_samples()
+            stored = f"the {self.summary['samples']['stored']} samples that are stored are safe"
+        return (
+            f"the disk that holds {self.run.path} is full; {stored}. Make room, "
+            f"then go on with: headrace resume {self.run.path}"
+        )
+
+    def _close(self, status: str) -> None:
+        try:
+            tracker = self.tracker
+        except InputError:
+            tracker = None  # the run has failed with this very error
+        self.run.reserve.unlink(missing_ok=True)
+        self.write_summary()
+        self._metrics.close()
+        try:
+            # Drawing takes seconds, which a user who pressed Ctrl-C has not got: `headrace report` draws it later.
+            if status not in ("interrupted", "disk full"):
+                write_report(self.run.path)
+        finally:
+            if tracker is not None:
+                for file in (self.run.report, self.run.summary):
+                    if file.is_file():
+                        tracker.log_file(file)
+                tracker.finish(status, timeout=3.0 if status == "interrupted" else 30.0)
+            os.close(self._lock)
+
+
+def cost_per_level(run: RunDir, failures: Mapping[str, Sequence[Failure]]) -> dict[str, dict[str, Any]]:
+    """Solver seconds, iterations and methods per difficulty level over all splits, failed samples included.
+
+    Each part of a trajectory is a sample; `whole_samples` counts trajectories, those that lack parts by the share that
+    is there.
+
+    Args:
+        run: the run whose stored samples are counted.
+        failures: the failed samples of every split.
+    """
+    cost: dict[str, dict[str, Any]] = defaultdict(
+        lambda: {
+            "samples": 0,
+            "whole_samples": 0.0,
+            "failed": 0,
+            "cpu_seconds": 0.0,
+            "wall_seconds": 0.0,
+            "iterations": 0,
+            "methods": Counter(),
+        }
+    )
+    for split, failed in failures.items():
+        provenance, parts = stored_provenance(run.data(split))
+        for level, count in Counter(sample.level for sample in provenance).items():
+            cost[level]["whole_samples"] += count / parts
+        for sample in provenance:
+            entry = cost[sample.level]
+            entry["samples"] += 1
+            entry["cpu_seconds"] += sample.cpu_seconds
+            entry["wall_seconds"] += sample.wall_seconds
+            entry["iterations"] += sample.num_iterations
+            entry["methods"][sample.solver] += 1
+        for failure in failed:
+            entry = cost[failure.level]
+            entry["failed"] += 1
+            entry["cpu_seconds"] += failure.cpu_seconds
+            entry["wall_seconds"] += failure.wall_seconds
+    return {level: {**entry, "methods": dict(entry["methods"])} for level, entry in sorted(cost.items())}
+
+
+def stored_provenance(directory: Path) -> tuple[tuple[Provenance, ...], int]:
+    """Where the stored samples of a data set came from, empty when nothing is stored; and how many make a whole one."""
+    if not any(directory.glob("shard-*.zarr")):
+        return (), 1
+    stored = StoredSamples.open(directory)
+    return stored.provenance(), stored.schema.parts

@@ -1,0 +1,1 @@
+"""Ray: connect, fit, submit, training ranks."""

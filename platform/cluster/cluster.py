@@ -1,0 +1,161 @@
+"""The Ray cluster: connect to one, or start one."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from headrace.platform.cluster.resources import Capacity, ResourcePlan, ResourcesSpec, fit_resources
+from headrace.platform.errors import InputError, RunFailed
+
+log = logging.getLogger(__name__)
+
+START_ATTEMPTS = 3
+SECONDS_BETWEEN_LOOKS = 2.0
+MAX_RESTARTS = 3  # of a part of a run that dies
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+@contextmanager
+def connected(spec: ResourcesSpec) -> Iterator[None]:
+    """A connection to the cluster that the recipe names, or an embedded one, for as long as the block runs.
+
+    Raises:
+        InputError: no cluster answers at the address.
+    """
+    address = spec.address or os.environ.get("RAY_ADDRESS")
+    if ray.is_initialized():
+        yield
+        return
+    if address:
+        try:
+            _set_defaults()
+            host, colon, port = address.rpartition(":")
+            if colon and port.isdigit() and "//" not in address:
+                # Ray itself would try for a minute.
+                socket.create_connection((host, int(port)), timeout=5).close()
+            ray.init(address=address, **QUIET)
+        except (OSError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+            raise InputError.single(
+                "resources.address",
+                str(address),
+                "the address of a running Ray cluster, and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token",
+                f"Start one with `ray start --head`, or leave the address out. ({_first_line(error)})",
+            ) from error
+    else:
+        start_embedded()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _set_defaults() -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def start_embedded(num_cpus: int | None = None) -> None:
+    """Start a cluster in this process's care, on loopback; `ray.shutdown()` ends it.
+
+    Args:
+        num_cpus: CPUs that it counts; default: those of the machine.
+
+    Raises:
+        RunFailed: it did not start.
+    """
+    _set_defaults()
+    # Ray's node gives its agents half a minute. On a cold disk importing them takes longer, and the next try finds
+    # them in the page cache.
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+    # Ray starts workers with niceness 15: whatever else the user does would starve the run on their own machine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            with _on_loopback():
+                # "local": else Ray joins what `ray start` has left on this machine, or waits for what is gone.
+                ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **QUIET)
+            return
+        except Exception as error:
+            # Ray raises a plain Exception here.
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise RunFailed(
+                    f"the embedded Ray cluster did not start in {attempt} attempts: {_first_line(error)} "
+                    "Is the machine overloaded, or /tmp full? `headrace doctor` looks."
+                ) from error
+            log.warning("the embedded Ray cluster did not start (%s); trying again", _first_line(error))
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let Ray's processes listen on loopback alone: an embedded cluster is nobody else's business.
+
+    Ray takes 127.0.0.1 as an address to mean the machine's own one, and listens everywhere, unless it was told that
+    there will be one node only, which has a switch for other systems than Linux: in this process a constant, in those
+    that it starts a variable.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def fit_into_cluster(
+    spec: ResourcesSpec, tell: Callable[[str], None], *, solves: bool = True, trains: bool = True
+) -> ResourcePlan:
+    """Fit a run into the cluster that this process is connected to; see `fit_resources`.
+
+    Args:
+        spec: what the run may use, and how long it may wait for it.
+        tell: is told what is waited for.
+        solves: whether there are solvers.
+        trains: whether there are training ranks.
+
+    Raises:
+        InputError: the cluster has too little, now and for `spec.wait_seconds`.
+    """
+    deadline = time.monotonic() + spec.wait_seconds
+    while True:
+        try:
+            plan = fit_resources(spec, _capacity(), solves=solves, trains=trains)
+        except InputError as error:
+            if time.monotonic() >= deadline:
+                raise
+            tell(f"waits for nodes to join: {error.faults[0]}")
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        else:
+            tell("")
+            return plan
+
+
+def free_resources() -> str:
+    """What the cluster has, and what of it is free, in words."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    parts = [f"{total[key]:g} {key}s, {free.get(key, 0.0):.2g} free" for key in ("CPU", "GPU") if total.get(key)]
+    return f"the cluster has {' and '.join(parts) or 'nothing'}"
+
+
+def _capacity() -> Capacity:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Capacity(
+        cpus=tuple(float(node.get("CPU", 0.0)) for node in nodes),
+        gpus=tuple(float(node.get("GPU", 0.0)) for node in nodes),
+    )

@@ -1,0 +1,1 @@
+"""The stored samples: log, layout, writer, reader, manifest, whole trajectories."""

@@ -1,0 +1,79 @@
+"""The manifest of a data set: what is in it, and the hash of its content."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headrace.platform.dataset.reader import StoredSamples
+from headrace.platform.errors import InputError
+from headrace.platform.fields import SampleSchema
+from headrace.platform.files import write_synced
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a finished data set holds: enough to tell whether another copy is the same.
+
+    Attributes:
+        count: number of samples.
+        schema: what they look like.
+        levels: number of samples of each difficulty level.
+        incomplete: how many of them are parts of a trajectory that broke.
+        content_hash: see `StoredSamples.content_hash`.
+    """
+
+    count: int
+    schema: SampleSchema
+    levels: dict[str, int]
+    content_hash: str
+    incomplete: int = 0
+
+    def to_json(self) -> dict[str, object]:
+        """What stands in `manifest.json`."""
+        return {
+            "count": self.count,
+            "schema": self.schema.to_json(),
+            "levels": self.levels,
+            "incomplete": self.incomplete,
+            "content_hash": self.content_hash,
+        }
+
+
+def write_manifest(directory: str | os.PathLike[str]) -> Manifest:
+    """Describe a data set in its `manifest.json`.
+
+    Raises:
+        InputError: it is not a data set.
+    """
+    stored = StoredSamples.open(directory)
+    manifest = Manifest(
+        count=len(stored),
+        schema=stored.schema,
+        levels=dict(sorted(Counter(stored.levels).items())),
+        content_hash=stored.content_hash(),
+        incomplete=int(np.count_nonzero(~stored.is_whole)),
+    )
+    write_synced(Path(directory) / MANIFEST, json.dumps(manifest.to_json(), indent=1) + "\n")
+    return manifest
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> Manifest | None:
+    """The manifest of a data set; None when it has none (it is being written, or its run was cut off).
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = Path(directory) / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text())
+        return Manifest(**{**data, "schema": SampleSchema.from_json(data["schema"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError.single(str(path), f"not readable ({error})", "the manifest of a data set") from error

@@ -1,0 +1,470 @@
+"""Ledger: which samples are planned, leased, stored or failed, so that each is stored exactly once."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from headrace.platform.ledger.file import LedgerFile, create_file
+from headrace.platform.sample import Failure
+
+MAX_LOSSES = 8  # workers that a sample may lose before it is given up
+_FREE, _LEASED, _STORED, _FAILED = range(4)  # as in the indices of ledger_file.py
+_VARIABLES = 500  # indices named in one statement, below the limit of every SQLite build
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The right and the duty of one worker to solve some samples for a while.
+
+    Attributes:
+        id: names the lease in `Ledger.commit`.
+        epoch: the ledger's epoch when it was granted.
+        worker: who holds it.
+        split: the split that the indices count in.
+        indices: the samples in the order to solve them in; in what `release` and `expire` return, those that were still
+            outstanding, ascending.
+    """
+
+    id: int
+    epoch: int
+    worker: str
+    split: str
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How far a split is. `planned = leased + stored + failed + waiting`.
+
+    Attributes:
+        planned: samples that the run asked for.
+        leased: handed to a worker and not back yet.
+        stored: committed: durable in a shard.
+        failed: ended with a reason instead of a sample.
+        duplicates: deliveries of a sample that was stored already.
+    """
+
+    planned: int
+    leased: int
+    stored: int
+    failed: int
+    duplicates: int
+
+    @property
+    def waiting(self) -> int:
+        """Samples that nobody works on yet."""
+        return self.planned - self.leased - self.stored - self.failed
+
+
+class Ledger:
+    """The record of every sample of a run, in one SQLite file.
+
+    One process writes (the coordinator, held to it by a file lock); others may open it read-only at any time. The
+    methods may be called from several threads. Samples that nobody touched take neither memory nor disk.
+
+    A sample goes waiting -> leased -> stored or failed. A lease ends by delivery, by `release` of its worker or by
+    `expire`; what it still held then waits again. `commit` decides who was first: it may be repeated, and late
+    deliveries of a released lease are welcome while nobody else delivered, because sample i is the same whoever
+    solves it; after that they count as duplicates. So a worker of an older epoch cannot change what is stored.
+
+    A sample whose worker was lost `MAX_LOSSES` times is recorded as failed: it may be what kills them. Such samples
+    are handed out again in ever shorter leases, so that the culprit ends up alone.
+
+    Commits and failures are on the disk when the call returns; a lease that a power cut forgets is granted again.
+
+    Make it with `create`, come back to it with `open`.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool, clock: Callable[[], float]) -> None:
+        self.path = path
+        self._clock = clock
+        self._file = LedgerFile(path, read_only=read_only)
+        # For each split that has an order: the samples in it, and where in it each sample stands.
+        self._orders: dict[str, tuple[Int64[np.ndarray, " samples"], Int64[np.ndarray, " samples"]]] = {}
+        for split, numbers in self._file.rows("SELECT split, numbers FROM orders"):
+            order = np.frombuffer(numbers, dtype="<i8")
+            self._orders[str(split)] = (order, np.argsort(order))
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        planned: Mapping[str, int],
+        *,
+        orders: Mapping[str, Sequence[int] | Int64[np.ndarray, " samples"]] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> "Ledger":
+        """Start a ledger.
+
+        Args:
+            path: a file that does not exist yet.
+            planned: number of samples per split, for example `{"train": 3000, "validation": 60, "test": 150}`.
+            orders: for splits whose samples are leased in another order than that of their numbers, all of its numbers
+                in that order; it is kept in the file.
+            clock: seconds now, on a clock that lives on when the process is started again.
+
+        Raises:
+            InputError: the file exists.
+            ValueError: nothing is planned, or a negative number, or an order is not one of the planned samples.
+        """
+        if not planned or min(planned.values()) < 0:
+            raise ValueError(f"planned must name a non-negative number of samples per split, got {dict(planned)}")
+        blobs = {}
+        for split, numbers in (orders or {}).items():
+            order = np.asarray(numbers, dtype="<i8")
+            if not np.array_equal(np.sort(order), np.arange(planned.get(split, 0))):
+                raise ValueError(
+                    f"the order of {split} must hold each number from 0 to {planned.get(split, 0) - 1} once, "
+                    f"got {order.size} numbers"
+                )
+            blobs[split] = order.tobytes()
+        create_file(Path(path), planned, blobs)
+        return cls(Path(path), read_only=False, clock=clock)
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, read_only: bool = False, clock: Callable[[], float] = time.time
+    ) -> "Ledger":
+        """Come back to a ledger: to go on (call `release_all` first, the old workers are gone) or only to read.
+
+        Raises:
+            InputError: there is no such file, it is not a ledger, comes from another version, or another process
+                writes it.
+        """
+        return cls(Path(path), read_only=read_only, clock=clock)
+
+    def close(self) -> None:
+        """Close the file and let another process write."""
+        self._file.close()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def epoch(self) -> int:
+        """How many times leases were taken back."""
+        return int(self._file.row("SELECT epoch FROM meta")[0])
+
+    @property
+    def version(self) -> int:
+        """Number of changes so far: what a checkpoint names to say which ledger it belongs to."""
+        return int(self._file.row("SELECT version FROM meta")[0])
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits."""
+        return tuple(str(name) for (name,) in self._file.rows("SELECT name FROM splits ORDER BY name"))
+
+    def lease(self, worker: str, split: str, count: int, ttl_seconds: float, *, together: int = 1) -> Lease | None:
+        """Hand up to `count` samples to a worker; those that came back first, then new ones, both in the split's order.
+
+        Args:
+            worker: name of the worker.
+            split: which split to work on.
+            count: how many samples it wants; it may get fewer.
+            ttl_seconds: how long it may stay silent; each delivery and `renew` starts the time anew.
+            together: new samples come in groups of so many, from a multiple of it on, and are not torn apart: the parts
+                of a trajectory. `count` is a multiple of it.
+
+        Returns:
+            The lease, or None when no sample is waiting (others may still be out: see `is_complete`).
+        """
+        if count < 1 or count % together:
+            raise ValueError(f"a lease needs a count of at least {together}, and a multiple of it, got {count}")
+        with self._file.transaction(durable=False) as db:
+            planned, start = self._split(split)[:2]
+            returned = self._file.rows(
+                "SELECT number, losses FROM samples INDEXED BY free WHERE split = ? AND state = 0 "
+                "ORDER BY number LIMIT ?",
+                split,
+                count,
+            )
+            if any(losses for _, losses in returned):
+                # A sample that lost its worker goes out in a lease of count / 2^losses: after a few losses, alone.
+                worst = max(losses for _, losses in returned)
+                least = max(together, (count >> worst) // together * together)
+                returned = [row for row in returned if row[1] == worst][:least]
+                fresh: list[int] = []
+            else:
+                room = (count - len(returned)) // together * together
+                fresh, start = self._untouched(split, start, planned, room, together)
+            indices = [number for number, _ in returned] + fresh
+            _, places = self._orders.get(split, (None, None))
+            indices.sort(key=None if places is None else lambda number: int(places[number]))
+            if not indices:
+                return None
+            epoch = self.epoch
+            row = (epoch, worker, split, ttl_seconds, self._clock() + ttl_seconds)
+            cursor = db.execute(
+                "INSERT INTO leases (epoch, worker, split, ttl_seconds, expires) VALUES (?, ?, ?, ?, ?)", row
+            )
+            lease = int(cursor.lastrowid or 0)
+            db.executemany(
+                "INSERT INTO samples (split, number, state, lease) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET state = excluded.state, lease = excluded.lease",
+                [(split, number, _LEASED, lease) for number in indices],
+            )
+            db.execute("UPDATE splits SET next = ?, leased = leased + ? WHERE name = ?", (start, len(indices), split))
+        return Lease(id=lease, epoch=epoch, worker=worker, split=split, indices=tuple(indices))
+
+    def commit(
+        self, split: str, shard: str, lease_id: int | None, indices: Sequence[int], levels: Sequence[str] = ()
+    ) -> list[bool]:
+        """Record samples as stored; durable on return. Call it after the shard's own sync, before acknowledging.
+
+        May be repeated. The first commit of an index wins, under whatever lease, also one that was released; every
+        further one counts as a duplicate. A sample that failed before is stored after all.
+
+        Args:
+            split: the split that the indices count in.
+            shard: name of the shard that holds them.
+            lease_id: the lease that they were solved under, which lives on for another `ttl_seconds`; None when
+                unknown (samples found on the disk).
+            indices: the samples.
+            levels: the difficulty level of each; may be left out.
+
+        Returns:
+            For each index whether it is newly stored; False is a duplicate.
+
+        Raises:
+            ValueError: an index is not planned, or `levels` has another length.
+        """
+        numbers = [int(index) for index in indices]
+        if levels and len(levels) != len(numbers):
+            raise ValueError(f"{len(numbers)} indices came with {len(levels)} levels")
+        with self._file.transaction(durable=True) as db:
+            self._check(split, numbers)
+            states = self._states(split, numbers)
+            before = [state for state in states.values() if state != _STORED]
+            new: list[bool] = []
+            rows: list[tuple[str, int, int, str, str | None]] = []
+            for position, number in enumerate(numbers):
+                new.append(states.get(number) != _STORED)
+                if new[-1]:
+                    states[number] = _STORED
+                    rows.append((split, number, _STORED, shard, levels[position] if levels else None))
+            db.executemany(
+                "INSERT INTO samples (split, number, state, shard, level) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                "SET state = excluded.state, shard = excluded.shard, level = excluded.level, lease = NULL, "
+                "reason = NULL",
+                rows,
+            )
+            db.execute(
+                "UPDATE splits SET stored = stored + ?, duplicates = duplicates + ?, leased = leased - ?, "
+                "failed = failed - ? WHERE name = ?",
+                (len(rows), len(new) - len(rows), before.count(_LEASED), before.count(_FAILED), split),
+            )
+            if lease_id is not None:
+                self._touch(db, "id = ?", lease_id)
+                db.execute(
+                    "DELETE FROM leases WHERE id = ? AND NOT EXISTS "
+                    "(SELECT 1 FROM samples WHERE lease = leases.id AND state = 1)",
+                    (lease_id,),
+                )
+        return new
+
+    def fail(self, split: str, index: int, level: str, reason: str, wall_seconds: float, cpu_seconds: float) -> bool:
+        """Record that a sample cannot be had, with its reason and what the attempt cost; durable on return.
+
+        Returns:
+            False when the sample is stored or failed already: nothing changes.
+        """
+        with self._file.transaction(durable=True) as db:
+            self._check(split, [index])
+            state = self._states(split, [index]).get(index)
+            if state in (_STORED, _FAILED):
+                return False
+            db.execute(
+                "INSERT INTO samples (split, number, state, level, reason, wall_seconds, cpu_seconds) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state, lease = NULL, "
+                "level = excluded.level, reason = excluded.reason, wall_seconds = excluded.wall_seconds, "
+                "cpu_seconds = excluded.cpu_seconds",
+                (split, index, _FAILED, level, reason, wall_seconds, cpu_seconds),
+            )
+            db.execute(
+                "UPDATE splits SET failed = failed + 1, leased = leased - ? WHERE name = ?",
+                (int(state == _LEASED), split),
+            )
+        return True
+
+    def reopen(self, split: str, indices: Sequence[int]) -> None:
+        """Let stored samples wait again whose data are gone; durable on return.
+
+        Raises:
+            ValueError: an index is not planned.
+        """
+        numbers = [int(index) for index in indices]
+        with self._file.transaction(durable=True) as db:
+            self._check(split, numbers)
+            changed = db.executemany(
+                "UPDATE samples SET state = 0, shard = NULL, level = NULL, lease = NULL "
+                "WHERE split = ? AND number = ? AND state = 2",
+                [(split, number) for number in numbers],
+            ).rowcount
+            db.execute("UPDATE splits SET stored = stored - ? WHERE name = ?", (changed, split))
+
+    def renew(self, worker: str) -> None:
+        """Note a sign of life: the worker's leases start their time anew."""
+        with self._file.transaction(durable=False) as db:
+            self._touch(db, "worker = ?", worker)
+
+    def release(self, worker: str, *, lost: bool = True) -> tuple[Lease, ...]:
+        """Take back what a worker still holds and begin a new epoch.
+
+        Args:
+            worker: name of the worker.
+            lost: whether it died, which counts against the samples; not when it was sent home.
+
+        Returns:
+            Its leases with the indices that were outstanding; they wait for the next `lease`.
+        """
+        return self._take_back("worker = ?", worker, lost=lost)
+
+    def release_all(self) -> tuple[Lease, ...]:
+        """Take back every lease, on resuming a run whose workers are gone; not counted as losses of workers."""
+        return self._take_back("? = 1", 1, lost=False)
+
+    def expire(self, now: float | None = None) -> tuple[Lease, ...]:
+        """Take back the leases whose time is over at `now` (the clock's time when left out)."""
+        return self._take_back("expires <= ?", self._clock() if now is None else now, lost=True)
+
+    def leases(self) -> tuple[Lease, ...]:
+        """What is out now, oldest first, with the indices that are still outstanding, ascending."""
+        query = (
+            "SELECT id, epoch, worker, leases.split, group_concat(number) FROM leases JOIN samples "
+            "ON samples.lease = leases.id AND samples.state = 1 GROUP BY id ORDER BY id"
+        )
+        return tuple(
+            Lease(id=id_, epoch=epoch, worker=worker, split=split, indices=tuple(sorted(map(int, numbers.split(",")))))
+            for id_, epoch, worker, split, numbers in self._file.rows(query)
+        )
+
+    def counts(self, split: str) -> Counts:
+        """How far a split is."""
+        planned, _, leased, stored, failed, duplicates = self._split(split)
+        return Counts(planned=planned, leased=leased, stored=stored, failed=failed, duplicates=duplicates)
+
+    def is_complete(self, split: str) -> bool:
+        """Whether every planned sample is stored or failed."""
+        counts = self.counts(split)
+        return counts.stored + counts.failed == counts.planned
+
+    def settled(self, split: str, indices: Sequence[int]) -> list[int] | None:
+        """Those of some samples that are stored, in the order given, once each is stored or failed; until then None.
+
+        Raises:
+            ValueError: an index is not planned.
+        """
+        numbers = [int(index) for index in indices]
+        self._check(split, numbers)
+        states = self._states(split, numbers)
+        if any(states.get(number) not in (_STORED, _FAILED) for number in numbers):
+            return None
+        return [number for number in numbers if states[number] == _STORED]
+
+    def order(self, split: str) -> Int64[np.ndarray, " samples"]:
+        """The numbers of all planned samples, in the order in which they are leased."""
+        order, _ = self._orders.get(split, (np.arange(self.counts(split).planned), None))
+        return order.astype(np.int64)
+
+    def failures(self, split: str, limit: int | None = None) -> tuple[Failure, ...]:
+        """The failed samples by index, at most `limit` of them."""
+        rows = self._file.rows(
+            "SELECT number, level, reason, wall_seconds, cpu_seconds FROM samples WHERE split = ? AND state = 3 "
+            "ORDER BY number LIMIT ?",
+            split,
+            -1 if limit is None else limit,
+        )
+        return tuple(
+            Failure(index=number, level=level, reason=reason, wall_seconds=wall, cpu_seconds=cpu)
+            for number, level, reason, wall, cpu in rows
+        )
+
+    def committed(self, split: str) -> dict[str, Int64[np.ndarray, " samples"]]:
+        """The stored indices of each shard, ascending."""
+        query = "SELECT shard, number FROM samples WHERE split = ? AND state = ? ORDER BY number"
+        found: dict[str, list[int]] = {}
+        for shard, number in self._file.rows(query, split, _STORED):
+            found.setdefault(shard, []).append(number)
+        return {shard: np.array(numbers, dtype=np.int64) for shard, numbers in found.items()}
+
+    def _split(self, split: str) -> tuple[int, ...]:
+        """The planned, next, leased, stored, failed, duplicates of a split."""
+        row = self._file.row(
+            "SELECT planned, next, leased, stored, failed, duplicates FROM splits WHERE name = ?", split
+        )
+        if not row:
+            raise ValueError(f"the ledger {self.path} has no split {split!r}, only {', '.join(self.splits)}")
+        return row
+
+    def _check(self, split: str, numbers: Sequence[int]) -> None:
+        planned = self._split(split)[0]
+        if numbers and not 0 <= min(numbers) <= max(numbers) < planned:
+            raise ValueError(f"{split} plans the samples 0 to {planned - 1}, got {min(numbers)} to {max(numbers)}")
+
+    def _states(self, split: str, numbers: Sequence[int]) -> dict[int, int]:
+        """The state of those samples that were touched."""
+        states: dict[int, int] = {}
+        for start in range(0, len(numbers), _VARIABLES):
+            part = numbers[start : start + _VARIABLES]
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT number, state FROM samples WHERE split = ? AND number IN ({marks})"
+            states.update(self._file.rows(query, split, *part))
+        return states
+
+    def _untouched(self, split: str, start: int, planned: int, count: int, together: int) -> tuple[list[int], int]:
+        """The next samples from `start` that nobody touched, and where to look next time."""
+        found: list[int] = []
+        while len(found) < count and start < planned:
+            stop = min(-(-(start + count - len(found)) // together) * together, planned)
+            order, _ = self._orders.get(split, (None, None))
+            numbers = list(range(start, stop)) if order is None else [int(number) for number in order[start:stop]]
+            # Samples beyond the cursor may have been committed without a lease: found on the disk after a crash.
+            taken = self._states(split, numbers)
+            found += [number for number in numbers if number not in taken]
+            start = stop
+        return found, start
+
+    def _touch(self, db: sqlite3.Connection, where: str, value: object) -> None:
+        db.execute(f"UPDATE leases SET expires = ttl_seconds + ? WHERE {where}", (self._clock(), value))
+
+    def _take_back(self, where: str, value: object, *, lost: bool) -> tuple[Lease, ...]:
+        """Let the outstanding samples of some leases wait again, and begin a new epoch if there were any."""
+        taken = []
+        with self._file.transaction(durable=False) as db:
+            rows = self._file.rows(f"SELECT id, epoch, worker, split FROM leases WHERE {where} ORDER BY id", value)
+            for id_, epoch, worker, split in rows:
+                query = "SELECT number FROM samples WHERE lease = ? AND state = 1 ORDER BY number"
+                indices = tuple(number for (number,) in self._file.rows(query, id_))
+                db.execute(
+                    "UPDATE samples SET losses = losses + ?, lease = NULL, state = 0 WHERE lease = ? AND state = 1",
+                    (int(lost), id_),
+                )
+                db.execute("UPDATE splits SET leased = leased - ? WHERE name = ?", (len(indices), split))
+                db.execute("DELETE FROM leases WHERE id = ?", (id_,))
+                if indices:
+                    taken.append(Lease(id=id_, epoch=epoch, worker=worker, split=split, indices=indices))
+            if taken:
+                db.execute("UPDATE meta SET epoch = epoch + 1")
+            for split in {lease.split for lease in taken} if lost else ():
+                self._give_up(db, split)
+        return tuple(taken)
+
+    def _give_up(self, db: sqlite3.Connection, split: str) -> None:
+        """Record as failed what lost too many workers."""
+        reason = f"given up: {MAX_LOSSES} workers were lost or fell silent while they had it"
+        number = db.execute(
+            "UPDATE samples INDEXED BY free SET state = 3, level = 'unknown', reason = ?, wall_seconds = 0, "
+            "cpu_seconds = 0 WHERE split = ? AND state = 0 AND losses >= ?",
+            (reason, split, MAX_LOSSES),
+        ).rowcount
+        db.execute("UPDATE splits SET failed = failed + ? WHERE name = ?", (number, split))

@@ -1,0 +1,1 @@
+"""The buffer between solvers and trainer."""

@@ -1,0 +1,1 @@
+"""The actors, and how they wait for each other."""

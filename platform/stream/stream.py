@@ -1,0 +1,199 @@
+"""Stream: the driver's hold on the stream's actors, and the feed that training ranks read from.
+
+    Coordinator  <- lease / fail ---   SolverActor x N
+         ^                                  |
+         | commit                           | messages of a few MB, at most `credits` unacknowledged
+         |                                  v
+         +---------------------------  ReservoirShard x ranks  --- batches --->  training rank
+
+A message is acknowledged after its samples are in the shard's log, synced, committed in the ledger, and taken up by
+the reservoir. So a full reservoir holds back the acknowledgement, the missing acknowledgement holds back the solver,
+and nothing grows without bound. When nobody trains there are no shards: each solver stores its samples by itself, in a
+thread beside the solving (`delivery.py`). Specs and seeds travel to the solvers; matrices and factors are born and
+stay there.
+"""
+
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from headrace.platform.cluster.cluster import MAX_RESTARTS
+from headrace.platform.cluster.resources import ResourcePlan
+from headrace.platform.dataset.reader import shard_paths
+from headrace.platform.ledger.ledger import Counts
+from headrace.platform.sample import Failure, SampleBatch
+from headrace.platform.stream.coordinator import Coordinator
+from headrace.platform.stream.plan import StreamPlan
+from headrace.platform.stream.shard import ReservoirShard
+from headrace.platform.stream.solver_team import SolverTeam, answers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamFeed:
+    """The trainer's end of a stream."""
+
+    coordinator: ActorHandle
+    shards: tuple[ActorHandle, ...]
+    shard_nodes: tuple[str, ...]
+
+    def claim(self, rank: int, node: str) -> "ShardReader":
+        """The shard that a rank on a node reads from; the same one whenever it asks."""
+        shard = ray.get(self.coordinator.claim_shard.remote(rank, node, self.shard_nodes))
+        return ShardReader(self.shards[shard])
+
+    def held_out(self, split: str) -> SampleBatch:
+        """All samples of a held-out split; waits until they are solved."""
+        batch: SampleBatch = ray.get(self.shards[0].held_out.remote(split))
+        return batch
+
+
+class ShardReader:
+    """Reads batches from one shard, in the rank's process."""
+
+    def __init__(self, shard: ActorHandle) -> None:
+        self._shard = shard
+
+    def pull(self, size: int, step: int) -> SampleBatch | None:
+        """The batch of a step, its arrays read-only views; None at the end of the stream. Waits for the watermark."""
+        batch: SampleBatch | None = ray.get(self._shard.next_batch.remote(size, step))
+        return batch
+
+    def save(self, folder: Path, step: int) -> dict[str, int]:
+        """Have the reservoir's state written to a checkpoint; see `ReservoirShard.save`."""
+        facts: dict[str, int] = ray.get(self._shard.save.remote(folder, step))
+        return facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSnapshot:
+    """What the driver sees of a stream at one moment.
+
+    Attributes:
+        counts: how far each split is.
+        solvers: how many solvers there are, those that wait included.
+        waiting: how many of them have not found a place in the cluster yet.
+        shards: per shard: fill, reuse, age and the like; empty without a reservoir.
+    """
+
+    counts: dict[str, Counts]
+    solvers: int
+    waiting: int
+    shards: list[dict[str, float]]
+
+
+class Stream:
+    """The driver's hold on a stream: starts the actors, looks after the solvers, ends it.
+
+    Waits in `poll` for the solvers, at most for the time that it is given.
+    """
+
+    def __init__(self, plan: StreamPlan, ledger_path: Path, resources: ResourcePlan) -> None:
+        self._plan = plan
+        # Actors that mostly wait take no CPU of the cluster's count: they must start beside those that compute.
+        # One that dies starts anew from its files. What it was asked meanwhile is asked again: all may be repeated.
+        lasting = {"num_cpus": 0, "max_restarts": MAX_RESTARTS, "max_task_retries": -1}
+        # Shards know it by name: Ray cannot make an actor anew whose arguments hold a handle.
+        name = f"coordinator-{uuid.uuid4().hex}"
+        self.coordinator = ray.remote(Coordinator).options(**lasting, name=name).remote(ledger_path, plan)
+        shard_class = ray.remote(ReservoirShard).options(**lasting, scheduling_strategy=resources.shard_strategy)
+        self.shards: list[ActorHandle] = [
+            shard_class.remote(number, plan, name)
+            for number in range(resources.num_ranks if plan.reservoir is not None else 0)
+        ]
+        # A shard has one writer, ever: the solvers of a resumed run go on behind those of the earlier one.
+        used = [
+            int(path.stem.removeprefix("shard-"))
+            for split in plan.sources
+            for path in shard_paths(plan.data_dir(split))
+        ]
+        self.solvers = SolverTeam(plan, resources, self.coordinator, self.shards, 1 + max(used, default=-1))
+        self._ended = self._stopped = False
+
+    def poll(self, seconds: float) -> bool:
+        """Watch the solvers for a while; return whether any is still at work.
+
+        Raises:
+            RunFailed: a solver failed in a way that would meet the next one too, or too many died.
+        """
+        self.solvers.poll(seconds)
+        if self.solvers and self.solvers.waiting == len(self.solvers) and self._is_all_done():
+            # The others did all of it, while these waited for a place in the cluster.
+            self.solvers.stop(0.0)
+        if not self.solvers and not self._ended and self._plan.solves and self._is_work_left():
+            # The others had left already when these samples came back from one that was lost.
+            self.solvers.start_one()
+        if not self.solvers and not self._stopped:
+            self._ended = True
+            # Every time: a shard that has died since does not know.
+            answers([shard.end.remote() for shard in self.shards])
+        return bool(self.solvers)
+
+    def _is_all_done(self) -> bool:
+        [counts] = answers([self.coordinator.counts.remote()])
+        return all(count.stored + count.failed == count.planned for count in counts.values())
+
+    def _is_work_left(self) -> bool:
+        """Whether samples wait to be solved; only when no solver is left, whose leases would be taken from it."""
+        [counts] = answers([self.coordinator.take_back.remote()])
+        return any(count.waiting for count in counts.values())
+
+    def feed(self) -> "StreamFeed":
+        """What training ranks need to read from this stream; travels to them.
+
+        Raises:
+            RunFailed: a shard died.
+        """
+        nodes = answers([shard.node.remote() for shard in self.shards])
+        return StreamFeed(coordinator=self.coordinator, shards=tuple(self.shards), shard_nodes=tuple(nodes))
+
+    def snapshot(self) -> StreamSnapshot:
+        """Counts and reservoirs as of now.
+
+        Raises:
+            RunFailed: the coordinator or a shard died.
+        """
+        counts, *shards = answers([self.coordinator.counts.remote(), *[shard.stats.remote() for shard in self.shards]])
+        return StreamSnapshot(counts=counts, solvers=len(self.solvers), waiting=self.solvers.waiting, shards=shards)
+
+    def failures(self) -> dict[str, tuple[Failure, ...]]:
+        """The samples of each split that could not be solved, with their reasons.
+
+        Raises:
+            RunFailed: the coordinator died.
+        """
+        [failures] = answers([self.coordinator.failures.remote()])
+        return dict(failures)
+
+    def reports(self) -> dict[str, list[Mapping[str, object]]]:
+        """What the sources of each split told about their work.
+
+        Raises:
+            RunFailed: the coordinator died.
+        """
+        [reports] = answers([self.coordinator.reports.remote()])
+        return dict(reports)
+
+    def stop(self, grace_seconds: float = 5.0) -> None:
+        """End the stream: no more leases, wake the trainer with the end, close the logs, end the solvers."""
+        if self._stopped:
+            return
+        self._ended = self._stopped = True
+        try:
+            ray.get(self.coordinator.stop.remote(), timeout=grace_seconds)
+            ray.get([shard.stop.remote() for shard in self.shards], timeout=grace_seconds)
+        except (RayActorError, GetTimeoutError) as error:
+            log.warning("a part of the stream did not answer while it was stopped: %s", error)
+        self.solvers.stop(2.0)
+
+    def close(self) -> None:
+        """End the coordinator and the shards of a stream that was stopped; their files are free then."""
+        for actor in (*self.shards, self.coordinator):
+            ray.kill(actor)

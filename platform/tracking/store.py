@@ -1,0 +1,189 @@
+"""What Headrace asks of MLflow: opening a run, its parameters, its model, each for a store that is named."""
+
+import contextlib
+import getpass
+import itertools
+import json
+import logging
+import os
+import posixpath
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.platform import provenance
+from headrace.platform.tracking.address import artifact_folder, is_server, sqlite_file, without_password
+
+# MLflow takes seconds to import: it is imported where it is first needed, never by a command that does not track.
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+# Limits of MLflow's stores (mlflow.utils.validation); beyond them a whole batch is refused.
+MAX_KEY_LENGTH = 250
+MAX_PARAM_LENGTH = 6000
+MAX_TAG_LENGTH = 8000
+PARAMS_PER_BATCH = 100
+# Makes MLflow's pages show what matters in training rather than what matters with language models.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+# In force unless the user has set them. The sender tries again by itself, so a single request gives up early; a run
+# tells nobody outside about itself; MLflow's banners do not belong between the lines of a run's log.
+MLFLOW_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock where a run is started is not the environment of its model
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """An open run in a store."""
+
+    client: "MlflowClient"
+    uri: str
+    experiment_id: str
+    run_id: str
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of a nested mapping as (dotted path, text), cut to what MLflow takes; lists stay whole, as JSON."""
+    for name, value in config.items():
+        path = f"{prefix}.{name}" if prefix else str(name)
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, path)
+        elif isinstance(value, list | tuple | Mapping):
+            yield key(path), _cut(json.dumps(value, default=str), MAX_PARAM_LENGTH)
+        else:
+            text = without_password(value) if isinstance(value, str) else str(value)
+            yield key(path), _cut(text, MAX_PARAM_LENGTH)
+
+
+def key(name: str) -> str:
+    """A name that MLflow takes: letters, digits, and `_-. :/`, and as a path one that leads down only."""
+    path = posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("/.")
+    return path[:MAX_KEY_LENGTH] or "_"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def origin() -> dict[str, str]:
+    """The tags that say which code ran where; the ones that MLflow's pages know have its names."""
+    tags = {f"version.{name}": number for name, number in provenance.versions().items()}
+    tags["mlflow.source.name"] = "headrace"
+    tags["mlflow.source.type"] = "LOCAL"
+    with contextlib.suppress(OSError, KeyError):  # a container's user may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    git = provenance.git_state(Path(__file__).parent)
+    if git is not None:
+        tags["mlflow.source.git.commit"] = git["commit"]
+        tags["git.dirty"] = str(git["dirty"]).lower()
+    return tags
+
+
+def open_run(uri: str, experiment: str, run_name: str, run_id: str | None, tags: Mapping[str, str]) -> Destination:
+    """Connect to the store, making it if it is a new SQLite file, and create or reopen the run."""
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # when something imported it before us
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    file = sqlite_file(uri)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    client = MlflowClient(uri)
+    cut = {key(name): _cut(value, MAX_TAG_LENGTH) for name, value in tags.items()}
+    if run_id is not None:
+        client.update_run(run_id, status="RUNNING")
+        for name, value in cut.items():
+            client.set_tag(run_id, name, value)
+        experiment_id = client.get_run(run_id).info.experiment_id
+    else:
+        experiment_id = _experiment_id(client, uri, experiment)
+        run_id = client.create_run(experiment_id, run_name=run_name, tags=cut).info.run_id
+    return Destination(client=client, uri=uri, experiment_id=str(experiment_id), run_id=str(run_id))
+
+
+def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = None if is_server(uri) else artifact_folder(uri).as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
+        except MlflowException as error:
+            found = client.get_experiment_by_name(name)  # another run may have made it in the meantime
+            if found is None:
+                raise error
+    if found.lifecycle_stage != "active":
+        raise ValueError(f'experiment "{name}" was deleted; restore it or name another in tracking.experiment')
+    return str(found.experiment_id)
+
+
+def log_parameters(to: Destination, config: Mapping[str, Any]) -> None:
+    """Store every leaf of a nested configuration."""
+    from mlflow.entities import Param
+
+    parameters = [Param(name, value) for name, value in flatten(config)]
+    for batch in itertools.batched(parameters, PARAMS_PER_BATCH):
+        to.client.log_batch(to.run_id, params=batch)
+
+
+def start_monitor(to: Destination) -> "SystemMetricsMonitor":
+    """Start MLflow's thread that samples this machine every 10 s."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    # Resuming counts on from the last stored step, for a run that is reopened.
+    monitor = SystemMetricsMonitor(to.run_id, tracking_uri=to.uri, resume_logging=True)
+    monitor.start()
+    return monitor
+
+
+def signature_of(inputs: np.ndarray, outputs: np.ndarray, free_grid: bool) -> "ModelSignature":
+    """Shapes and types of a model: any batch size; on a free grid also any number of points per axis."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    def schema(array: np.ndarray, leading: int) -> Schema:
+        grid = tuple(-1 if free_grid else size for size in array.shape[leading:])
+        return Schema([TensorSpec(array.dtype, (-1, *array.shape[1:leading], *grid))])
+
+    return ModelSignature(inputs=schema(inputs, 2), outputs=schema(outputs, 3))
+
+
+def store_model(to: Destination, created: list[str], name: str, **saved: Any) -> None:
+    """What `mlflow.pyfunc.log_model` does, for a run that is named rather than globally active.
+
+    The fluent function takes store and run from process-wide settings, and changes `MLFLOW_TRACKING_URI` with them.
+    """
+    import mlflow.pyfunc
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    if not created:
+        created.append(to.client.create_logged_model(to.experiment_id, name, source_run_id=to.run_id).model_id)
+    model = to.client.get_logged_model(created[0])
+    description = Model(
+        artifact_path=model.artifact_location, model_uuid=model.model_id, model_id=model.model_id, run_id=to.run_id
+    )
+    with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
+        folder = Path(scratch, "model")
+        # Requirements are given, not inferred: inference would load the model in a new process, for many seconds.
+        requirement = f"headrace=={provenance.versions(['headrace'])['headrace']}"
+        mlflow.pyfunc.save_model(str(folder), mlflow_model=description, pip_requirements=[requirement], **saved)
+        to.client.log_model_artifacts(model.model_id, str(folder))
+    to.client.finalize_logged_model(model.model_id, "READY")
+    to.client.log_outputs(to.run_id, [LoggedModelOutput(model.model_id, step=0)])

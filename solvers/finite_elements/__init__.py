@@ -1,0 +1,1 @@
+"""Geometries, forms, DOLFINx."""

@@ -1,0 +1,1 @@
+"""Sorting, solving in a row."""

@@ -1,0 +1,216 @@
+"""ExternalSource: from sample indices to the samples that a program outside Headrace makes."""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from headrace.platform.errors import InputError
+from headrace.platform.sample import Failure, Provenance, Sample
+from headrace.platform.sampling import Mixture
+from headrace.platform.spec import spec_hash
+from headrace.solvers.external.files import Answer, Unusable, read_answer, read_arrays
+from headrace.solvers.external.pipe import PipeProgram
+from headrace.solvers.external.process import Ended, run_once
+from headrace.solvers.external.request import CLIENT_FOLDER, Request
+from headrace.solvers.external.spec import External
+from headrace.solvers.sampled import AbstractSource
+from headrace.solvers.sources.systems import Clock, SourceReport, headrace_version
+
+log = logging.getLogger(__name__)
+
+UNVERIFIED = "unverified"
+"""The status of these samples: nobody but the program knows how well its equation is solved."""
+
+# The programs that this process keeps: its splits and levels share one where they can.
+_kept: weakref.WeakValueDictionary[object, PipeProgram] = weakref.WeakValueDictionary()
+
+
+class ExternalSource(AbstractSource):
+    """Everything that fixes a data set of an external program; small enough to travel.
+
+    Sample i depends on problem, levels, mix, seed, split and i, as far as the program depends on its request alone.
+
+    Attributes:
+        problem: the program.
+    """
+
+    problem: External
+
+    def problem_at(self, level: str) -> External:
+        """The program's spec at a level.
+
+        Raises:
+            InputError: there is no such level.
+        """
+        problem = super().problem_at(level)
+        assert isinstance(problem, External)
+        return problem
+
+    def planned_order(self, count: int) -> None:
+        """None: the samples are made in the order of their indices, since one does not make the next one cheaper."""
+        return None
+
+    def build(self) -> "BuiltExternal":
+        """Make the source that runs the program.
+
+        Raises:
+            InputError: the program is not there.
+        """
+        for level in self.mix:
+            reason = self.problem_at(level).unavailable()
+            if reason is not None:
+                raise InputError.single("problem", "external", "a program that can be run here", reason)
+        return BuiltExternal(self)
+
+
+class BuiltExternal:
+    """A source at work: it keeps the process that answers requests, if the protocol is `pipe`.
+
+    Whatever the program does wrong makes the sample a `Failure` that says so, and the next one starts clean.
+    """
+
+    def __init__(self, spec: ExternalSource) -> None:
+        self._spec = spec
+        self._mixture = Mixture(spec.mix)
+        self._problems = {name: spec.problem_at(name) for name in spec.mix}
+        self._programs: dict[str, PipeProgram] = {}
+        self._hash = spec_hash(spec)
+        self._report = SourceReport()
+
+    def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
+        """Have samples made in the given order, one result for each index.
+
+        Raises:
+            OSError: no scratch folder can be made, or no process started.
+        """
+        for index in indices:
+            result = self._one(int(index))
+            if isinstance(result, Failure):
+                self._report.failed += 1
+            else:
+                self._report.note_sample(result.provenance.solver, result.provenance.wall_seconds)
+            yield result
+
+    def report(self) -> dict[str, object]:
+        """What it has come to so far; `SourceReport.from_json` reads it."""
+        return self._report.to_json()
+
+    def _one(self, index: int) -> Sample | Failure:
+        spec, clock, cpu = self._spec, Clock(), 0.0
+        level = self._mixture.level(spec.seed, spec.split, index)
+        problem = self._problems[level]
+        folder = self._scratch(problem, level, index)
+        kept, failed = None, True
+        try:
+            request = Request.draw(problem, folder=folder, seed=spec.seed, split=spec.split, index=index, level=level)
+            request.write()
+            answer, cpu = self._run(request)
+            inputs, outputs = read_arrays(request, answer)
+            failed = False
+        except Ended as error:
+            reason, cpu = str(error), error.cpu_seconds
+        except Unusable as error:
+            reason = str(error)
+        finally:
+            if problem.keep_folders == "always" or (failed and problem.keep_folders == "on_failure"):
+                kept = self._keep(problem, folder, index)
+            shutil.rmtree(folder, ignore_errors=True)
+        wall, own = clock.read()
+        if failed:
+            where = f"; its folder is {kept}" if kept is not None else ""
+            return Failure(index=index, level=level, reason=reason + where, wall_seconds=wall, cpu_seconds=own + cpu)
+        answer = answer or Answer()
+        provenance = Provenance(
+            spec_hash=self._hash,
+            seed=spec.seed,
+            index=index,
+            level=level,
+            solver=f"external: {problem.program}",
+            status=UNVERIFIED,
+            relative_residual=answer.relative_residual,
+            num_iterations=answer.num_iterations,
+            version=headrace_version(),
+            wall_seconds=wall,
+            cpu_seconds=own + cpu,
+        )
+        parameters = np.array(list(request.parameters.values()), dtype=np.float32)
+        return Sample(inputs=inputs, outputs=outputs, parameters=parameters, provenance=provenance)
+
+    def _run(self, request: Request) -> tuple[Answer | None, float]:
+        """Have a request carried out; the answer, and the CPU time that it took [s].
+
+        Raises:
+            Ended: the program ended in a bad way, or took too long.
+            Unusable: its answer is no good.
+        """
+        problem = request.problem
+        if problem.protocol == "files":
+            cpu = run_once(
+                request.command(),
+                program=problem.program,
+                folder=request.folder,
+                environment=_environment(problem, request.folder),
+                timeout=problem.timeout_seconds,
+            )
+            return read_answer(request.folder), cpu
+        program = self._programs[request.level]
+        values, cpu = program.ask(request.line(), request.index, problem.timeout_seconds)
+        return Answer.parse(values), cpu
+
+    def _scratch(self, problem: External, level: str, index: int) -> Path:
+        """A folder for one sample; with a pipe it lies in that of the process, and dies with it."""
+        name = f"headrace-{self._spec.split}-{index}-"
+        if problem.protocol == "files":
+            return Path(tempfile.mkdtemp(prefix=name, dir=problem.scratch))
+        if level not in self._programs:
+            self._programs[level] = _kept_program(problem)
+        self._programs[level].folder.mkdir(exist_ok=True)  # a program may tidy up too much
+        return Path(tempfile.mkdtemp(prefix=name, dir=self._programs[level].folder))
+
+    def _keep(self, problem: External, folder: Path, index: int) -> Path | None:
+        """Move a folder to where nobody removes it; None when the program has done so itself."""
+        if not folder.is_dir():
+            return None
+        if problem.protocol == "pipe":
+            for name in ("stderr.txt", "stdout.txt"):
+                with contextlib.suppress(OSError):
+                    shutil.copy(folder.parent / name, folder / name)
+        prefix = f"headrace-kept-{self._spec.split}-{index}-"
+        kept = Path(tempfile.mkdtemp(prefix=prefix, dir=problem.scratch))
+        os.replace(folder, kept)
+        return kept
+
+
+def _kept_program(problem: External) -> PipeProgram:
+    key = (problem.launcher, problem.command, problem.environment, problem.scratch)
+    found = _kept.get(key)
+    if found is None:
+        words = [word.format_map({}) for word in (*problem.launcher, *problem.command)]
+        folder = Path(tempfile.mkdtemp(prefix=f"headrace-{_plain(problem.program)}-", dir=problem.scratch))
+        found = PipeProgram(words, program=problem.program, environment=_environment(problem, folder), folder=folder)
+        _kept[key] = found
+    return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+
+
+def _environment(problem: External, folder: Path) -> Mapping[str, str]:
+    """The variables of a program: those of this process, where the request is, the recipe's own."""
+    path = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{CLIENT_FOLDER}{os.pathsep}{path}" if path else str(CLIENT_FOLDER),
+        "HEADRACE_FOLDER": str(folder),
+        "HEADRACE_PROTOCOL": problem.protocol,
+        **problem.environment,
+    }

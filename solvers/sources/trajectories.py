@@ -1,0 +1,278 @@
+"""EvolutionSource: from sample indices to trajectories."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Self
+
+import numpy as np
+from pydantic import Field, PositiveInt, model_validator
+
+from headrace.platform.errors import InputError
+from headrace.platform.fields import SampleSchema
+from headrace.platform.frozen import Frozen, FrozenMap
+from headrace.platform.sample import Failure, Provenance, Sample
+from headrace.platform.sampling import Mixture
+from headrace.platform.seeding import generator
+from headrace.platform.spec import kind_of, spec_hash
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
+from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
+from headrace.solvers.evolution.stepper import Followed, Stepper
+from headrace.solvers.problems import AnyEvolution
+from headrace.solvers.sampled import AbstractSource
+from headrace.solvers.selection import AnyMethod, Auto
+from headrace.solvers.sources.systems import Clock, SourceReport, headrace_version
+from headrace.solvers.systems.solver import SMALLEST_RTOL, AbstractSolver, require_match
+from headrace.solvers.systems.system import Structure
+
+INTEGRATED = "integrated"
+"""The status of these samples: followed in time, with steps that agree with two halves of themselves."""
+
+
+# Kinds of equations, and of their systems, that this process has followed once: imported, compiled.
+type _Kind = tuple[type[AbstractEvolution], AbstractSolver | None, Structure | None]
+_warm: set[_Kind] = set()
+
+HALVINGS = 6
+"""How often the step of a trajectory that is not resolved is halved before it is given up."""
+
+
+class EvolutionSource(AbstractSource):
+    """Everything that fixes a data set of trajectories; small enough to travel.
+
+    Sample i depends on problem, numerics, levels, mix, seed, split and i. It is trajectory i, or, with
+    `times_per_part`, part i % parts of trajectory i // parts.
+
+    Attributes:
+        problem: the equation.
+        numerics: how finely it is solved, by level; default: on the output grid with the equation's own step.
+        times_per_part: output times of a sample; None for whole trajectories. Parts come as they are solved, and the
+            inputs of one are the state before it.
+        method: who solves the systems of an implicit equation; others have none.
+        rtol: the relative residual that each of these must reach.
+    """
+
+    problem: AnyEvolution
+    numerics: Frozen[Mapping[str, Numerics]] = FrozenMap({})
+    times_per_part: PositiveInt | None = None
+    method: AnyMethod = Auto()
+    rtol: Annotated[float, Field(ge=SMALLEST_RTOL, lt=1.0)] = 1e-8
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.times_per_part is not None and (reason := super().schema().indivisible(self.times_per_part)):
+            raise ValueError(f"a times_per_part that divides the trajectories: {reason}")
+        return self
+
+    def schema(self) -> SampleSchema:  # type: ignore[override]  # as in AbstractSource
+        """What the samples look like: trajectories, or parts of them."""
+        whole = super().schema()
+        return whole if self.times_per_part is None else whole.in_parts(self.times_per_part)
+
+    def problem_at(self, level: str) -> AbstractEvolution:
+        """The equation at a level.
+
+        Raises:
+            InputError: there is no such level.
+        """
+        problem = super().problem_at(level)
+        assert isinstance(problem, AbstractEvolution)
+        return problem
+
+    def planned_order(self, count: int) -> None:
+        """None: the samples are made in the order of their indices, since one does not make the next one cheaper."""
+        return None
+
+    def build(self) -> "BuiltEvolution":
+        """Make the source that solves.
+
+        Raises:
+            InputError: this machine lacks what an equation was told to use, or the method cannot solve the systems of
+                an implicit one at some level.
+        """
+        for level in self.mix:
+            problem = self.problem_at(level)
+            if (reason := problem.unavailable()) is not None:
+                kind = kind_of(type(problem))
+                raise InputError.single("problem", kind, "one that this machine can follow", reason)
+            if isinstance(problem, AbstractImplicit):
+                require_match(self.method, problem)
+        return BuiltEvolution(self)
+
+
+class BuiltEvolution:
+    """A source at work. It solves samples of one level together, as many as the equation says."""
+
+    def __init__(self, spec: EvolutionSource) -> None:
+        self._spec = spec
+        self._mixture = Mixture(spec.mix)
+        self._stages = StageSolver(spec.method, spec.rtol) if isinstance(spec.problem, AbstractImplicit) else None
+        self._steppers = {
+            name: Stepper(spec.problem_at(name), spec.numerics.get(name), self._stages) for name in spec.mix
+        }
+        self._hash = spec_hash(spec)
+        schema = spec.schema()
+        self._num_parts, self._num_times = schema.parts, len(schema.times)
+        self._report = SourceReport()
+        self._warmed_up = 0.0  # of `warm_up_seconds` of the method, what the report has
+
+    def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
+        """Solve samples, one result for each index; those of a level come together.
+
+        Before the first one each equation goes to its first output time once, and that is thrown away, so that no
+        sample pays for imports and compilation.
+        """
+        self._warm_up()
+        parts = defaultdict[int, list[int]](list)
+        for index in map(int, indices):
+            parts[index // self._num_parts].append(index % self._num_parts)
+        by_level = defaultdict[str, list[_Pending]](list)
+        for trajectory, wanted in parts.items():
+            level = self._mixture.level(self._spec.seed, self._spec.split, trajectory)
+            by_level[level].append(_Pending(trajectory=trajectory, level=level, wanted=sorted(wanted)))
+        for level, rows in by_level.items():
+            size = self._steppers[level].problem.batch_size
+            for start in range(0, len(rows), size):
+                yield from self._solve(self._steppers[level], rows[start : start + size])
+
+    def report(self) -> dict[str, object]:
+        """What it has come to so far; `SourceReport.from_json` reads it."""
+        if self._stages is not None:
+            self._report.selection = self._stages.running.report()
+        return self._report.to_json()
+
+    def _warm_up(self) -> None:
+        began = time.perf_counter()
+        spec = self._spec
+        for stepper in self._steppers.values():
+            problem, stages = stepper.problem, None
+            kind: _Kind = (type(problem), None, None)
+            if isinstance(problem, AbstractImplicit):
+                # What a method learns here is thrown away too.
+                stages = StageSolver(spec.method, spec.rtol)
+                kind = (type(problem), spec.method, problem.structure)
+            if kind in _warm:
+                continue
+            _warm.add(kind)
+            apart = Stepper(problem, stepper.numerics, stages)
+            try:
+                draw = apart.fine.draw(generator(spec.seed, spec.split, "warm-up"))
+            except (ValueError, ArithmeticError):
+                continue
+            next(apart.snapshots([draw]))
+        self._report.warm_up_seconds += time.perf_counter() - began
+
+    def _compiled(self) -> float:
+        """Seconds since it was asked last that a method spent on imports and compilation, which no sample pays for."""
+        if self._stages is None:
+            return 0.0
+        before, self._warmed_up = self._warmed_up, self._stages.running.warm_up_seconds
+        self._report.warm_up_seconds += self._warmed_up - before
+        return self._warmed_up - before
+
+    def _solve(self, stepper: Stepper, trajectories: "Sequence[_Pending]") -> Iterator[Sample | Failure]:
+        """One result for each part that is wanted. What a step was too long for is followed again, with half of it.
+
+        A part comes from the first attempt that gets through it. So it is the same whichever parts are wanted.
+        """
+        clock = Clock()
+        pending: list[_Pending] = []
+        for one in trajectories:
+            try:
+                one.draw = stepper.fine.draw(generator(self._spec.seed, self._spec.split, "fields", one.trajectory))
+            except (ValueError, ArithmeticError) as error:
+                one.reasons.append(f"not drawn: {error}")
+                yield from self._failed(one)
+            else:
+                pending.append(one)
+        for halvings in range(1 + HALVINGS):
+            if not pending:
+                return
+            failed = list[_Pending]()
+            followed = stepper.parts([one.draw for one in pending if one.draw is not None], self._num_times)
+            for number, part in enumerate(followed):
+                compiled = self._compiled()
+                wall, cpu = (max(seconds - compiled, 0.0) / len(pending) for seconds in clock.read())
+                for row, one in enumerate(pending):
+                    one.wall, one.cpu = one.wall + wall, one.cpu + cpu
+                    if one in failed or not one.wanted:
+                        continue
+                    if (reason := part.failure(row)) is not None:
+                        said = reason if not halvings else f"with step {stepper.numerics.step:.3g} {reason}"
+                        one.reasons.append(said)
+                        failed.append(one)
+                    elif one.wanted[0] == number:
+                        yield self._stored(one, stepper, part, row)
+                if all(one in failed or not one.wanted for one in pending):
+                    break
+                clock = Clock()  # here: who takes the samples may wait, which is none of their cost
+            clock = Clock()
+            pending, stepper = failed, stepper.halved()
+        for one in pending:
+            yield from self._failed(one)
+
+    def _failed(self, one: "_Pending") -> Iterator[Failure]:
+        """A failure for each part that is still wanted; the first one bears the cost."""
+        # The first says what happened, the last that it did to the end.
+        text = "; ".join([*one.reasons[:1], *one.reasons[1:][-1:]])
+        if len(one.reasons) > 1:
+            self._report.note_rescue(self._index(one), one.level, self._spec.seed, text)
+        while one.wanted:
+            self._report.failed += 1
+            wall, cpu = one.spent()
+            yield Failure(index=self._index(one), level=one.level, reason=text, wall_seconds=wall, cpu_seconds=cpu)
+            one.wanted.pop(0)
+
+    def _index(self, one: "_Pending") -> int:
+        return one.trajectory * self._num_parts + one.wanted[0]
+
+    def _stored(self, one: "_Pending", stepper: Stepper, followed: Followed, row: int) -> Sample:
+        index = self._index(one)
+        if one.reasons and not one.is_rescued:
+            one.is_rescued = True
+            reason = f"{one.reasons[0]}; solved with step {stepper.numerics.step:.3g}"
+            self._report.note_rescue(index, one.level, self._spec.seed, reason)
+        wall, cpu = one.spent()
+        self._report.note_sample(stepper.method, wall)
+        one.wanted.pop(0)
+        provenance = Provenance(
+            spec_hash=self._hash,
+            seed=self._spec.seed,
+            index=index,
+            level=one.level,
+            solver=stepper.method,
+            status=INTEGRATED,
+            relative_residual=float(followed.defect[row]),
+            num_iterations=int(followed.num_steps[row]),
+            version=headrace_version(),
+            wall_seconds=wall,
+            cpu_seconds=cpu,
+        )
+        assert one.draw is not None
+        return Sample(
+            inputs=followed.inputs[row],
+            outputs=followed.outputs[row],
+            parameters=np.array(list(one.draw.scalars.values()), dtype=np.float32),
+            provenance=provenance,
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class _Pending:
+    """A trajectory on its way, the parts of it that are still wanted, and what they have cost since the last [s]."""
+
+    trajectory: int
+    level: str
+    wanted: list[int]
+    draw: Draw | None = None
+    reasons: list[str] = field(default_factory=list)
+    is_rescued: bool = False
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    def spent(self) -> tuple[float, float]:
+        """Wall and CPU seconds since it was asked last."""
+        spent = self.wall, self.cpu
+        self.wall = self.cpu = 0.0
+        return spent

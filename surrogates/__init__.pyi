@@ -1,0 +1,14 @@
+from .checkpoint import Predictor as Predictor
+from .losses import LOSSES as LOSSES
+from .losses import AbstractLoss as AbstractLoss
+from .losses import RelativeH1 as RelativeH1
+from .losses import RelativeL2 as RelativeL2
+from .models import SURROGATES as SURROGATES
+from .models.fno import FNO as FNO
+from .models.mlp import MLP as MLP
+from .optimizers import OPTIMIZERS as OPTIMIZERS
+from .schedules import SCHEDULES as SCHEDULES
+from .strategies import STRATEGIES as STRATEGIES
+from .strategy import AbstractStrategy as AbstractStrategy
+from .surrogate import AbstractSurrogate as AbstractSurrogate
+from .training import TrainingSpec as TrainingSpec
