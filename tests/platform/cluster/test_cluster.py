@@ -12,7 +12,8 @@ import pytest
 def test_an_embedded_cluster_does_not_join_another() -> None:
     # Ray would take an address from here, or from the file that `ray start` leaves behind when it is killed.
     code = (
-        "import ray; from headrace.platform.cluster import start_embedded; start_embedded(1); print(len(ray.nodes()))"
+        "import ray; from headrace.platform.cluster.cluster import start_embedded; start_embedded(1); "
+        "print(len(ray.nodes()))"
     )
     environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=110)

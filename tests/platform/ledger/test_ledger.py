@@ -386,7 +386,7 @@ def test_threads_share_a_ledger(tmp_path: Path):
 
 _WRITER = """
 import sys
-from headrace.platform.ledger import Ledger
+from headrace.platform.ledger.ledger import Ledger
 ledger = Ledger.open(sys.argv[1])
 ledger.release_all()
 while (lease := ledger.lease("worker", "train", 5, 60)) is not None:

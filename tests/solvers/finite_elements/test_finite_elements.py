@@ -601,7 +601,7 @@ def test_bad_arrays_are_refused_with_what_was_expected() -> None:
 def test_what_is_missing_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     source = SolverSource(problem=HeatConduction(geometry=COARSE, source=1.25))
     with monkeypatch.context() as patch:
-        patch.setattr(finite_elements, "_dolfinx_is_installed", lambda: False)
+        patch.setattr(finite_elements, "dolfinx_is_installed", lambda: False)
         assert "pip install dolfinx-solver-real" in (source.mismatch() or "")
         with pytest.raises(InputError, match="problem is heat_conduction; .* DOLFINx, which is not installed"):
             source.build()
@@ -612,8 +612,8 @@ def test_what_is_missing_is_said_with_what_to_install(monkeypatch: pytest.Monkey
             validate(recipe, "generate")
         # Looking at samples, and training on them, needs no DOLFINx.
         assert source.problem.schema().num_input_channels == 2
-    monkeypatch.setattr(finite_elements, "_dolfinx_is_installed", lambda: True)
-    monkeypatch.setattr(finite_elements, "_compiler", lambda: None)
+    monkeypatch.setattr(finite_elements, "dolfinx_is_installed", lambda: True)
+    monkeypatch.setattr(finite_elements, "compiler", lambda: None)
     assert "there is no C compiler" in (source.problem.unavailable() or "")
 
 
