@@ -17,7 +17,8 @@ from headrace.solvers.finite_elements.dolfinx import (
     meshtags,
     tagged_facets,
 )
-from headrace.solvers.finite_elements.geometries import NamedMesh, named_mesh
+from headrace.solvers.finite_elements.geometries import named_mesh
+from headrace.solvers.finite_elements.named_mesh import NamedMesh
 from headrace.solvers.finite_elements.regridding import regridding
 from headrace.solvers.finite_elements.weak import BoundaryValue, Values, Weak
 from headrace.solvers.systems.system import LinearSystem, asymmetry

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from headrace.platform.errors import InputError
-from headrace.solvers.finite_elements.geometries import NamedMesh
+from headrace.solvers.finite_elements.named_mesh import NamedMesh
 from headrace.solvers.methods.factorizations import load_petsc
 
 if TYPE_CHECKING:

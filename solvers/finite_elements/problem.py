@@ -13,8 +13,9 @@ from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.finite_elements.discretization import discretization
 from headrace.solvers.finite_elements.dolfinx import compiler, dolfinx_is_installed
 from headrace.solvers.finite_elements.geometries import AnyGeometry, Plate, named_mesh
+from headrace.solvers.finite_elements.planar import Points
 from headrace.solvers.finite_elements.regridding import feature_points, in_unit_square, regridding
-from headrace.solvers.finite_elements.weak import BoundaryValue, FieldValues, Points, Values, Weak
+from headrace.solvers.finite_elements.weak import BoundaryValue, FieldValues, Values, Weak
 from headrace.solvers.problem import AbstractProblem, as_generator
 from headrace.solvers.random_inputs.permeability import LogNormal, TwoPhase
 from headrace.solvers.random_inputs.random_fields import Gaussian, matern_field_at

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int64
 
-from headrace.solvers.finite_elements.geometries import AnyGeometry, Location, locate_grid, named_mesh
-from headrace.solvers.finite_elements.weak import Points
+from headrace.solvers.finite_elements.geometries import AnyGeometry, named_mesh
+from headrace.solvers.finite_elements.location import Location, locate_grid
+from headrace.solvers.finite_elements.planar import Points
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from headrace.platform.errors import InputError
+from headrace.solvers.finite_elements.planar import Points
 
 if TYPE_CHECKING:
     import dolfinx
     import ufl
 
-type Points = Float64[np.ndarray, "points 2"]
 type OnPoints = Callable[[Points], Float[np.ndarray, "points ..."]]
 """A function of the plane: it takes points and returns a value, or a row of components, for each."""
 type Values = Float64[np.ndarray, "..."] | OnPoints

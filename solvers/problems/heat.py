@@ -8,13 +8,14 @@ from jaxtyping import Float, Float64
 from pydantic import Field, model_validator
 
 from headrace.platform.fields import FieldSpec
+from headrace.solvers.finite_elements.planar import Points
 from headrace.solvers.finite_elements.problem import (
     AbstractFiniteElementProblem,
     Names,
     gaussian_field_at,
     positive_field_at,
 )
-from headrace.solvers.finite_elements.weak import BoundaryValue, Points, Weak
+from headrace.solvers.finite_elements.weak import BoundaryValue, Weak
 from headrace.solvers.random_inputs.permeability import AnyPermeability, LogNormal
 from headrace.solvers.random_inputs.random_fields import Gaussian
 from headrace.solvers.systems.arrays import require_positive

@@ -22,7 +22,8 @@ from headrace.platform.spec import Spec, kinds, spec_hash
 from headrace.solvers import PROBLEMS, Direct, SolverSource, SolveStatus, solve
 from headrace.solvers.finite_elements import problem as finite_elements
 from headrace.solvers.finite_elements.discretization import discretization
-from headrace.solvers.finite_elements.geometries import Hole, MeshFile, Plate, locate_grid, named_mesh
+from headrace.solvers.finite_elements.geometries import Hole, MeshFile, Plate, named_mesh
+from headrace.solvers.finite_elements.location import locate_grid
 from headrace.solvers.finite_elements.problem import AbstractFiniteElementProblem, BoundaryValue, positive_field_at
 from headrace.solvers.finite_elements.weak import Weak
 from headrace.solvers.problems.elasticity import Elasticity
