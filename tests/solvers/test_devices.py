@@ -7,6 +7,7 @@ from torch import Tensor
 
 from headrace.platform.errors import InputError
 from headrace.platform.seeding import generator
+from headrace.platform.spec import kinds
 from headrace.solvers import device
 from headrace.solvers.evolution import batched
 from headrace.solvers.evolution.batched import AbstractBatchedEvolution
@@ -16,10 +17,11 @@ from headrace.solvers.evolution.finite_volume import Scheme
 from headrace.solvers.evolution.periodic_box import PeriodicBox
 from headrace.solvers.evolution.semilinear import AbstractSemilinear
 from headrace.solvers.evolution.stepper import Stepper
-from headrace.solvers.problems import EVOLUTIONS, Burgers, ShallowWater
+from headrace.solvers.problems import Burgers, ShallowWater
+from headrace.solvers.sources.all_sampled import SAMPLED
 from headrace.solvers.sources.trajectories import EvolutionSource
 
-BATCHED = [one for one in EVOLUTIONS if issubclass(one, AbstractBatchedEvolution)]
+BATCHED = [one for one in kinds("headrace.problems", SAMPLED).values() if issubclass(one, AbstractBatchedEvolution)]
 
 
 def cases(kind: type[AbstractBatchedEvolution]) -> list[AbstractBatchedEvolution]:

@@ -17,7 +17,7 @@ from headrace.pipelines.running.numerics import with_numerics
 from headrace.pipelines.running.pilots import settled
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.solvers.evolution.accuracy import Choice, choose
+from headrace.solvers.evolution.accuracy import Choice, choose_numerics
 from headrace.solvers.evolution.evolution import Numerics
 from headrace.solvers.methods import Multigrid
 from headrace.solvers.sources.trajectories import EvolutionSource
@@ -233,9 +233,9 @@ def test_pilots_have_the_threads_of_solvers(monkeypatch: pytest.MonkeyPatch) -> 
 
     def chosen(*arguments: object, **options: object) -> Choice:
         seen.append(torch.get_num_threads())
-        return choose(*arguments, **options)  # type: ignore[arg-type]
+        return choose_numerics(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(numerics, "choose", chosen)
+    monkeypatch.setattr(numerics, "choose_numerics", chosen)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:

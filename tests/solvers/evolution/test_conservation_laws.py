@@ -12,19 +12,21 @@ from scipy.optimize import brentq
 
 from headrace.platform.sample import Failure
 from headrace.platform.seeding import generator
+from headrace.platform.spec import kinds
 from headrace.solvers.evolution.cells import Boundary, Limiter
 from headrace.solvers.evolution.conservation import AbstractConservationLaw
 from headrace.solvers.evolution.evolution import Draw, Snapshot
 from headrace.solvers.evolution.stepper import Stepper
-from headrace.solvers.problems import EVOLUTIONS, CompressibleEuler, ShallowWater
+from headrace.solvers.problems import CompressibleEuler, ShallowWater
 from headrace.solvers.random_inputs.parameters import drawn
 from headrace.solvers.sampled import DEFAULT_LEVEL
+from headrace.solvers.sources.all_sampled import SAMPLED
 from headrace.solvers.sources.trajectories import EvolutionSource
 
 Array = Float64[np.ndarray, "..."]
 State = tuple[float, ...]
 
-LAWS = [one for one in EVOLUTIONS if issubclass(one, AbstractConservationLaw)]
+LAWS = [one for one in kinds("headrace.problems", SAMPLED).values() if issubclass(one, AbstractConservationLaw)]
 LIMITERS: tuple[Limiter, ...] = get_args(Limiter)
 BOUNDARIES: tuple[Boundary, ...] = get_args(Boundary)
 GRAVITY, GAMMA = 9.8125, 1.40625  # numbers that single precision, in which parameters are stored, holds
@@ -40,7 +42,12 @@ def gas(**values: object) -> CompressibleEuler:
 
 def case(kind: type[AbstractConservationLaw], **values: object) -> AbstractConservationLaw:
     """A third of the way through the box for a wave."""
-    return water(horizon=0.1, **values) if kind is ShallowWater else gas(horizon=0.25, **values)
+    if kind is ShallowWater:
+        return water(horizon=0.1, **values)
+    if kind is CompressibleEuler:
+        return gas(horizon=0.25, **values)
+    problem = kind.model_validate({"snapshots": 1} | values)
+    return problem.overridden({"horizon": 0.1 * problem.horizon})
 
 
 def centres(problem: AbstractConservationLaw) -> tuple[Array, ...]:

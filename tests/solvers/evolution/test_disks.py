@@ -132,7 +132,7 @@ def test_a_velocity_that_goes_with_the_distance_is_followed_exactly() -> None:
     distance = np.stack([disk.distance(x - 0.5 * h, y), disk.distance(x, y - 0.5 * h)]).ravel()
     followed, count = distance.copy(), len(walls.coupling.faces)
     followed[walls.faces] = np.nan
-    walls.follow(followed)
+    walls.impose(followed)
     followed = followed[walls.faces]
     np.testing.assert_allclose(followed[count:], distance[walls.ghosts], atol=1e-14)
     # What flows out through the rim adds up to nothing. It is the same that is taken off every face.

@@ -10,6 +10,7 @@ from scipy.integrate import solve_ivp
 from headrace.platform.errors import InputError
 from headrace.platform.sample import Sample
 from headrace.platform.seeding import generator
+from headrace.platform.spec import kinds
 from headrace.solvers import (
     ALL_METHODS,
     AbstractSolver,
@@ -24,15 +25,15 @@ from headrace.solvers import (
     solve,
 )
 from headrace.solvers.evolution import sdirk
-from headrace.solvers.evolution.accuracy import first_choice
+from headrace.solvers.evolution.accuracy import choose_numerics
 from headrace.solvers.evolution.evolution import Draw, Numerics
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.methods import DCDM, Multigrid, Transform
-from headrace.solvers.problems import EVOLUTIONS
 from headrace.solvers.sampled import DEFAULT_LEVEL
+from headrace.solvers.sources.all_sampled import SAMPLED
 from headrace.solvers.sources.trajectories import EvolutionSource
 
-IMPLICIT = [one for one in EVOLUTIONS if issubclass(one, AbstractImplicit)]
+IMPLICIT = [one for one in kinds("headrace.problems", SAMPLED).values() if issubclass(one, AbstractImplicit)]
 # Far below the errors in time and space that are looked at.
 EXACT = 1e-12
 
@@ -136,7 +137,11 @@ def test_whatever_method_solves_the_stages_the_trajectory_is_the_same(level: str
     draw = problem.draw(generator(0, "methods"))
     expected = end(problem, draw, problem.default_step)
     # The deep conjugate direction method would train a network first, for minutes.
-    methods = [kind() for kind in ALL_METHODS if kind is not DCDM and kind().mismatch(problem) is None]
+    methods = [
+        kind()
+        for kind in kinds("headrace.methods", ALL_METHODS).values()
+        if kind is not DCDM and kind().mismatch(problem) is None
+    ]
     assert {"multigrid", "direct", "gcrodr", "recycled_cg"} < {method.model_dump()["kind"] for method in methods}
     for method in methods:
         *_, last = problem.follow([draw], problem.default_step, StageSolver(method, 1e-9))
@@ -254,7 +259,7 @@ def test_a_step_that_is_too_long_is_halved_until_it_is_resolved() -> None:
 
 def test_pilots_are_solved_as_the_samples_will_be() -> None:
     problem, stages = HeatInMedia(resolution=17, snapshots=2).at_level("linear"), StageSolver()
-    first_choice(problem, 0.1, level="linear", seed=0, num_pilots=1, stages=stages)
+    choose_numerics(problem, 0.1, level="linear", seed=0, num_pilots=1, stages=stages)
     report = stages.running.report()
     assert report is not None and report.accepted > 0
 

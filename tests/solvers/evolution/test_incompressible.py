@@ -15,21 +15,23 @@ from scipy.sparse.linalg import splu
 
 from headrace.platform.sample import Failure
 from headrace.platform.seeding import generator
+from headrace.platform.spec import kinds
 from headrace.solvers.evolution.enclosure import Coefficients, Enclosure, Lids, Sides
 from headrace.solvers.evolution.evolution import Draw, Snapshot
 from headrace.solvers.evolution.fast_poisson import PressureSolver, box_poisson, find_rim
 from headrace.solvers.evolution.incompressible import AbstractIncompressible
 from headrace.solvers.evolution.staggered import StaggeredFlow
 from headrace.solvers.evolution.stepper import Stepper
-from headrace.solvers.problems import EVOLUTIONS, FlowPastObstacles, LidDrivenCavity, RayleighBenard
+from headrace.solvers.problems import FlowPastObstacles, LidDrivenCavity, RayleighBenard
 from headrace.solvers.problems.heat import HeatConduction
 from headrace.solvers.problems.obstacles import Block, Disk, SquareLattice, gap
 from headrace.solvers.sampled import DEFAULT_LEVEL
+from headrace.solvers.sources.all_sampled import SAMPLED
 from headrace.solvers.sources.trajectories import EvolutionSource
 
 Array = Float64[np.ndarray, "..."]
 
-PROBLEMS = [one for one in EVOLUTIONS if issubclass(one, AbstractIncompressible)]
+PROBLEMS = [one for one in kinds("headrace.problems", SAMPLED).values() if issubclass(one, AbstractIncompressible)]
 SIDES: tuple[Sides, ...] = get_args(Sides)
 LIDS: tuple[Lids, ...] = get_args(Lids)
 

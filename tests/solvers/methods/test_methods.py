@@ -9,7 +9,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from headrace.platform.errors import InputError
-from headrace.platform.spec import kind_of
+from headrace.platform.spec import kind_of, kinds
 from headrace.solvers import (
     ALL_METHODS,
     CG,
@@ -34,7 +34,7 @@ from headrace.solvers.sequences.sorting import greedy_order
 from headrace.solvers.systems.verified import solve_verified
 
 VARIANTS: tuple[AbstractSolver, ...] = (
-    *(method() for method in ALL_METHODS),
+    *(method() for method in kinds("headrace.methods", ALL_METHODS).values()),
     Direct(package="scipy"),
     GCRODR(recycled=0, subspace=60),
     GCRODR(recycled=1, subspace=30, basis="double"),

@@ -13,7 +13,7 @@ from scipy.sparse.linalg import spsolve
 
 from headrace.platform.sample import Sample
 from headrace.platform.seeding import generator
-from headrace.solvers.evolution.accuracy import first_choice
+from headrace.solvers.evolution.accuracy import choose_numerics
 from headrace.solvers.evolution.evolution import Draw, Numerics
 from headrace.solvers.problems import HeatWithWalls
 from headrace.solvers.sources.trajectories import EvolutionSource
@@ -202,7 +202,7 @@ def test_implicit_euler_keeps_the_step_that_is_asked_for_and_an_accuracy_finds_o
     (sample,) = built.solve([0])
     assert isinstance(sample, Sample) and sample.provenance.num_iterations == 6
     assert sample.provenance.solver.startswith("implicit_euler on 15x15 points") and built.report()["rescued"] == 0
-    choice = first_choice(problem, 0.01, level="default", seed=0, num_pilots=2)
+    choice = choose_numerics(problem, 0.01, level="default", seed=0, num_pilots=2)
     assert choice.error <= 0.01 and choice.numerics.step < 0.02
 
 

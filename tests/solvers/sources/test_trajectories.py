@@ -11,13 +11,17 @@ import pytest
 from headrace.platform.errors import InputError
 from headrace.platform.sample import Failure, Sample
 from headrace.platform.seeding import generator
-from headrace.solvers.evolution.accuracy import first_choice
+from headrace.platform.spec import kinds
+from headrace.solvers.evolution.accuracy import choose_numerics
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics, Snapshot, looked_at
 from headrace.solvers.evolution.semilinear import AbstractSemilinear
 from headrace.solvers.evolution.stepper import Stepper
-from headrace.solvers.problems import EVOLUTIONS, Burgers, KuramotoSivashinsky, NavierStokes, ShallowWater
+from headrace.solvers.problems import Burgers, KuramotoSivashinsky, NavierStokes, ShallowWater
 from headrace.solvers.sampled import DEFAULT_LEVEL
+from headrace.solvers.sources.all_sampled import SAMPLED
 from headrace.solvers.sources.trajectories import EvolutionSource
+
+EVERY = [one for one in kinds("headrace.problems", SAMPLED).values() if issubclass(one, AbstractEvolution)]
 
 
 def quick(kind: type[AbstractEvolution]) -> AbstractEvolution:
@@ -28,7 +32,7 @@ def quick(kind: type[AbstractEvolution]) -> AbstractEvolution:
     return problem.overridden(changes if is_small else changes | {"resolution": 32})
 
 
-@pytest.mark.parametrize("kind", EVOLUTIONS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
 def test_a_sample_of_every_level_is_followed(kind: type[AbstractEvolution]) -> None:
     problem = quick(kind)
     levels = [DEFAULT_LEVEL, *problem.levels()]
@@ -48,14 +52,14 @@ def test_a_sample_of_every_level_is_followed(kind: type[AbstractEvolution]) -> N
         assert np.abs(sample.outputs[-1]).max() > 0.0
 
 
-@pytest.mark.parametrize("kind", EVOLUTIONS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
 def test_an_equation_travels_and_comes_back(kind: type[AbstractEvolution]) -> None:
     source = EvolutionSource(problem=kind())
     assert pickle.loads(pickle.dumps(source)) == source
     assert EvolutionSource.model_validate_json(source.model_dump_json()) == source
 
 
-@pytest.mark.parametrize("kind", EVOLUTIONS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
 def test_a_refined_grid_shows_the_same_start(kind: type[AbstractEvolution]) -> None:
     problem = quick(kind)
     coarse = problem.draw(generator(1, "draw"))
@@ -125,7 +129,7 @@ def test_what_a_step_is_too_long_for_is_followed_again_with_a_shorter_one() -> N
 def test_the_chosen_grid_and_step_meet_the_accuracy() -> None:
     problem = Burgers(resolution=32, viscosity={"low": 4e-3, "high": 5e-3}, horizon=0.5, snapshots=4)
     told: list[str] = []
-    choice = first_choice(problem, 0.02, level="shock", seed=0, num_pilots=3, tell=told.append)
+    choice = choose_numerics(problem, 0.02, level="shock", seed=0, num_pilots=3, tell=told.append)
     assert choice.numerics.refinement > 1, "32 points do not hold such a front"
     assert choice.error <= 0.02 and told
     assert all(trial.error > 0.02 for trial in choice.trials[:-1])
@@ -144,14 +148,14 @@ def test_the_chosen_grid_and_step_meet_the_accuracy() -> None:
 def test_an_equation_that_sets_its_steps_is_solved_once_on_a_grid() -> None:
     told: list[str] = []
     problem = ShallowWater(resolution=16, dim=1, snapshots=2)
-    choice = first_choice(problem, 0.1, level="default", seed=0, num_pilots=2, tell=told.append)
+    choice = choose_numerics(problem, 0.1, level="default", seed=0, num_pilots=2, tell=told.append)
     assert choice.numerics.step == problem.shortest_interval
     assert len(told) == len(choice.trials) + 1, told
 
 
 def test_an_easier_level_is_solved_more_cheaply() -> None:
     problem = Burgers(resolution=64, horizon=0.5, snapshots=4)
-    easy, hard = (first_choice(problem.at_level(level), 0.01, level=level, seed=0) for level in ("viscous", "shock"))
+    easy, hard = (choose_numerics(problem.at_level(level), 0.01, level=level, seed=0) for level in ("viscous", "shock"))
     assert easy.numerics.refinement < hard.numerics.refinement
     assert easy.numerics.step >= hard.numerics.step
 
@@ -159,7 +163,7 @@ def test_an_easier_level_is_solved_more_cheaply() -> None:
 def test_an_accuracy_that_no_grid_reaches_is_said() -> None:
     problem = Burgers(resolution=8, viscosity=5e-4, horizon=0.5, snapshots=2)
     with pytest.raises(InputError, match="on a grid up to 16 times as fine as the output's") as raised:
-        first_choice(problem, 1e-4, level="default", seed=0, num_pilots=1)
+        choose_numerics(problem, 1e-4, level="default", seed=0, num_pilots=1)
     assert "raise the resolution or the accuracy" in str(raised.value)
 
 
