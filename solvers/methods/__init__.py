@@ -26,19 +26,3 @@ METHODS: tuple[type[AbstractSolver], ...] = (
     MINRES,
     DCDM,
 )
-
-__all__ = [
-    "AMG",
-    "CG",
-    "DCDM",
-    "GCRODR",
-    "GMRES",
-    "METHODS",
-    "MINRES",
-    "BatchedMultigrid",
-    "BiCGStab",
-    "Direct",
-    "Multigrid",
-    "RecycledCG",
-    "Transform",
-]

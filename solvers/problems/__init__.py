@@ -2,7 +2,6 @@
 
 from headrace.platform.spec import one_of
 from headrace.solvers.evolution.evolution import AbstractEvolution
-from headrace.solvers.finite_elements.problem import AbstractFiniteElementProblem
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.problems.advection import Advection
 from headrace.solvers.problems.allen_cahn import AllenCahn
@@ -60,35 +59,3 @@ EVOLUTIONS: tuple[type[AbstractEvolution], ...] = (
     RayleighBenard,
 )
 AnyEvolution = one_of("headrace.problems", EVOLUTIONS)
-
-__all__ = [
-    "AbstractFiniteElementProblem",
-    "Advection",
-    "AllenCahn",
-    "AnyEvolution",
-    "AnyProblem",
-    "Burgers",
-    "CompressibleEuler",
-    "ConvectionDiffusion",
-    "Darcy",
-    "Darcy3D",
-    "Diffusion",
-    "EVOLUTIONS",
-    "Elasticity",
-    "FlowPastObstacles",
-    "GrayScott",
-    "HeatConduction",
-    "HeatInMedia",
-    "HeatWithWalls",
-    "Helmholtz",
-    "KortewegDeVries",
-    "KuramotoSivashinsky",
-    "LidDrivenCavity",
-    "NavierStokes",
-    "NonlinearDiffusion",
-    "PROBLEMS",
-    "Poisson",
-    "RayleighBenard",
-    "ShallowWater",
-    "Wave",
-]

@@ -17,7 +17,7 @@ from headrace.platform.sample import Failure, Provenance, Sample
 from headrace.platform.sampling import Mixture
 from headrace.platform.seeding import generator
 from headrace.platform.spec import kind_of, spec_hash
-from headrace.solvers.methods import Direct
+from headrace.solvers.methods.direct import Direct
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.problems import AnyProblem
 from headrace.solvers.sampled import AbstractSource
