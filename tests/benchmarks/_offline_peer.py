@@ -1,6 +1,6 @@
 """The offline pipeline of time_to_surrogate.py: labels by SciPy onto disk, then neuraloperator's FNO in a plain loop.
 
-Reads one JSON object from standard input, writes one to standard output. Nothing of Headrace takes part but
+Reads one JSON object from the file that it is given, writes one to standard output. Nothing of Headrace takes part but
 `Darcy.draw`, so that the permeabilities are those that Headrace draws; assembling, solving, storing and training are
 what a group would write: a five-point scheme with harmonic means, SuperLU, one .npz, AdamW with a one-cycle schedule.
 """
@@ -88,7 +88,7 @@ def train(case: Mapping, file: Path) -> tuple[torch.nn.Module, float, float]:
 
 def main() -> None:
     """Carry out the case and tell what it took."""
-    case = json.loads(sys.stdin.read())
+    case = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(case["threads"])
     folder = Path(case["folder"])
     clock = {"imports": time.process_time()}
