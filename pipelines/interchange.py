@@ -6,20 +6,32 @@ from headrace.pipelines.run_dir import RunDir, data_sets
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.dataset.trajectories import whole
 from headrace.platform.errors import InputError, nearest
+from headrace.platform.spec import kinds
+from headrace.surrogates.format import AbstractFormat
 from headrace.surrogates.formats import FORMATS
 
 
-def _format_of(name: str | None, source: Path) -> str:
+def _formats() -> dict[str, AbstractFormat]:
+    found = {}
+    for kind, spec in kinds("headrace.formats", FORMATS).items():
+        format_ = spec()
+        assert isinstance(format_, AbstractFormat)
+        found[kind] = format_
+    return found
+
+
+def _format_of(name: str | None, source: Path) -> AbstractFormat:
+    known = _formats()
     if name is not None:
-        if name not in FORMATS:
-            raise InputError.single("--format", f'"{name}"', f"one of {', '.join(FORMATS)}", nearest(name, FORMATS))
-        return name
+        if name not in known:
+            raise InputError.single("--format", f'"{name}"', f"one of {', '.join(known)}", nearest(name, known))
+        return known[name]
     files = [source] if source.is_file() else sorted(source.glob("*"))
     for file in files:
-        for kind, module in FORMATS.items():
-            if file.suffix in module.SUFFIXES:
-                return kind
-    endings = ", ".join(f"{' or '.join(module.SUFFIXES)} ({kind})" for kind, module in FORMATS.items())
+        for format_ in known.values():
+            if file.suffix in format_.suffixes:
+                return format_
+    endings = ", ".join(f"{' or '.join(format_.suffixes)} ({kind})" for kind, format_ in known.items())
     raise InputError.single("FILE", str(source), f"a file, or a folder of files, that ends in {endings}")
 
 
@@ -37,10 +49,9 @@ def import_data(source: Path, format_name: str | None, out: Path) -> dict[str, i
     """
     if not source.exists():
         raise InputError.single("FILE", str(source), "a file or a folder that exists")
-    kind = _format_of(format_name, source)
+    format_ = _format_of(format_name, source)
     _require_new(out)
-    sets: dict[str, int] = FORMATS[kind].import_files(source, out)
-    return sets
+    return format_.import_files(source, out)
 
 
 def export_data(directory: Path, format_name: str, out: Path) -> list[Path]:
@@ -51,7 +62,7 @@ def export_data(directory: Path, format_name: str, out: Path) -> list[Path]:
     Raises:
         InputError: there is no data set, or the format cannot hold it, or `out` is taken.
     """
-    kind = _format_of(format_name, directory)
+    format_ = _format_of(format_name, directory)
     sets = data_sets(directory)
     if not sets:
         raise InputError.single("DIR", str(directory), "a run's folder, or one with data sets in it")
@@ -59,5 +70,5 @@ def export_data(directory: Path, format_name: str, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     for split, path in sets.items():
-        files += FORMATS[kind].export_dataset(whole(StoredSamples.open(path)), out, directory.resolve().name, split)
+        files += format_.export_dataset(whole(StoredSamples.open(path)), out, directory.resolve().name, split)
     return files

@@ -4,26 +4,72 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from headrace.platform.sample import SampleBatch
 
 
 class Batch(NamedTuple):
-    """A batch as tensors; Lightning moves it to the device."""
+    """A batch as tensors; Lightning moves it to the device.
+
+    Attributes:
+        inputs: fields that the network is given.
+        outputs: what it has to say; a strategy hands a loss a batch with those of some times only.
+        parameters: scalars that the network is given.
+        indices: places of the samples in the planned data set.
+        levels: names of their levels of difficulty; none where the samples come without provenance.
+        weights: how much each counts.
+        rank_weight: the weights of all ranks' batches of the step added up, over the number of ranks: what a rank
+            divides its weighted losses by, so that the mean of the ranks is that of all samples.
+        times: the time of each of `outputs`, where a strategy chose some; None for the schema's.
+    """
 
     inputs: Float[Tensor, "batch channels_in *grid"]
     outputs: Float[Tensor, "batch time channels_out *grid"]
     parameters: Float[Tensor, "batch num_parameters"]
+    indices: Int64[Tensor, " batch"]
+    levels: tuple[str, ...]
+    weights: Float[Tensor, " batch"]
+    rank_weight: float
+    times: Float[Tensor, "batch time"] | None = None
 
     @classmethod
     def of(cls, batch: SampleBatch) -> "Batch":
         """Copy arrays, which may be read-only views of shared memory, into tensors: pinned where there is CUDA."""
-        return cls(*(_copied(array) for array in (batch.inputs, batch.outputs, batch.parameters)))
+        count = len(batch)
+        return cls(
+            inputs=_copied(batch.inputs),
+            outputs=_copied(batch.outputs),
+            parameters=_copied(batch.parameters),
+            indices=_copied(batch.indices, torch.int64),
+            levels=tuple(item.level for item in batch.provenance),
+            weights=_copied(np.ones(count, dtype=np.float32)),
+            rank_weight=float(count),
+        )
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Batch":
+        """The batch on a device, its numbers in some precision; an accelerator copies while the host goes on."""
+        asynchronous = torch.device(device).type != "cpu"
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, dtype if tensor.is_floating_point() else None, non_blocking=asynchronous)
+
+        return self._replace(
+            inputs=moved(self.inputs),
+            outputs=moved(self.outputs),
+            parameters=moved(self.parameters),
+            indices=moved(self.indices),
+            weights=moved(self.weights),
+            times=None if self.times is None else moved(self.times),
+        )
+
+    def mean(self, losses: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+        """A rank's share of the weighted mean over the samples of all ranks: the mean of the shares is that mean."""
+        return (self.weights.to(losses.dtype) * losses).sum() / self.rank_weight
 
 
-def _copied(array: np.ndarray) -> Tensor:
-    tensor = torch.empty(array.shape, dtype=torch.float32, pin_memory=torch.cuda.is_available())
+def _copied(array: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
+    tensor = torch.empty(array.shape, dtype=dtype, pin_memory=torch.cuda.is_available())
     tensor.numpy()[...] = array
     return tensor

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float32, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -26,6 +28,9 @@ from headrace.surrogates.training import TrainingSpec
 log = logging.getLogger(__name__)
 
 ReportMetrics = Callable[[int | None, Mapping[str, float]], None]
+
+Observe = Callable[[Int64[np.ndarray, " observed"], Float32[np.ndarray, " observed"]], None]
+"""Is told the indices of samples that were trained on, and the loss of each."""
 
 
 class Progress(Callback):
@@ -117,6 +122,44 @@ def _require_finite(loss: float, step: int) -> None:
             f"the loss is not finite at step {step}: try a smaller learning rate, and look for samples that are not "
             "finite, or not positive where training.normalization.log takes their logarithm"
         )
+
+
+class Observations(Callback):
+    """Tells which samples a rank trained on and what their losses were, every few steps.
+
+    Losses stay on the device until they are told, in the steps in which `Progress` has waited for it already.
+    """
+
+    def __init__(self, observe: Observe, *, progress: Progress, every: int) -> None:
+        self._observe, self._progress, self._every = observe, progress, every
+        self._indices: list[Tensor] = []
+        self._losses: list[Tensor] = []
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Mapping[str, Tensor],
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Note; tell when it is time."""
+        self._indices.append(batch.indices)
+        self._losses.append(outputs["losses"])
+        if self._progress.step % self._every == 0:
+            self._tell()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell what is left."""
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._losses:
+            return
+        indices, losses = torch.cat(self._indices).cpu(), torch.cat(self._losses).float().cpu()
+        self._indices.clear()
+        self._losses.clear()
+        self._observe(indices.numpy(), losses.numpy())
 
 
 class StepSeeds(Callback):

@@ -61,10 +61,11 @@ class Checkpoint:
 
     def build(self) -> NormalizedNetwork:
         """The trained network with its normalisation, in evaluation mode; `strategy` forecasts with it."""
-        seen = self.strategy.network_schema(self.schema)
+        capabilities = self.surrogate.capabilities
+        seen = self.strategy.network_schema(self.schema, capabilities)
         with torch.random.fork_rng(devices=[]):
             network = self.surrogate.build(seen)
-        model = NormalizedNetwork(network, Normalizer(self.normalization, seen))
+        model = NormalizedNetwork(network, Normalizer(self.normalization, seen), capabilities, seen.domain)
         model.network.load_state_dict(self.weights)
         model.normalizer.load_state_dict(self.moments)
         return model.eval()
@@ -172,6 +173,7 @@ class Predictor:
         parameters: Shaped[np.ndarray, "..."] | None = None,
         *,
         batch_size: int = 64,
+        seed: int = 0,
     ) -> Float32[np.ndarray, "batch time channels_out *grid"]:
         """Predict all output times.
 
@@ -180,6 +182,7 @@ class Predictor:
                 where the surrogate can.
             parameters: the scalars of each sample, "batch num_parameters", where the schema has some.
             batch_size: samples that go through the network at a time.
+            seed: of the random numbers of a network that takes some; another one gives another member of an ensemble.
 
         Raises:
             InputError: the arrays do not fit the schema, or are not finite.
@@ -192,11 +195,12 @@ class Predictor:
         outputs = np.empty(
             (len(inputs), len(self.schema.times), self.schema.num_output_channels, *inputs.shape[2:]), np.float32
         )
+        noise = torch.Generator(self._device).manual_seed(seed) if self._model.capabilities.noise else None
         with torch.inference_mode():
             for start in range(0, len(inputs), batch_size):
                 rows = slice(start, start + batch_size)
                 prediction = self.checkpoint.strategy.forecast(
-                    self._model, self.schema, self._tensor(inputs[rows]), self._tensor(parameters[rows])
+                    self._model, self.schema, self._tensor(inputs[rows]), self._tensor(parameters[rows]), noise
                 )
                 outputs[rows] = prediction.cpu().numpy()
         return outputs
@@ -218,10 +222,8 @@ class Predictor:
                 f"Inputs have {shape[1]} channels, the schema has {schema.num_input_channels} "
                 f"({_names(schema.inputs)}). Is the checkpoint from another problem?",
             )
-        if not self.checkpoint.surrogate.any_resolution and shape[2:] != schema.domain.shape:
-            raise InputError.single(
-                "inputs", f"of shape {shape}", f"the grid {schema.domain.shape} that it was trained on"
-            )
+        if wanted := self.checkpoint.surrogate.capabilities.resolution_mismatch(shape[2:], schema.domain.shape):
+            raise InputError.single("inputs", f"of shape {shape}", wanted)
         if parameters is None or np.shape(parameters) != (len(inputs), schema.num_parameters):
             raise InputError.single(
                 "parameters",

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 from pytorch_lightning import LightningDataModule
 
 from headrace.platform.sample import SampleBatch
@@ -34,9 +34,9 @@ class Rows(Protocol):
 class Batches:
     """Yields the batch of every step, or of fewer when the data end.
 
-    Every step, all ranks first tell each other whether they have a batch (a sum over two integers): they stop at the
-    same step when any of them has none, and fail together when one fails. A rank waits here for its prefetch thread,
-    then for the slowest rank. No more batches are pulled than there are steps.
+    Every step, all ranks first tell each other whether they have a batch and how much it weighs (a sum over three
+    numbers): they stop at the same step when any of them has none, and fail together when one fails. A rank waits here
+    for its prefetch thread, then for the slowest rank. No more batches are pulled than there are steps.
 
     Attributes:
         samples: rows handed to this rank so far.
@@ -72,7 +72,8 @@ class Batches:
             except Exception as raised:  # noqa: BLE001  (raised below, once the other ranks know)
                 error = raised
             self.wait_seconds += time.perf_counter() - began
-            without, failed = _sum_over_ranks(batch is None, error is not None)
+            weight = 0.0 if batch is None else batch.rank_weight
+            without, failed, weight = _sum_over_ranks(batch is None, error is not None, weight)
             if error is not None:
                 raise error
             if failed:
@@ -82,7 +83,7 @@ class Batches:
                 self.ended_after = step
                 return
             self.samples += len(batch.inputs)
-            yield batch
+            yield batch._replace(rank_weight=weight / ranks.world_size())
 
     def close(self) -> None:
         """End the prefetch thread."""
@@ -136,6 +137,14 @@ class AbstractDataModule(LightningDataModule):
         """
         return {}
 
+    def observe(self, indices: Int64[np.ndarray, " observed"], losses: Float32[np.ndarray, " observed"]) -> None:
+        """Take note of the losses of samples that this rank trained on; by default nobody does.
+
+        Args:
+            indices: places of the samples in the planned data set; one that was used again comes again.
+            losses: of each.
+        """
+
     @abstractmethod
     def _produce(self, step: int) -> SampleBatch | None:
         """This rank's batch of a step, or None when there are no more; called in the prefetch thread, in order."""
@@ -152,6 +161,7 @@ class StreamDataModule(AbstractDataModule):
         validation: SampleBatch | None = None,
         prefetch: int = 2,
         save: Callable[[Path, int], Mapping[str, int]] | None = None,
+        observe: Callable[[np.ndarray, np.ndarray], None] | None = None,
     ) -> None:
         """Hold the stream; nothing is pulled before training starts.
 
@@ -162,13 +172,19 @@ class StreamDataModule(AbstractDataModule):
             validation: held-out samples, the same on every rank.
             prefetch: batches to keep waiting.
             save: has the stream's state of a step written to a folder.
+            observe: is told the losses of samples, see `AbstractDataModule.observe`; it should return at once.
         """
         super().__init__(validation=validation, prefetch=prefetch)
-        self._pull, self._batch_size, self._save = pull, batch_size, save
+        self._pull, self._batch_size, self._save, self._observe = pull, batch_size, save, observe
 
     def save(self, folder: Path, step: int) -> Mapping[str, int]:
         """Have the stream's state written."""
         return self._save(folder, step) if self._save is not None else {}
+
+    def observe(self, indices: Int64[np.ndarray, " observed"], losses: Float32[np.ndarray, " observed"]) -> None:
+        """Pass them on."""
+        if self._observe is not None:
+            self._observe(indices, losses)
 
     def _produce(self, step: int) -> SampleBatch | None:
         return self._pull(self._batch_size, step)
@@ -224,7 +240,7 @@ class StoredDataModule(AbstractDataModule):
         return self._samples.take(self.rows(step))
 
 
-def _sum_over_ranks(*flags: bool) -> list[int]:
+def _sum_over_ranks(*numbers: bool | float) -> list[float]:
     if ranks.world_size() == 1:
-        return [int(flag) for flag in flags]
-    return ranks.total(torch.tensor(flags, dtype=torch.int64, device=ranks.device())).tolist()
+        return [float(number) for number in numbers]
+    return ranks.total(torch.tensor(numbers, dtype=torch.float64, device=ranks.device())).tolist()

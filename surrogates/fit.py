@@ -16,9 +16,18 @@ from pytorch_lightning.strategies import Strategy
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.surrogates import ranks
-from headrace.surrogates.callbacks import Checkpoints, Progress, ReportMetrics, StepSeeds, Validation
+from headrace.surrogates.callbacks import (
+    Checkpoints,
+    Observations,
+    Observe,
+    Progress,
+    ReportMetrics,
+    StepSeeds,
+    Validation,
+)
 from headrace.surrogates.checkpoint import Checkpoint, load_checkpoint
 from headrace.surrogates.datamodule import AbstractDataModule
+from headrace.surrogates.loss import Residual
 from headrace.surrogates.module import SurrogateModule
 from headrace.surrogates.surrogate import AbstractSurrogate
 from headrace.surrogates.training import TrainingSpec
@@ -71,6 +80,8 @@ def fit(
     strategy: str | Strategy = "auto",
     plugins: ClusterEnvironment | Sequence[ClusterEnvironment] | None = None,
     callbacks: Sequence[Callback] = (),
+    observe: Observe | None = None,
+    residual: Residual | None = None,
 ) -> FitResult:
     """Train until the planned steps are done or the data end on any rank.
 
@@ -94,6 +105,9 @@ def fit(
         strategy: as Lightning names it, or the platform's.
         plugins: the platform's cluster environment.
         callbacks: more callbacks for the Lightning trainer.
+        observe: is told on every rank, every `log_every` steps and at the end, which samples the rank trained on since
+            and the loss of each, in the order of the steps; it is called between steps and should return at once.
+        residual: how far fields are from solving the problem's equation, for losses that look at it.
 
     Raises:
         InputError: the surrogate or the training does not fit the schema, or `resume` is no checkpoint of them.
@@ -105,13 +119,16 @@ def fit(
         raise InputError.single("training", "", "one that fits the problem", f"{reason}.")
     if reason := training.network_mismatch(surrogate, schema):
         raise InputError.single("surrogate", "", "one that fits the problem", f"{reason}.")
-    module = SurrogateModule(surrogate=surrogate, training=training, schema=schema, parts=parts, seed=seed)
+    module = SurrogateModule(
+        surrogate=surrogate, training=training, schema=schema, parts=parts, seed=seed, residual=residual
+    )
     start = 0 if resume is None else _resume(module, load_checkpoint(resume, schema=schema), resume)
     data.plan(range(start, max(training.steps, start)))
 
     progress = Progress(report, data=data, every=training.log_every, start=start)
     validation = Validation(report, samples=data.validation, every=training.validate_every, progress=progress)
     checkpoints = Checkpoints(checkpoint_dir, training=training, progress=progress, data=data)
+    told = [Observations(observe, progress=progress, every=training.log_every)] if observe is not None else []
     with _threads(num_threads), _quiet(), torch.random.fork_rng():
         trainer = Trainer(
             max_epochs=1,
@@ -123,7 +140,7 @@ def fit(
             precision=training.precision,
             deterministic="warn" if deterministic else None,
             gradient_clip_val=training.gradient_clip,
-            callbacks=[StepSeeds(seed, progress), progress, validation, checkpoints, *callbacks],
+            callbacks=[StepSeeds(seed, progress), progress, *told, validation, checkpoints, *callbacks],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -1,15 +1,20 @@
 """Normalisation learned from the stream: mean and standard deviation of every channel, then frozen."""
 
+import dataclasses
+import functools
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from headrace.platform.errors import InputError
-from headrace.platform.fields import SampleSchema
+from headrace.platform.fields import Domain, Mesh, SampleSchema
 from headrace.platform.spec import Spec
+from headrace.surrogates.capabilities import Capabilities
+from headrace.surrogates.query import NOTHING, Query
 from headrace.surrogates.ranks import gather
 
 
@@ -191,20 +196,75 @@ class Normalizer(nn.Module):
 
 
 class NormalizedNetwork(nn.Module):
-    """A network with its normalisation: physical fields in, physical fields out."""
+    """A network with its normalisation: physical fields in, physical fields out.
 
-    def __init__(self, network: nn.Module, normalizer: Normalizer) -> None:
+    It puts the query together that the network is called with: what it declares that it takes, and nothing else.
+    """
+
+    def __init__(
+        self, network: nn.Module, normalizer: Normalizer, capabilities: Capabilities, domain: Domain | None = None
+    ) -> None:
+        """Hold both.
+
+        Args:
+            network: called as `network(inputs, parameters, query)`.
+            normalizer: its scales.
+            capabilities: what the network declares.
+            domain: where its fields live; for networks that take points.
+        """
         super().__init__()
         self.network = network
         self.normalizer = normalizer
+        self.capabilities = capabilities
+        self.domain = domain
 
     def forward(
         self,
         inputs: Float[Tensor, "batch channels_in *grid"],
         parameters: Float[Tensor, "batch num_parameters"],
+        *,
+        time: Float[Tensor, " batch"] | None = None,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch time channels_out *grid"]:
-        """Predict in physical units."""
-        return self.normalizer.denormalize(self.network(*self.normalizer.normalize(inputs, parameters)))
+        """Predict in physical units.
+
+        Args:
+            inputs: the fields.
+            parameters: the scalars.
+            time: of the prediction, as a share of the last output time.
+            generator: what noise is drawn from; None is torch's own.
+        """
+        takes = self.capabilities
+        query = NOTHING
+        if takes.time or takes.points or takes.noise:
+            query = Query(
+                time=time if takes.time else None,
+                points=self._points(inputs) if takes.points else None,
+                noise=_noise(inputs, takes.noise, generator) if takes.noise else None,
+            )
+        return self.normalizer.denormalize(self.network(*self.normalizer.normalize(inputs, parameters), query))
+
+    def _points(self, inputs: Tensor) -> Float[Tensor, "points dim"]:
+        if self.domain is None:
+            raise ValueError("a network that takes points was given no domain")
+        return _shares_of_box(self.domain, tuple(inputs.shape[2:])).to(inputs.device, inputs.dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _shares_of_box(domain: Domain, shape: tuple[int, ...]) -> Float64[Tensor, "points dim"]:
+    """The points of a mesh, or of a grid on the same box at some resolution, from 0 to 1 along each axis."""
+    # The cache outlives the call: a tensor made in inference mode could never be trained with.
+    with torch.inference_mode(False):
+        if isinstance(domain, Mesh):
+            low, high = domain.points.min(0), domain.points.max(0)
+            return torch.tensor((domain.points - low) / np.where(high > low, high - low, 1.0))
+        grid = dataclasses.replace(domain, shape=shape)
+        axes = [x / length for x, length in zip(grid.coordinates(), grid.extent, strict=True)]
+        return torch.tensor(np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")], axis=1))
+
+
+def _noise(inputs: Tensor, count: int, generator: torch.Generator | None) -> Float[Tensor, "batch num_noise"]:
+    return torch.randn(len(inputs), count, device=inputs.device, dtype=inputs.dtype, generator=generator)
 
 
 def _rows(fields: Tensor) -> Tensor:

@@ -1,15 +1,40 @@
 """AbstractStrategy: what a network learns of a trajectory, and how it then forecasts one."""
 
 from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from headrace.platform.fields import SampleSchema
 from headrace.platform.spec import Spec
 from headrace.surrogates.batch import Batch
-from headrace.surrogates.losses import AbstractLoss
+from headrace.surrogates.capabilities import Capabilities
+from headrace.surrogates.loss import Loss
 from headrace.surrogates.normalization import NormalizedNetwork, Scales
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStep:
+    """Where training stands, and what is drawn from.
+
+    Attributes:
+        step: finished optimiser steps, those before a resume included.
+        steps: planned ones.
+        generator: of the device, seeded for this step and rank: with it a step draws the same after a resume. None is
+            torch's own.
+    """
+
+    step: int
+    steps: int
+    generator: torch.Generator | None = None
+
+    @property
+    def progress(self) -> float:
+        """The share of the planned steps that is done, from 0 to 1."""
+        return min(self.step / self.steps, 1.0)
 
 
 class AbstractStrategy(Spec):
@@ -19,23 +44,47 @@ class AbstractStrategy(Spec):
     `STRATEGIES` of `strategies/__init__.py` or in an entry point of the group `headrace.strategies`.
     """
 
+    tells_time: ClassVar[bool] = False
+    """Whether it tells a network the time of the prediction."""
+
+    history: ClassVar[int] = 1
+    """States of the past that it gives a network."""
+
     def mismatch(self, schema: SampleSchema) -> str | None:
         """Why a problem with this schema cannot be learned this way, or None when it can."""
         return None
 
-    @abstractmethod
-    def network_schema(self, schema: SampleSchema) -> SampleSchema:
-        """What the network sees of a problem; `schema` must not mismatch."""
+    def network_mismatch(self, capabilities: Capabilities) -> str | None:
+        """Why a network that declares this cannot be trained this way, or None when it can."""
+        if capabilities.time and not self.tells_time:
+            return f"it wants to be told the time of the prediction, which strategy {self._kind} does not do"
+        if capabilities.history > self.history:
+            return (
+                f"it wants to see {capabilities.history} states of the past, strategy {self._kind} gives {self.history}"
+            )
+        return None
 
     @abstractmethod
-    def scales(self, schema: SampleSchema, batch: Batch) -> Scales:
+    def network_schema(self, schema: SampleSchema, capabilities: Capabilities) -> SampleSchema:
+        """What a network that declares this sees of a problem; `schema` must not mismatch."""
+
+    @abstractmethod
+    def scales(self, schema: SampleSchema, capabilities: Capabilities, batch: Batch) -> Scales:
         """The fields that the normaliser learns its scales from: what enters the network, and what it has to say."""
 
     @abstractmethod
-    def loss(
-        self, model: NormalizedNetwork, schema: SampleSchema, loss: AbstractLoss, batch: Batch
-    ) -> Float[Tensor, ""]:
-        """The loss of a batch of samples."""
+    def losses(
+        self, model: NormalizedNetwork, schema: SampleSchema, loss: Loss, batch: Batch, at: TrainingStep
+    ) -> Float[Tensor, " batch"]:
+        """The loss of each sample of a batch; they are averaged elsewhere.
+
+        Args:
+            model: the network in physical units.
+            schema: the problem's.
+            loss: to be handed a prediction and a batch with the outputs to compare it with.
+            batch: the samples.
+            at: where training stands, and what to draw from.
+        """
 
     @abstractmethod
     def forecast(
@@ -44,5 +93,18 @@ class AbstractStrategy(Spec):
         schema: SampleSchema,
         inputs: Float[Tensor, "batch channels_in *grid"],
         parameters: Float[Tensor, "batch num_parameters"],
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch time channels_out *grid"]:
-        """All output times from the inputs."""
+        """All output times from the inputs.
+
+        Args:
+            model: the network in physical units.
+            schema: the problem's.
+            inputs: the fields at the start.
+            parameters: the scalars.
+            generator: what a network that takes noise draws it from; None is torch's own.
+        """
+
+    @property
+    def _kind(self) -> str:
+        return str(type(self).model_fields["kind"].default)

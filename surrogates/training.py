@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from headrace.platform.fields import SampleSchema
-from headrace.platform.spec import Spec
+from headrace.platform.spec import Spec, kind_of
 from headrace.surrogates.losses import AnyLoss, RelativeL2
 from headrace.surrogates.normalization import NormalizationSpec
 from headrace.surrogates.optimizers import AdamW, AnyOptimizer
@@ -54,9 +54,13 @@ class TrainingSpec(Spec):
         reason = self.normalization.mismatch(schema)
         if reason:
             return f"normalization: {reason}"
-        reason = self.strategy.mismatch(schema)
-        return f"strategy {self.strategy.kind}: {reason}" if reason else None
+        if reason := self.strategy.mismatch(schema):
+            return f"strategy {self.strategy.kind}: {reason}"
+        reason = self.loss.mismatch(schema)
+        return f"loss {self.loss.kind}: {reason}" if reason else None
 
     def network_mismatch(self, surrogate: AbstractSurrogate, schema: SampleSchema) -> str | None:
         """Why a surrogate cannot be trained this way on a problem that can be, or None when it can."""
-        return surrogate.mismatch(self.strategy.network_schema(schema))
+        if reason := self.strategy.network_mismatch(surrogate.capabilities):
+            return f"{kind_of(type(surrogate))}: {reason}"
+        return surrogate.mismatch(self.strategy.network_schema(schema, surrogate.capabilities))

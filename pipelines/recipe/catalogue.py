@@ -11,7 +11,10 @@ from headrace.solvers.sources.all_sampled import SAMPLED
 from headrace.surrogates.formats import FORMATS
 from headrace.surrogates.losses import LOSSES
 from headrace.surrogates.models import SURROGATES
+from headrace.surrogates.optimizers import OPTIMIZERS
+from headrace.surrogates.schedules import SCHEDULES
 from headrace.surrogates.strategies import STRATEGIES
+from headrace.surrogates.surrogate import AbstractSurrogate
 
 
 def _first_line(text: str | None) -> str:
@@ -36,6 +39,19 @@ def _problems() -> dict[str, str]:
     return lines
 
 
+def _surrogates() -> dict[str, str]:
+    """Networks, each with what it declares as it stands."""
+    lines = _kinds("headrace.surrogates", SURROGATES)
+    for kind, spec in kinds("headrace.surrogates", SURROGATES).items():
+        try:
+            surrogate = spec()
+        except ValidationError:
+            continue  # some need to be told more
+        assert isinstance(surrogate, AbstractSurrogate)
+        lines[kind] += f" ({surrogate.capabilities})"
+    return lines
+
+
 def catalogue(what: str | None = None) -> dict[str, dict[str, str]]:
     """Kinds and their one-line descriptions by group; one group when it is named.
 
@@ -45,10 +61,12 @@ def catalogue(what: str | None = None) -> dict[str, dict[str, str]]:
     groups = {
         "problems": _problems,
         "solvers": lambda: _kinds("headrace.methods", ALL_METHODS),
-        "surrogates": lambda: _kinds("headrace.surrogates", SURROGATES),
+        "surrogates": _surrogates,
         "losses": lambda: _kinds("headrace.losses", LOSSES),
         "strategies": lambda: _kinds("headrace.strategies", STRATEGIES),
-        "formats": lambda: {name: _first_line(format_.__doc__) for name, format_ in FORMATS.items()},
+        "optimizers": lambda: _kinds("headrace.optimizers", OPTIMIZERS),
+        "schedules": lambda: _kinds("headrace.schedules", SCHEDULES),
+        "formats": lambda: _kinds("headrace.formats", FORMATS),
         "recipes": lambda: {name: read_recipe(name).splitlines()[0].lstrip("# ") for name in recipe_names()},
     }
     if what is not None and what not in groups:

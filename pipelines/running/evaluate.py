@@ -136,6 +136,6 @@ def conclude(session: Session, sets: Mapping[str, Path] | None = None) -> None:
             session.run.checkpoint,
             input_example=kept["inputs"][:1],
             output_example=kept["prediction"][:1],
-            free_grid=session.config.surrogate.any_resolution,
+            free_grid=session.config.surrogate.capabilities.resolution == "free",
         )
         session.tracker.log_file(session.run.path / "evaluation.json")

@@ -87,12 +87,13 @@ def train_on_rank(context: RankContext, job: TrainingJob) -> None:
     training, surrogate = job.config.training, job.config.surrogate
     assert training is not None and surrogate is not None
     checkpoint = newest(job.run.checkpoints)
+    data = job.data.open(context, training.batch_size, job.config.seed)
     result = fit(
         surrogate=surrogate,
         training=training,
         schema=job.schema,
         parts=job.parts,
-        data=job.data.open(context, training.batch_size, job.config.seed),
+        data=data,
         seed=job.config.seed,
         report=context.report,
         checkpoint_dir=job.run.checkpoints,
@@ -102,6 +103,7 @@ def train_on_rank(context: RankContext, job: TrainingJob) -> None:
         accelerator=context.accelerator,
         strategy=context.strategy,
         plugins=context.plugins,
+        observe=data.observe,
     )
     if context.rank == 0:
         write_json(job.run.training, {**asdict(result), "ranks": context.world_size})

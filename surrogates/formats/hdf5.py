@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import h5py
 import numpy as np
@@ -27,9 +28,9 @@ from headrace.platform.dataset.writer import write_dataset
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
+from headrace.surrogates.format import AbstractFormat
 from headrace.surrogates.formats.plain import ROWS, PlainData, dataset_names, find_files, require_new
 
-SUFFIXES = (".h5", ".hdf5")
 _PAIRS = (("inputs", "outputs"), ("x", "y"))
 _STRINGS = ("spec_hash", "level", "solver", "status", "version")
 _NUMBERS = {
@@ -43,97 +44,104 @@ _LONGEST_ATTRIBUTE = 60_000  # characters; HDF5 stops at 64 KiB, header included
 _EXPECTED = "an HDF5 file with datasets inputs and outputs, or x and y"
 
 
-def import_files(
-    path: str | os.PathLike[str],
-    out_dir: str | os.PathLike[str],
-    *,
-    input_name: str = "x",
-    output_name: str = "y",
-) -> dict[str, int]:
-    """Take in one HDF5 file, or all of a folder; a file `..._train.h5` becomes the data set `train`.
+class HDF5(AbstractFormat):
+    """One HDF5 file a data set, with schema and provenance; plain HDF5 files are taken in too."""
 
-    Everything is checked before the first data set is written.
+    kind: Literal["hdf5"] = "hdf5"
 
-    Args:
-        path: the file or folder.
-        out_dir: where to put the data sets; new or empty.
-        input_name: what to call the input field of files without schema.
-        output_name: what to call the output field of files without schema.
+    suffixes: ClassVar[tuple[str, ...]] = (".h5", ".hdf5")
 
-    Returns:
-        The number of samples of each data set by name.
+    def import_files(
+        self,
+        path: str | os.PathLike[str],
+        out_dir: str | os.PathLike[str],
+        *,
+        input_name: str = "x",
+        output_name: str = "y",
+    ) -> dict[str, int]:
+        """Take in one HDF5 file, or all of a folder; a file `..._train.h5` becomes the data set `train`.
 
-    Raises:
-        InputError: nothing to import, a file is not of this format, or its numbers cannot be used.
-    """
-    files = find_files(Path(path), SUFFIXES)
-    names = dataset_names(files)
-    require_new(Path(out_dir))
-    faults: list[Fault] = []
-    for file in files:
-        try:
+        Everything is checked before the first data set is written.
+
+        Args:
+            path: the file or folder.
+            out_dir: where to put the data sets; new or empty.
+            input_name: what to call the input field of files without schema.
+            output_name: what to call the output field of files without schema.
+
+        Returns:
+            The number of samples of each data set by name.
+
+        Raises:
+            InputError: nothing to import, a file is not of this format, or its numbers cannot be used.
+        """
+        files = find_files(Path(path), self.suffixes)
+        names = dataset_names(files)
+        require_new(Path(out_dir))
+        faults: list[Fault] = []
+        for file in files:
+            try:
+                with _open(file) as content:
+                    faults += _check(file, content)
+            except InputError as error:
+                faults += error.faults
+        if faults:
+            raise InputError(faults)
+        counts = {}
+        for name, file in zip(names, files, strict=True):
+            metadata = {"imported_from": file.name, "format": "hdf5"}
             with _open(file) as content:
-                faults += _check(file, content)
-        except InputError as error:
-            faults += error.faults
-    if faults:
-        raise InputError(faults)
-    counts = {}
-    for name, file in zip(names, files, strict=True):
-        metadata = {"imported_from": file.name, "format": "hdf5"}
-        with _open(file) as content:
-            schema = _schema(file, content)
-            if schema is not None:
-                batches = _batches(content)
+                schema = _schema(file, content)
+                if schema is not None:
+                    batches = _batches(content)
+                else:
+                    plain = _plain(file, content)
+                    schema, batches = plain.schema(input_name, output_name), plain.batches()
+                counts[name] = write_dataset(Path(out_dir) / name, schema, batches, metadata).count
+        return counts
+
+    def export_dataset(
+        self, stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
+    ) -> tuple[Path, ...]:
+        """Write a data set as `{name}_{split}.h5`.
+
+        Args:
+            stored: the samples.
+            out_dir: the folder for the file.
+            name: what to call the data.
+            split: `train`, `test`, ...
+
+        Raises:
+            InputError: the file exists.
+        """
+        target = Path(out_dir) / f"{name}_{split}.h5"
+        if target.exists():
+            raise InputError.single(str(target), "there already", "a new file")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.new")
+        count, text = len(stored), h5py.string_dtype()
+        with h5py.File(scratch, "w") as file:
+            schema = json.dumps(stored.schema.to_json())
+            if len(schema) < _LONGEST_ATTRIBUTE:
+                file.attrs["headrace_schema"] = schema
             else:
-                plain = _plain(file, content)
-                schema, batches = plain.schema(input_name, output_name), plain.batches()
-            counts[name] = write_dataset(Path(out_dir) / name, schema, batches, metadata).count
-    return counts
-
-
-def export_dataset(
-    stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
-) -> tuple[Path, ...]:
-    """Write a data set as `{name}_{split}.h5`.
-
-    Args:
-        stored: the samples.
-        out_dir: the folder for the file.
-        name: what to call the data.
-        split: `train`, `test`, ...
-
-    Raises:
-        InputError: the file exists.
-    """
-    target = Path(out_dir) / f"{name}_{split}.h5"
-    if target.exists():
-        raise InputError.single(str(target), "there already", "a new file")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.new")
-    count, text = len(stored), h5py.string_dtype()
-    with h5py.File(scratch, "w") as file:
-        schema = json.dumps(stored.schema.to_json())
-        if len(schema) < _LONGEST_ATTRIBUTE:
-            file.attrs["headrace_schema"] = schema
-        else:
-            file.create_dataset("headrace_schema", data=schema, dtype=text)
-        file.create_dataset("index", data=stored.indices)
-        for key, shape in _shapes(stored.schema).items():
-            file.create_dataset(key, shape=(count, *shape), dtype=np.float32)
-        group = file.create_group("provenance")
-        for key in _STRINGS:
-            group.create_dataset(key, shape=(count,), dtype=text)
-        for key, dtype in _NUMBERS.items():
-            group.create_dataset(key, shape=(count,), dtype=dtype)
-        for number, batch in enumerate(stored.batches(ROWS)):
-            rows = slice(number * ROWS, number * ROWS + len(batch))
-            for key in _shapes(stored.schema):
-                file[key][rows] = getattr(batch, key)
-            for key in (*_STRINGS, *_NUMBERS):
-                group[key][rows] = [getattr(provenance, key) for provenance in batch.provenance]
-    scratch.replace(target)
-    return (target,)
+                file.create_dataset("headrace_schema", data=schema, dtype=text)
+            file.create_dataset("index", data=stored.indices)
+            for key, shape in _shapes(stored.schema).items():
+                file.create_dataset(key, shape=(count, *shape), dtype=np.float32)
+            group = file.create_group("provenance")
+            for key in _STRINGS:
+                group.create_dataset(key, shape=(count,), dtype=text)
+            for key, dtype in _NUMBERS.items():
+                group.create_dataset(key, shape=(count,), dtype=dtype)
+            for number, batch in enumerate(stored.batches(ROWS)):
+                rows = slice(number * ROWS, number * ROWS + len(batch))
+                for key in _shapes(stored.schema):
+                    file[key][rows] = getattr(batch, key)
+                for key in (*_STRINGS, *_NUMBERS):
+                    group[key][rows] = [getattr(provenance, key) for provenance in batch.provenance]
+        scratch.replace(target)
+        return (target,)
 
 
 def _shapes(schema: SampleSchema) -> dict[str, tuple[int, ...]]:

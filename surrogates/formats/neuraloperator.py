@@ -10,7 +10,7 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from headrace.platform.dataset.trajectories import Samples
 from headrace.platform.dataset.writer import write_dataset
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.fields import Mesh
+from headrace.surrogates.format import AbstractFormat
 from headrace.surrogates.formats.plain import PlainData, dataset_names, find_files, require_new
 
 if TYPE_CHECKING:
@@ -25,91 +26,102 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".pt",)
 _EXPECTED = "a torch file with a dict of two tensors, x (inputs) and y (outputs)"
 
 
-def import_files(
-    path: str | os.PathLike[str],
-    out_dir: str | os.PathLike[str],
-    *,
-    input_name: str = "x",
-    output_name: str = "y",
-) -> dict[str, int]:
-    """Take in one .pt file, or all of a folder: `darcy_train_16.pt` becomes `train`, `darcy_test_32.pt` `test_32`.
+class NeuralOperator(AbstractFormat):
+    """Tensors in .pt files, as the neuraloperator library reads and ships them (`PTDataset`)."""
 
-    Everything is checked before the first data set is written. Files are read without unpickling objects.
+    kind: Literal["neuraloperator"] = "neuraloperator"
 
-    Args:
-        path: the file or folder.
-        out_dir: where to put the data sets; new or empty.
-        input_name: what to call the input field.
-        output_name: what to call the output field.
+    suffixes: ClassVar[tuple[str, ...]] = (".pt",)
+    holds_times: ClassVar[bool] = False
+    holds_parameters: ClassVar[bool] = False
+    holds_meshes: ClassVar[bool] = False
 
-    Returns:
-        The number of samples of each data set by name.
+    def import_files(
+        self,
+        path: str | os.PathLike[str],
+        out_dir: str | os.PathLike[str],
+        *,
+        input_name: str = "x",
+        output_name: str = "y",
+    ) -> dict[str, int]:
+        """Take in one .pt file, or all of a folder: `darcy_train_16.pt` becomes `train`, `darcy_test_32.pt` `test_32`.
 
-    Raises:
-        InputError: nothing to import, a file is not of this format, or its numbers cannot be used.
-    """
-    files = find_files(Path(path), SUFFIXES)
-    names = dataset_names(files)
-    require_new(Path(out_dir))
-    faults: list[Fault] = []
-    for file in files:  # checked one by one and read again: no more than one file is in memory
-        try:
-            faults += _read(file).check()
-        except InputError as error:
-            faults += error.faults
-    if faults:
-        raise InputError(faults)
-    counts = {}
-    for name, file in zip(names, files, strict=True):
-        data = _read(file)
-        metadata = {"imported_from": file.name, "format": "neuraloperator"}
-        schema = data.schema(input_name, output_name)
-        counts[name] = write_dataset(Path(out_dir) / name, schema, data.batches(), metadata).count
-    return counts
+        Everything is checked before the first data set is written. Files are read without unpickling objects.
 
+        Args:
+            path: the file or folder.
+            out_dir: where to put the data sets; new or empty.
+            input_name: what to call the input field.
+            output_name: what to call the output field.
 
-def export_dataset(
-    stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
-) -> tuple[Path, ...]:
-    """Write a data set as `{name}_{split}_{resolution}.pt`.
+        Returns:
+            The number of samples of each data set by name.
 
-    Args:
-        stored: the samples.
-        out_dir: the folder for the file.
-        name: what to call the data.
-        split: `train`, `test`, ...
+        Raises:
+            InputError: nothing to import, a file is not of this format, or its numbers cannot be used.
+        """
+        files = find_files(Path(path), self.suffixes)
+        names = dataset_names(files)
+        require_new(Path(out_dir))
+        faults: list[Fault] = []
+        for file in files:  # checked one by one and read again: no more than one file is in memory
+            try:
+                faults += _read(file).check()
+            except InputError as error:
+                faults += error.faults
+        if faults:
+            raise InputError(faults)
+        counts = {}
+        for name, file in zip(names, files, strict=True):
+            data = _read(file)
+            metadata = {"imported_from": file.name, "format": "neuraloperator"}
+            schema = data.schema(input_name, output_name)
+            counts[name] = write_dataset(Path(out_dir) / name, schema, data.batches(), metadata).count
+        return counts
 
-    Raises:
-        InputError: the file exists, or the samples have several output times or live on a mesh.
-    """
-    import torch
+    def export_dataset(
+        self, stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
+    ) -> tuple[Path, ...]:
+        """Write a data set as `{name}_{split}_{resolution}.pt`.
 
-    schema = stored.schema
-    if len(schema.times) > 1:
-        value = f"a data set with {len(schema.times)} output times"
-        raise InputError.single(str(stored.directory), value, "one: .pt files have no time axis", "Export to hdf5.")
-    if schema.num_parameters:
-        log.warning(".pt files have no place for parameters: %s left out", ", ".join(p.name for p in schema.parameters))
-    if isinstance(schema.domain, Mesh):
-        value = f"a data set on {schema.domain}"
-        raise InputError.single(
-            str(stored.directory), value, "one on a grid: .pt files know no mesh", "Export to hdf5."
-        )
-    shape = schema.domain.shape
-    resolution = str(shape[0]) if len(set(shape)) == 1 else "x".join(map(str, shape))
-    target = Path(out_dir) / f"{name}_{split.removesuffix(f'_{resolution}')}_{resolution}.pt"
-    if target.exists():
-        raise InputError.single(str(target), "there already", "a new file")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    batch = stored.read_all()
-    scratch = target.with_name(f".{target.name}.new")
-    torch.save({"x": torch.from_numpy(batch.inputs), "y": torch.from_numpy(batch.outputs[:, 0])}, scratch)
-    scratch.replace(target)
-    return (target,)
+        Args:
+            stored: the samples.
+            out_dir: the folder for the file.
+            name: what to call the data.
+            split: `train`, `test`, ...
+
+        Raises:
+            InputError: the file exists, or the samples have several output times or live on a mesh.
+        """
+        import torch
+
+        schema = stored.schema
+        if len(schema.times) > 1:
+            value = f"a data set with {len(schema.times)} output times"
+            raise InputError.single(str(stored.directory), value, "one: .pt files have no time axis", "Export to hdf5.")
+        if schema.num_parameters:
+            log.warning(
+                ".pt files have no place for parameters: %s left out", ", ".join(p.name for p in schema.parameters)
+            )
+        if isinstance(schema.domain, Mesh):
+            value = f"a data set on {schema.domain}"
+            raise InputError.single(
+                str(stored.directory), value, "one on a grid: .pt files know no mesh", "Export to hdf5."
+            )
+        shape = schema.domain.shape
+        resolution = str(shape[0]) if len(set(shape)) == 1 else "x".join(map(str, shape))
+        target = Path(out_dir) / f"{name}_{split.removesuffix(f'_{resolution}')}_{resolution}.pt"
+        if target.exists():
+            raise InputError.single(str(target), "there already", "a new file")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        batch = stored.read_all()
+        scratch = target.with_name(f".{target.name}.new")
+        torch.save({"x": torch.from_numpy(batch.inputs), "y": torch.from_numpy(batch.outputs[:, 0])}, scratch)
+        scratch.replace(target)
+        return (target,)
 
 
 def _read(path: Path) -> PlainData:

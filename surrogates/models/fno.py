@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headrace.platform.fields import Grid, SampleSchema, require_grid
+from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.layers.spectral_conv import SpectralConv, largest_modes
+from headrace.surrogates.query import NOTHING, Query
 from headrace.surrogates.surrogate import AbstractSurrogate
 
 
@@ -41,7 +43,7 @@ class FNO(AbstractSurrogate):
     projection_width: PositiveInt = 64
     padding: float = Field(default=0.0, ge=0, le=1)
 
-    any_resolution: ClassVar[bool] = True
+    capabilities: ClassVar[Capabilities] = Capabilities(resolution="free")
 
     def build(self, schema: SampleSchema) -> nn.Module:
         """The network, with fresh weights.
@@ -54,13 +56,14 @@ class FNO(AbstractSurrogate):
         return _FourierOperator(self, schema, require_grid(schema.domain), self._modes(len(schema.domain.shape)))
 
     def mismatch(self, schema: SampleSchema) -> str | None:
-        """Why the modes do not fit the schema's grid, or None."""
-        if not isinstance(schema.domain, Grid):
-            return "fno needs a grid, the samples live on a mesh; where the problem offers it, set output: grid"
-        shape = schema.domain.shape
+        """Why this is no problem for it, or the modes do not fit the schema's grid; or None."""
+        if reason := super().mismatch(schema):
+            return reason
+        domain = require_grid(schema.domain)
+        shape = domain.shape
         if isinstance(self.modes, tuple) and len(self.modes) != len(shape):
             return f"modes has {len(self.modes)} entries, the grid {_times(shape)} has {len(shape)} axes"
-        extra = _padding(self.padding, shape, schema.domain.periodic)
+        extra = _padding(self.padding, shape, domain.periodic)
         padded = [n + more for n, more in zip(shape, extra, strict=True)]
         for axis, (modes, n) in enumerate(zip(self._modes(len(shape)), padded, strict=True)):
             if modes > largest_modes(n):
@@ -100,6 +103,7 @@ class _FourierOperator(nn.Module):
         self,
         inputs: Float[Tensor, "batch channels_in *grid"],
         parameters: Float[Tensor, "batch num_parameters"],
+        query: Query = NOTHING,
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """Predict all output times at once."""
         batch, _, *grid = inputs.shape

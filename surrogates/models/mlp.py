@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from headrace.platform.fields import SampleSchema
+from headrace.surrogates.capabilities import Capabilities
+from headrace.surrogates.query import NOTHING, Query
 from headrace.surrogates.surrogate import AbstractSurrogate
 
 _ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -34,6 +36,8 @@ class MLP(AbstractSurrogate):
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 256)
     activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
 
+    capabilities: ClassVar[Capabilities] = Capabilities(domains=("grid", "mesh"))
+
     def build(self, schema: SampleSchema) -> nn.Module:
         """The network, with fresh weights.
 
@@ -46,6 +50,8 @@ class MLP(AbstractSurrogate):
 
     def mismatch(self, schema: SampleSchema) -> str | None:
         """Why the schema leaves nothing to learn from, or None."""
+        if reason := super().mismatch(schema):
+            return reason
         if not schema.num_parameters and not schema.num_input_channels:
             return "mlp needs parameters or input fields, the samples have neither: all would be alike"
         return None
@@ -72,6 +78,7 @@ class _Perceptron(nn.Module):
         self,
         inputs: Float[Tensor, "batch channels_in *grid"],
         parameters: Float[Tensor, "batch num_parameters"],
+        query: Query = NOTHING,
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """Predict all output times at once."""
         given = torch.cat([parameters, inputs.flatten(1)], dim=1)

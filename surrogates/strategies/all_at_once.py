@@ -2,14 +2,16 @@
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from headrace.platform.fields import SampleSchema
 from headrace.surrogates.batch import Batch
-from headrace.surrogates.losses import AbstractLoss
+from headrace.surrogates.capabilities import Capabilities
+from headrace.surrogates.loss import Loss
 from headrace.surrogates.normalization import NormalizedNetwork, Scales
-from headrace.surrogates.strategy import AbstractStrategy
+from headrace.surrogates.strategy import AbstractStrategy, TrainingStep
 
 
 class AllAtOnce(AbstractStrategy):
@@ -23,20 +25,19 @@ class AllAtOnce(AbstractStrategy):
             return f"a trajectory comes in {schema.parts} parts, none of which has all output times"
         return None
 
-    def network_schema(self, schema: SampleSchema) -> SampleSchema:
+    def network_schema(self, schema: SampleSchema, capabilities: Capabilities) -> SampleSchema:
         """The problem's own."""
         return schema
 
-    def scales(self, schema: SampleSchema, batch: Batch) -> Scales:
+    def scales(self, schema: SampleSchema, capabilities: Capabilities, batch: Batch) -> Scales:
         """Inputs and outputs as they are."""
         return Scales(batch.inputs, batch.outputs)
 
-    def loss(
-        self, model: NormalizedNetwork, schema: SampleSchema, loss: AbstractLoss, batch: Batch
-    ) -> Float[Tensor, ""]:
-        """The loss over all times."""
-        scaled = model.normalizer.in_standard_deviations
-        return loss(scaled(model(batch.inputs, batch.parameters)), scaled(batch.outputs), schema.domain)
+    def losses(
+        self, model: NormalizedNetwork, schema: SampleSchema, loss: Loss, batch: Batch, at: TrainingStep
+    ) -> Float[Tensor, " batch"]:
+        """Over all times."""
+        return loss(model(batch.inputs, batch.parameters, generator=at.generator), batch)
 
     def forecast(
         self,
@@ -44,7 +45,8 @@ class AllAtOnce(AbstractStrategy):
         schema: SampleSchema,
         inputs: Float[Tensor, "batch channels_in *grid"],
         parameters: Float[Tensor, "batch num_parameters"],
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """What the network says."""
-        prediction: Float[Tensor, "batch time channels_out *grid"] = model(inputs, parameters)
+        prediction: Float[Tensor, "batch time channels_out *grid"] = model(inputs, parameters, generator=generator)
         return prediction

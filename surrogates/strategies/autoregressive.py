@@ -10,9 +10,10 @@ from torch import Tensor
 
 from headrace.platform.fields import FieldSpec, SampleSchema
 from headrace.surrogates.batch import Batch
-from headrace.surrogates.losses import AbstractLoss
+from headrace.surrogates.capabilities import Capabilities
+from headrace.surrogates.loss import Loss
 from headrace.surrogates.normalization import NormalizedNetwork, Scales
-from headrace.surrogates.strategy import AbstractStrategy
+from headrace.surrogates.strategy import AbstractStrategy, TrainingStep
 
 
 class Autoregressive(AbstractStrategy):
@@ -45,11 +46,11 @@ class Autoregressive(AbstractStrategy):
             return f"a rollout of {self.rollout} is longer than a sample with {len(schema.times)} output time(s)"
         return None
 
-    def network_schema(self, schema: SampleSchema) -> SampleSchema:
+    def network_schema(self, schema: SampleSchema, capabilities: Capabilities) -> SampleSchema:
         """The problem with one output time, the next."""
         return dataclasses.replace(schema, times=schema.times[:1])
 
-    def scales(self, schema: SampleSchema, batch: Batch) -> Scales:
+    def scales(self, schema: SampleSchema, capabilities: Capabilities, batch: Batch) -> Scales:
         """All states but the last of every sample, and what the network has to say of each."""
         states = _states(schema, batch)
         before, after = states[:, :-1], states[:, 1:]
@@ -59,17 +60,21 @@ class Autoregressive(AbstractStrategy):
         entering[:, :, _state_channels(schema).to(inputs.device)] = before
         return Scales(entering.flatten(0, 1), said.flatten(0, 1)[:, None])
 
-    def loss(
-        self, model: NormalizedNetwork, schema: SampleSchema, loss: AbstractLoss, batch: Batch
-    ) -> Float[Tensor, ""]:
-        """The loss over the times of a rollout from a random output time on."""
+    def losses(
+        self, model: NormalizedNetwork, schema: SampleSchema, loss: Loss, batch: Batch, at: TrainingStep
+    ) -> Float[Tensor, " batch"]:
+        """Over the times of a rollout from a random output time on."""
         states = _states(schema, batch)
-        starts = torch.randint(states.shape[1] - self.rollout, (len(states), 1), device=states.device)
+        starts = torch.randint(
+            states.shape[1] - self.rollout, (len(states), 1), device=states.device, generator=at.generator
+        )
         rows = torch.arange(len(states), device=states.device)[:, None]
-        window = states[rows, starts + torch.arange(self.rollout + 1, device=states.device)]
-        prediction = self._roll(model, schema, batch.inputs, window[:, 0], batch.parameters, self.rollout)
-        scaled = model.normalizer.in_standard_deviations
-        return loss(scaled(prediction), scaled(window[:, 1:]), schema.domain)
+        places = starts + torch.arange(self.rollout + 1, device=states.device)
+        window = states[rows, places]
+        prediction = self._roll(model, schema, batch.inputs, window[:, 0], batch.parameters, self.rollout, at.generator)
+        # The k-th state comes after k steps of equal length: `mismatch` sees to that.
+        times = places[:, 1:].to(window.dtype) * schema.times[0]
+        return loss(prediction, batch._replace(outputs=window[:, 1:], times=times))
 
     def forecast(
         self,
@@ -77,10 +82,11 @@ class Autoregressive(AbstractStrategy):
         schema: SampleSchema,
         inputs: Float[Tensor, "batch channels_in *grid"],
         parameters: Float[Tensor, "batch num_parameters"],
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """A rollout over all output times."""
         start = inputs[:, _state_channels(schema).to(inputs.device)]
-        return self._roll(model, schema, inputs, start, parameters, len(schema.times))
+        return self._roll(model, schema, inputs, start, parameters, len(schema.times), generator)
 
     def _roll(
         self,
@@ -90,10 +96,11 @@ class Autoregressive(AbstractStrategy):
         state: Float[Tensor, "batch channels_out *grid"],
         parameters: Float[Tensor, "batch num_parameters"],
         count: int,
+        generator: torch.Generator | None,
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         channels, found = _state_channels(schema).to(inputs.device), []
         for _ in range(count):
-            said = model(inputs.index_copy(1, channels, state), parameters)[:, 0]
+            said = model(inputs.index_copy(1, channels, state), parameters, generator=generator)[:, 0]
             state = state + said if self.predict == "increment" else said
             found.append(state)
         return torch.stack(found, dim=1)

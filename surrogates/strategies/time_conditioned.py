@@ -1,7 +1,7 @@
 """TimeConditioned: the time goes in, the state at that time comes out."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -10,21 +10,24 @@ from torch import Tensor
 
 from headrace.platform.fields import FieldSpec, SampleSchema
 from headrace.surrogates.batch import Batch
-from headrace.surrogates.losses import AbstractLoss
+from headrace.surrogates.capabilities import Capabilities
+from headrace.surrogates.loss import Loss
 from headrace.surrogates.normalization import NormalizedNetwork, Scales
-from headrace.surrogates.strategy import AbstractStrategy
+from headrace.surrogates.strategy import AbstractStrategy, TrainingStep
 
 
 class TimeConditioned(AbstractStrategy):
     """The network goes from the inputs at time 0, the parameters and a time straight to the state at that time.
 
-    The time is one more parameter, the last one, with a scale of its own. So every output time is one step away and
+    A network that takes `query.time` is told it there; for any other the time is one more parameter, the last one, with
+    a scale of its own. So every output time is one step away and
     errors do not add up, as in the experiments of Meyer et al. (ICML 2023) with fully connected networks; and unlike
     `direct` the network has one time to say and not all of them, however many there are. It suits what a few scalars
     describe, and trajectories that forget their start; a chaotic one is better followed from time to time.
 
     In every training step each sample counts with `num_times` of its output times, drawn at random, all different.
-    Forecasts ask for all of them, one after the other. All networks that take parameters can be trained so.
+    Forecasts ask for all of them, one after the other. All networks that take parameters or a time can be
+    trained so.
 
     Good values: num_times 1, and more where solving is dear and a step of training cheap: it costs as many samples.
 
@@ -34,6 +37,8 @@ class TimeConditioned(AbstractStrategy):
 
     kind: Literal["time_conditioned"] = "time_conditioned"
     num_times: PositiveInt = 1
+
+    tells_time: ClassVar[bool] = True
 
     def mismatch(self, schema: SampleSchema) -> str | None:
         """Why there is no time to choose, or None."""
@@ -46,29 +51,31 @@ class TimeConditioned(AbstractStrategy):
             return f"num_times of {self.num_times} is more than the {count} output times of a sample"
         return None
 
-    def network_schema(self, schema: SampleSchema) -> SampleSchema:
-        """The problem with one output time, which is a parameter."""
-        return dataclasses.replace(
-            schema, parameters=(*schema.parameters, FieldSpec(name="time")), times=schema.times[:1]
-        )
+    def network_schema(self, schema: SampleSchema, capabilities: Capabilities) -> SampleSchema:
+        """The problem with one output time, which is a parameter unless the network takes it as a query."""
+        time = () if capabilities.time else (FieldSpec(name="time"),)
+        return dataclasses.replace(schema, parameters=(*schema.parameters, *time), times=schema.times[:1])
 
-    def scales(self, schema: SampleSchema, batch: Batch) -> Scales:
-        """Inputs and outputs as they are, and the parameters with every output time."""
+    def scales(self, schema: SampleSchema, capabilities: Capabilities, batch: Batch) -> Scales:
+        """Inputs and outputs as they are, and the parameters with every output time where that is one of them."""
+        if capabilities.time:
+            return Scales(batch.inputs, batch.outputs)
         parameters = _with_times(batch.parameters, _times(schema, batch.outputs).expand(len(batch.outputs), -1))
         return Scales(batch.inputs, batch.outputs, parameters)
 
-    def loss(
-        self, model: NormalizedNetwork, schema: SampleSchema, loss: AbstractLoss, batch: Batch
-    ) -> Float[Tensor, ""]:
-        """The loss over some output times of each sample."""
+    def losses(
+        self, model: NormalizedNetwork, schema: SampleSchema, loss: Loss, batch: Batch, at: TrainingStep
+    ) -> Float[Tensor, " batch"]:
+        """Over some output times of each sample."""
         samples, count = batch.outputs.shape[:2]
         # The places of random numbers in their order: times that differ.
-        chosen = torch.rand(samples, count, device=batch.outputs.device).argsort(dim=1)[:, : self.num_times]
-        parameters = _with_times(batch.parameters, _times(schema, batch.outputs)[chosen])
-        said = model(batch.inputs.repeat_interleave(self.num_times, dim=0), parameters)[:, 0]
+        places = torch.rand(samples, count, device=batch.outputs.device, generator=at.generator)
+        chosen = places.argsort(dim=1)[:, : self.num_times]
         truth = batch.outputs[torch.arange(samples, device=chosen.device)[:, None], chosen]
-        scaled = model.normalizer.in_standard_deviations
-        return loss(scaled(said.reshape(truth.shape)), scaled(truth), schema.domain)
+        times = _times(schema, batch.outputs)[chosen]
+        inputs = batch.inputs.repeat_interleave(self.num_times, dim=0)
+        said = _ask(model, schema, inputs, batch.parameters, times, at.generator)
+        return loss(said.reshape(truth.shape), batch._replace(outputs=truth, times=times))
 
     def forecast(
         self,
@@ -76,13 +83,32 @@ class TimeConditioned(AbstractStrategy):
         schema: SampleSchema,
         inputs: Float[Tensor, "batch channels_in *grid"],
         parameters: Float[Tensor, "batch num_parameters"],
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """What the network says of every output time; one at a time, since all of them may not fit into memory."""
         found = [
-            model(inputs, _with_times(parameters, time.expand(len(parameters), 1)))[:, 0]
+            _ask(model, schema, inputs, parameters, time.expand(len(parameters), 1), generator)
             for time in _times(schema, parameters)
         ]
         return torch.stack(found, dim=1)
+
+
+def _ask(
+    model: NormalizedNetwork,
+    schema: SampleSchema,
+    inputs: Float[Tensor, "rows channels_in *grid"],
+    parameters: Float[Tensor, "batch num_parameters"],
+    times: Float[Tensor, "batch chosen"],
+    generator: torch.Generator | None,
+) -> Float[Tensor, "rows channels_out *grid"]:
+    """What a network says of each sample at each of its times, sample after sample."""
+    if not model.capabilities.time:
+        said = model(inputs, _with_times(parameters, times), generator=generator)
+    else:
+        parameters = parameters.repeat_interleave(times.shape[1], dim=0)
+        said = model(inputs, parameters, time=times.reshape(-1) / schema.times[-1], generator=generator)
+    first: Float[Tensor, "rows channels_out *grid"] = said[:, 0]
+    return first
 
 
 def _times(schema: SampleSchema, like: Tensor) -> Float[Tensor, " time"]:

@@ -15,7 +15,10 @@ from headrace.platform.dataset.writer import StoredSamples, read_manifest, write
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, Mesh, SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
-from headrace.surrogates.formats import FORMATS, hdf5, neuraloperator
+from headrace.platform.spec import kinds
+from headrace.surrogates.format import AbstractFormat
+from headrace.surrogates.formats import FORMATS, HDF5, NeuralOperator
+from headrace.surrogates.formats import hdf5 as hdf5_module
 
 EVOLVING = SampleSchema(
     inputs=(FieldSpec(name="vorticity", unit="1/s"),),
@@ -24,6 +27,8 @@ EVOLVING = SampleSchema(
     domain=Grid(shape=(6, 9), extent=(1.0, 1.5), periodic=(True, False)),
     times=(0.5, 1.0, 1.5),
 )
+hdf5, neuraloperator = HDF5(), NeuralOperator()
+EVERY_FORMAT = pytest.mark.parametrize("kind", kinds("headrace.formats", FORMATS).values())
 STEADY = dataclasses.replace(EVOLVING, parameters=(), times=(0.0,))
 
 
@@ -68,11 +73,40 @@ def fields(*shape: int, dtype: str = "float32") -> np.ndarray:
     return np.random.default_rng(len(shape)).normal(size=shape).astype(dtype)
 
 
-def test_every_format_has_what_the_others_have():
-    for name, module in FORMATS.items():
-        assert module.__name__.endswith(name) and module.__doc__.splitlines()[0].endswith(".")
-        assert all(suffix.startswith(".") for suffix in module.SUFFIXES)
-        assert callable(module.import_files) and callable(module.export_dataset)
+@EVERY_FORMAT
+def test_every_format_gives_back_what_it_wrote(tmp_path: Path, kind: type[AbstractFormat]):
+    stored = dataset(tmp_path / "set", STEADY)
+    paths = kind().export_dataset(stored, tmp_path / "files", "flow", "test")
+    assert paths and all(path.is_file() and path.suffix == kind.suffixes[0] for path in paths)
+    counts = kind().import_files(tmp_path / "files", tmp_path / "back", input_name="vorticity", output_name="velocity")
+    ((name, count),) = counts.items()
+    assert name.startswith("test") and count == 7
+    back = StoredSamples.open(tmp_path / "back" / name).read_all()
+    np.testing.assert_array_equal(back.inputs, stored.read_all().inputs)
+    np.testing.assert_array_equal(back.outputs, stored.read_all().outputs)
+
+
+@EVERY_FORMAT
+def test_every_format_holds_what_it_declares(tmp_path: Path, kind: type[AbstractFormat]):
+    times = dataclasses.replace(STEADY, times=EVOLVING.times)
+    parameters = dataclasses.replace(STEADY, parameters=EVOLVING.parameters)
+    triangle = Mesh(points=np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), cells=np.array([[0, 1, 2]]))
+    on_mesh = dataclasses.replace(STEADY, domain=triangle)
+    for name, schema, holds in (("times", times, kind.holds_times), ("mesh", on_mesh, kind.holds_meshes)):
+        stored = dataset(tmp_path / name, schema)
+        if not holds:
+            with pytest.raises(InputError, match="Export to hdf5"):
+                kind().export_dataset(stored, tmp_path / f"{name}_files", "flow")
+            continue
+        kind().export_dataset(stored, tmp_path / f"{name}_files", "flow")
+        (found,) = kind().import_files(tmp_path / f"{name}_files", tmp_path / f"{name}_back")
+        assert StoredSamples.open(tmp_path / f"{name}_back" / found).schema == schema
+    if kind.holds_parameters:
+        stored = dataset(tmp_path / "parameters", parameters)
+        kind().export_dataset(stored, tmp_path / "parameters_files", "flow")
+        (found,) = kind().import_files(tmp_path / "parameters_files", tmp_path / "parameters_back")
+        back = StoredSamples.open(tmp_path / "parameters_back" / found).read_all()
+        np.testing.assert_array_equal(back.parameters, stored.read_all().parameters)
 
 
 # neuraloperator
@@ -239,12 +273,13 @@ def test_a_truncated_pt_file(tmp_path: Path, keep: float):
         neuraloperator.import_files(path, tmp_path / "out")
 
 
-@pytest.mark.parametrize("module", FORMATS.values(), ids=FORMATS)
-def test_nothing_to_import_and_nowhere_to_put_it(tmp_path: Path, module):
-    with pytest.raises(InputError, match=f"nowhere is not there; expected a {module.SUFFIXES[0]}"):
+@EVERY_FORMAT
+def test_nothing_to_import_and_nowhere_to_put_it(tmp_path: Path, kind: type[AbstractFormat]):
+    module = kind()
+    with pytest.raises(InputError, match=f"nowhere is not there; expected a {module.suffixes[0]}"):
         module.import_files(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "in").mkdir()
-    with pytest.raises(InputError, match=f"nothing to import; expected files that end in {module.SUFFIXES[0]}"):
+    with pytest.raises(InputError, match=f"nothing to import; expected files that end in {module.suffixes[0]}"):
         module.import_files(tmp_path / "in", tmp_path / "out")
     (path,) = module.export_dataset(dataset(tmp_path / "set", STEADY), tmp_path / "in", "flow")
     (tmp_path / "full").mkdir()
@@ -267,7 +302,7 @@ def test_two_files_for_one_data_set(tmp_path: Path):
 
 @pytest.mark.parametrize("schema", [EVOLVING, STEADY], ids=["evolving", "steady"])
 def test_hdf5_keeps_everything(tmp_path: Path, schema: SampleSchema, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(hdf5, "ROWS", 3)  # several pieces
+    monkeypatch.setattr(hdf5_module, "ROWS", 3)  # several pieces
     stored = dataset(tmp_path / "set", schema)
     (path,) = hdf5.export_dataset(stored, tmp_path / "files", "flow", "test")
     assert path.name == "flow_test.h5" and [file.name for file in path.parent.iterdir()] == ["flow_test.h5"]

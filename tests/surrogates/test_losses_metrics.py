@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.platform.fields import Grid, Mesh
+from headrace.platform.fields import Domain, FieldSpec, Grid, Mesh, SampleSchema
+from headrace.platform.spec import kinds
 from headrace.surrogates import metrics
-from headrace.surrogates.losses import LOSSES, AbstractLoss, RelativeH1, RelativeL2
+from headrace.surrogates.batch import Batch
+from headrace.surrogates.loss import AbstractLoss, LossContext
+from headrace.surrogates.losses import LOSSES, RelativeH1, RelativeL2
 
 LINE = Grid(shape=(4,), extent=(3.0,), periodic=(False,))
 truth = torch.tensor([[[[1.0, -2.0, 2.0, 4.0]]], [[[0.0, 3.0, 0.0, 4.0]]]], dtype=torch.float64)
@@ -91,28 +94,85 @@ def test_per_sample_reports_every_metric_and_refuses_other_shapes() -> None:
         metrics.per_sample(prediction[:1].numpy(), truth.numpy(), LINE)
 
 
-@pytest.mark.parametrize("loss", [loss() for loss in LOSSES], ids=lambda loss: loss.kind)
+class Unscaled:
+    """Scales of 1."""
+
+    def in_standard_deviations(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs
+
+
+def built(loss: AbstractLoss, domain: Domain = LINE) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A loss as a function of two fields."""
+    schema = SampleSchema(inputs=(FieldSpec(name="a"),), outputs=(FieldSpec(name="u"),), domain=domain)
+    run = loss.build(LossContext(schema=schema, device=torch.device("cpu"), scales=Unscaled()))
+
+    def of(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        count = len(truth)
+        batch = Batch(
+            inputs=truth[:, 0],
+            outputs=truth,
+            parameters=truth.new_zeros(count, 0),
+            indices=torch.arange(count),
+            levels=("all",) * count,
+            weights=truth.new_ones(count),
+            rank_weight=float(count),
+        )
+        return run(prediction, batch)
+
+    return of
+
+
+@pytest.mark.parametrize("kind", kinds("headrace.losses", LOSSES).values())
 class TestEveryLoss:
-    def test_is_zero_with_a_finite_gradient_where_the_prediction_is_exact(self, loss: AbstractLoss) -> None:
+    """What holds of any loss, and what each declares."""
+
+    def test_has_one_value_for_each_sample_which_does_not_depend_on_the_others(self, kind: type[AbstractLoss]) -> None:
+        loss = built(kind())
+        both = loss(prediction, truth)
+        assert both.shape == (2,)
+        for row in (0, 1):
+            torch.testing.assert_close(loss(prediction[row : row + 1], truth[row : row + 1]), both[row : row + 1])
+
+    def test_is_zero_with_a_finite_gradient_where_the_prediction_is_exact(self, kind: type[AbstractLoss]) -> None:
         guess = truth.clone().requires_grad_()
-        value = loss(guess, truth, LINE)
+        value = built(kind())(guess, truth).sum()
         value.backward()
-        assert value.item() < 1e-12
         assert guess.grad is not None and torch.isfinite(guess.grad).all()
+        if kind.vanishes_at_truth:
+            assert value.item() < 1e-12 < built(kind())(prediction, truth).min().item()
 
-    def test_is_finite_where_the_truth_vanishes(self, loss: AbstractLoss) -> None:
-        assert math.isfinite(loss(torch.zeros_like(truth), torch.zeros_like(truth), LINE).item())
+    def test_is_finite_where_the_truth_vanishes(self, kind: type[AbstractLoss]) -> None:
+        assert torch.isfinite(built(kind())(torch.zeros_like(truth), torch.zeros_like(truth))).all()
 
-    def test_does_not_depend_on_the_size_of_the_field(self, loss: AbstractLoss) -> None:
-        assert loss(7 * prediction, 7 * truth, LINE).item() == pytest.approx(loss(prediction, truth, LINE).item())
+    def test_depends_on_the_size_of_the_field_unless_it_is_relative(self, kind: type[AbstractLoss]) -> None:
+        loss = built(kind())
+        large, small = loss(7 * prediction, 7 * truth), loss(prediction, truth)
+        assert torch.allclose(large, small, rtol=1e-6) is kind.is_relative
 
-    def test_its_gradient_agrees_with_differences(self, loss: AbstractLoss) -> None:
-        assert torch.autograd.gradcheck(lambda p: loss(p, truth, LINE), prediction.clone().requires_grad_())
+    def test_its_gradient_agrees_with_differences(self, kind: type[AbstractLoss]) -> None:
+        loss = built(kind())
+        assert torch.autograd.gradcheck(lambda p: loss(p, truth), prediction.clone().requires_grad_())
 
 
 @pytest.mark.parametrize(("loss", "metric"), [(RelativeL2(), metrics.relative_l2), (RelativeH1(), metrics.relative_h1)])
-def test_a_loss_is_the_mean_of_its_metric(loss: AbstractLoss, metric: Callable[..., torch.Tensor]) -> None:
-    assert loss(prediction, truth, LINE).item() == pytest.approx(metric(prediction, truth, LINE).mean().item())
+def test_a_loss_of_a_metric_is_it(loss: AbstractLoss, metric: Callable[..., torch.Tensor]) -> None:
+    assert torch.equal(built(loss)(prediction, truth), metric(prediction, truth, LINE))
+
+
+def test_the_mean_of_a_batch_is_weighted() -> None:
+    field = torch.zeros(3, 1, 1, 4)
+    batch = Batch(
+        inputs=field[:, 0],
+        outputs=field,
+        parameters=torch.zeros(3, 0),
+        indices=torch.arange(3),
+        levels=(),
+        weights=torch.tensor([1.0, 0.0, 3.0]),
+        rank_weight=4.0,
+    )
+    assert batch.mean(torch.tensor([2.0, 100.0, 6.0])).item() == pytest.approx((2 + 3 * 6) / 4)
+    # Of two ranks this one has 4 of 16: what it adds to the mean of both is (2 + 18) / 16.
+    assert batch._replace(rank_weight=8.0).mean(torch.tensor([2.0, 100.0, 6.0])).item() / 2 == pytest.approx(20 / 16)
 
 
 def test_h1_on_a_mesh_integrates_linear_functions_exactly() -> None:
@@ -129,4 +189,4 @@ def test_h1_on_a_mesh_integrates_linear_functions_exactly() -> None:
     found = metrics.per_sample(truth + error, truth, mesh)
     assert found["relative_h1"][0] == pytest.approx(exact, rel=1e-12)
     assert set(found) == set(metrics.METRICS)
-    assert RelativeH1()(torch.tensor(truth + error), torch.tensor(truth), mesh) == pytest.approx(exact)
+    assert built(RelativeH1(), mesh)(torch.tensor(truth + error), torch.tensor(truth)).item() == pytest.approx(exact)

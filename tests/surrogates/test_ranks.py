@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -15,11 +16,12 @@ import torch
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import SampleBatch
 from headrace.surrogates.checkpoint import load_checkpoint
-from headrace.surrogates.datamodule import StoredDataModule
+from headrace.surrogates.datamodule import StoredDataModule, StreamDataModule
 from headrace.surrogates.fit import fit
 from headrace.surrogates.models.fno import FNO
 from headrace.surrogates.training import TrainingSpec
 
+SCRIPT = Path(__file__).with_name("two_ranks.py")
 SURROGATE = FNO(modes=3, width=6, layers=2, projection_width=8)
 TRAINING = TrainingSpec(steps=8, batch_size=4, validate_every=4, checkpoint_every=4, log_every=4)
 
@@ -46,8 +48,7 @@ def folder(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Path:
         provenance = json.dumps([dataclasses.asdict(row) for row in batch.provenance])
         arrays = {key: getattr(batch, key) for key in ("indices", "inputs", "outputs", "parameters")}
         np.savez(folder / f"{name}.npz", provenance=provenance, **arrays)
-    script = Path(__file__).with_name("two_ranks.py")
-    subprocess.run([sys.executable, str(script), str(folder)], check=True, timeout=110)
+    subprocess.run([sys.executable, str(SCRIPT), str(folder)], check=True, timeout=110)
     return folder
 
 
@@ -91,6 +92,28 @@ def test_two_ranks_train_as_one_rank_with_their_joint_batch(folder: Path, proble
         for name in ("train/loss", "validation/relative_l2", "validation/relative_l2/rough"):
             if name in expected_metrics:
                 assert metrics[name] == pytest.approx(expected_metrics[name], rel=1e-3)
+
+
+def test_uneven_batches_weigh_as_one_batch_of_all_their_rows(folder: Path, problem: Problem, tmp_path: Path) -> None:
+    schema, samples, _ = problem
+    fit(
+        surrogate=SURROGATE,
+        training=TRAINING.model_copy(update={"steps": 1}),
+        schema=schema,
+        data=StreamDataModule(pull=lambda size, step: samples.take(range(10)), batch_size=10),
+        callbacks=[runpy.run_path(str(SCRIPT))["FirstGradient"](tmp_path / "gradient.pt")],
+    )
+    expected = torch.load(tmp_path / "gradient.pt", weights_only=True)
+    size = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
+    for rank in (0, 1):
+        found = torch.load(folder / "uneven" / f"gradient-{rank}.pt", weights_only=True)
+        difference = torch.cat([(found[name] - expected[name]).flatten() for name in expected]).norm()
+        # The mean of the ranks' means is 7 % off.
+        assert difference < 1e-6 * size
+
+
+def test_each_rank_tells_what_it_observed_itself(seen: list[dict[str, Any]]) -> None:
+    assert [rank["uneven"]["observed"] for rank in seen] == [list(range(8)) * 8, [8, 9] * 8]
 
 
 def test_rank_0_alone_reports_and_writes(folder: Path, seen: list[dict[str, Any]]) -> None:

@@ -7,14 +7,18 @@ import torch
 from pydantic import ValidationError
 
 from headrace.platform.fields import SampleSchema
-from headrace.surrogates.optimizers import OPTIMIZERS, AbstractOptimizer
-from headrace.surrogates.schedules import SCHEDULES, AbstractSchedule, Constant, Cosine, OneCycle, Staircase
+from headrace.platform.spec import kinds
+from headrace.surrogates.optimizer import AbstractOptimizer
+from headrace.surrogates.optimizers import OPTIMIZERS
+from headrace.surrogates.schedule import AbstractSchedule
+from headrace.surrogates.schedules import SCHEDULES, Constant, Cosine, OneCycle, Staircase
 from headrace.surrogates.training import TrainingSpec
 
 
-@pytest.mark.parametrize("schedule", [schedule() for schedule in SCHEDULES], ids=lambda schedule: schedule.kind)
+@pytest.mark.parametrize("kind", kinds("headrace.schedules", SCHEDULES).values())
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
-def test_every_schedule_stays_between_zero_and_the_peak(schedule: AbstractSchedule, steps: int) -> None:
+def test_every_schedule_stays_between_zero_and_the_peak(kind: type[AbstractSchedule], steps: int) -> None:
+    schedule = kind()
     factors = [schedule.factor(step, steps) for step in range(steps)]
     assert all(0 <= factor <= 1 + 1e-12 for factor in factors)
 
@@ -63,10 +67,10 @@ def test_constant_is_constant() -> None:
     assert {Constant().factor(step, 7) for step in range(7)} == {1.0}
 
 
-@pytest.mark.parametrize("optimizer", [optimizer() for optimizer in OPTIMIZERS], ids=lambda optimizer: optimizer.kind)
-def test_every_optimizer_goes_downhill(optimizer: AbstractOptimizer) -> None:
+@pytest.mark.parametrize("kind", kinds("headrace.optimizers", OPTIMIZERS).values())
+def test_every_optimizer_goes_downhill(kind: type[AbstractOptimizer]) -> None:
     parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
-    built = optimizer.build([parameter])
+    built = kind().build([parameter])
     for _ in range(20):
         built.zero_grad()
         value = parameter.square().sum()

@@ -17,6 +17,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
+from torch.optim import Optimizer
 
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
@@ -37,6 +38,18 @@ class Keep(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(pl_module.state_dict(), self._path)
+
+
+class FirstGradient(Callback):
+    """Writes the gradient of the first step, as it was before it is clipped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if not self._path.exists():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({name: weight.grad for name, weight in pl_module.named_parameters()}, self._path)
 
 
 def read_samples(folder: Path, name: str) -> SampleBatch:
@@ -62,7 +75,13 @@ def scenarios(folder: Path, rank: int) -> dict[str, Callable[[], AbstractDataMod
 
         return StreamDataModule(pull=pull, batch_size=4, validation=held_out)
 
+    def uneven() -> StreamDataModule:
+        """8 rows for one rank and 2 for the other."""
+        rows = range(8) if rank == 0 else range(8, 10)
+        return StreamDataModule(pull=lambda size, step: samples.take(rows), batch_size=8, validation=held_out)
+
     return {
+        "uneven": uneven,
         "stored": lambda: StoredDataModule(
             samples=samples, batch_size=4, validation=held_out, rank=rank, world_size=WORLD_SIZE, seed=0
         ),
@@ -85,6 +104,7 @@ def run_rank(folder: Path, rank: int, port: int) -> None:
     seen: dict[str, dict[str, object]] = {}
     for name, data in scenarios(folder, rank).items():
         reports: list[tuple[int | None, dict[str, float]]] = []
+        observed: list[int] = []
 
         def report(step: int | None, metrics: Mapping[str, float], kept: list = reports) -> None:
             kept.append((step, dict(metrics)))
@@ -103,7 +123,11 @@ def run_rank(folder: Path, rank: int, port: int) -> None:
                 devices=WORLD_SIZE,
                 strategy=DDPStrategy(process_group_backend="gloo"),
                 plugins=[TorchElasticEnvironment()],
-                callbacks=[Keep(folder / name / f"weights-{rank}.pt")],
+                callbacks=[
+                    Keep(folder / name / f"weights-{rank}.pt"),
+                    FirstGradient(folder / name / f"gradient-{rank}.pt"),
+                ],
+                observe=lambda indices, _, kept=observed: kept.extend(indices.tolist()),
             )
         except Exception as error:
             seen[name] = {"error": f"{type(error).__name__}: {error}"}
@@ -113,6 +137,7 @@ def run_rank(folder: Path, rank: int, port: int) -> None:
                 "samples_seen": result.samples_seen,
                 "stopped": result.stopped,
                 "reports": reports,
+                "observed": observed,
             }
     (folder / f"rank-{rank}.json").write_text(json.dumps(seen))
 

@@ -1,23 +1,14 @@
-"""Optimisers: an optimiser is its spec, which builds it."""
+"""AdamW: Adam with decoupled weight decay."""
 
-from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from headrace.platform.spec import Spec, one_of
+from headrace.surrogates.optimizer import AbstractOptimizer
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class AbstractOptimizer(Spec):
-    """The spec of an optimiser."""
-
-    @abstractmethod
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of these parameters, at its peak learning rate."""
 
 
 class AdamW(AbstractOptimizer):
@@ -40,7 +31,3 @@ class AdamW(AbstractOptimizer):
         return torch.optim.AdamW(
             parameters, lr=self.learning_rate, weight_decay=self.weight_decay, betas=self.betas, fused=True
         )
-
-
-OPTIMIZERS = (AdamW,)
-AnyOptimizer = one_of("headrace.optimizers", OPTIMIZERS)

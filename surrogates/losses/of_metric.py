@@ -1,0 +1,33 @@
+"""OfMetric: a metric as a loss."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from headrace.platform.fields import Domain
+from headrace.surrogates.batch import Batch
+from headrace.surrogates.loss import LossContext
+
+
+@dataclass(frozen=True)
+class OfMetric:
+    """A metric of fields whose every channel is divided by its standard deviation.
+
+    So channels of different units weigh alike; a relative metric of a single channel is the same in physical units.
+
+    Attributes:
+        metric: takes prediction, truth and domain; gives one value for each sample.
+        context: of the run.
+    """
+
+    metric: Callable[[Tensor, Tensor, Domain], Tensor]
+    context: LossContext
+
+    def __call__(
+        self, prediction: Float[Tensor, "batch time channels_out *grid"], batch: Batch
+    ) -> Float[Tensor, " batch"]:
+        """The metric of every sample."""
+        scaled = self.context.scales.in_standard_deviations
+        return self.metric(scaled(prediction), scaled(batch.outputs), self.context.schema.domain)
