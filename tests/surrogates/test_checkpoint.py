@@ -13,9 +13,11 @@ import torch
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, SampleSchema
 from headrace.platform.sample import SampleBatch
+from headrace.platform.spec import kinds
 from headrace.surrogates import checkpoint as module
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import Checkpoint, Predictor, _load_pyfunc, load_checkpoint, save_checkpoint
+from headrace.surrogates.models import SURROGATES
 from headrace.surrogates.models.fno import FNO
 from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
 from headrace.surrogates.strategies import AllAtOnce
@@ -147,9 +149,10 @@ class TestRefusal:
         )
 
     def test_of_a_surrogate_that_is_not_installed(self, path: Path) -> None:
+        known = ", ".join(sorted(kinds("headrace.surrogates", SURROGATES)))
         self.refused(
             self.changed(path, surrogate='{"kind": "fnoo"}'),
-            r'of a surrogate of kind "fnoo"; expected one of fno, mlp. Did you mean "fno"\? A plug-in may be missing',
+            f'of a surrogate of kind "fnoo"; expected one of {known}. Did you mean "fno"\\? A plug-in may be missing',
         )
 
     def test_of_a_file_with_a_part_missing(self, path: Path) -> None:

@@ -95,7 +95,7 @@ def test_every_format_holds_what_it_declares(tmp_path: Path, kind: type[Abstract
     for name, schema, holds in (("times", times, kind.holds_times), ("mesh", on_mesh, kind.holds_meshes)):
         stored = dataset(tmp_path / name, schema)
         if not holds:
-            with pytest.raises(InputError, match="Export to hdf5"):
+            with pytest.raises(InputError):
                 kind().export_dataset(stored, tmp_path / f"{name}_files", "flow")
             continue
         kind().export_dataset(stored, tmp_path / f"{name}_files", "flow")

@@ -163,6 +163,88 @@ def test_times_are_drawn_for_training_and_all_are_forecast(num_times: int) -> No
     assert {time for rows in seen for row in rows for time in row} == set(SCHEMA.times) and len(seen) == 3
 
 
+class Asking(nn.Module):
+    """Says the time it was asked for, and a random number, everywhere; it notes what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Query] = []
+
+    def forward(
+        self, inputs: Float[Tensor, "batch 4 points"], parameters: Float[Tensor, "batch 1"], query: Query
+    ) -> Float[Tensor, "batch 1 2 points"]:
+        self.asked.append(query)
+        assert query.time is not None and query.noise is not None
+        values = torch.stack([query.time, query.noise[:, 0]], dim=1)
+        return values[:, None, :, None].expand(-1, 1, 2, inputs.shape[2])
+
+
+def test_a_network_is_asked_for_what_it_declares_and_nothing_else() -> None:
+    strategy, can = TimeConditioned(num_times=2), Capabilities(time=True, points=True, noise=3)
+    seen = strategy.network_schema(SCHEMA, can)
+    assert seen.parameters == SCHEMA.parameters, "the time is no parameter of a network that takes it as a query"
+    network = Asking()
+    model = NormalizedNetwork(network, Normalizer(NormalizationSpec(), seen), can, seen.domain)
+    batch = Batch.of(trajectories())
+
+    def forecast(seed: int) -> Tensor:
+        return strategy.forecast(model, SCHEMA, batch.inputs, batch.parameters, torch.Generator().manual_seed(seed))
+
+    found = forecast(0)
+    assert torch.equal(found[3, :, 0, 5], torch.tensor([0.5, 1.0, 1.5]) / 1.5)
+    assert torch.equal(forecast(0), found) and not torch.equal(forecast(1), found)
+    query = network.asked[0]
+    assert query.noise is not None and query.noise.shape == (16, 3)
+    assert query.points is not None
+    torch.testing.assert_close(query.points, torch.arange(12)[:, None] / 12)
+    # Every sample of a training step is asked for its times, and the loss is told which.
+    told: list[Batch] = []
+
+    def loss(prediction: Tensor, window: Batch) -> Tensor:
+        told.append(window)
+        return prediction.flatten(1).mean(1)
+
+    network.asked.clear()
+    strategy.losses(model, SCHEMA, loss, batch, TrainingStep(step=0, steps=1))
+    (window,), (query,) = told, network.asked
+    assert window.times is not None and query.time is not None
+    torch.testing.assert_close(query.time.reshape(16, 2), window.times / 1.5)
+    for row in range(16):
+        places = [SCHEMA.times.index(time) for time in window.times[row].tolist()]
+        assert torch.equal(window.outputs[row], batch.outputs[row, places])
+    assert torch.equal(window.indices, batch.indices) and torch.equal(window.weights, batch.weights)
+
+
+def test_a_window_of_a_rollout_knows_its_times() -> None:
+    batch, told = Batch.of(trajectories()), list[Batch]()
+
+    def loss(prediction: Tensor, window: Batch) -> Tensor:
+        told.append(window)
+        return prediction.flatten(1).mean(1)
+
+    strategy = Autoregressive(rollout=2)
+    strategy.losses(exact(strategy), SCHEMA, loss, batch, TrainingStep(step=0, steps=1))
+    (window,) = told
+    assert window.times is not None
+    for row in range(16):
+        places = [SCHEMA.times.index(time) for time in window.times[row].tolist()]
+        assert torch.equal(window.outputs[row], batch.outputs[row, places])
+    assert {places for places in map(tuple, window.times.tolist())} == {(0.5, 1.0), (1.0, 1.5)}
+
+
+@pytest.mark.parametrize(
+    ("can", "words"),
+    [
+        (Capabilities(time=True), "it wants to be told the time of the prediction, which strategy direct does not do"),
+        (Capabilities(history=3), "it wants to see 3 states of the past, strategy direct gives 1"),
+    ],
+)
+def test_a_network_that_wants_more_than_a_strategy_gives_is_refused(can: Capabilities, words: str) -> None:
+    assert AllAtOnce().network_mismatch(can) == words
+    assert AllAtOnce().network_mismatch(PLAIN) is None
+    assert TimeConditioned().network_mismatch(Capabilities(time=True)) is None
+
+
 def test_the_time_has_a_scale_of_its_own() -> None:
     strategy = TimeConditioned()
     assert [field.name for field in strategy.network_schema(SCHEMA, PLAIN).parameters] == ["rate", "time"]
