@@ -1,5 +1,6 @@
 """Batch: a batch of samples as tensors."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +71,12 @@ class Batch(NamedTuple):
 
 
 def _copied(array: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
-    tensor = torch.empty(array.shape, dtype=dtype, pin_memory=torch.cuda.is_available())
+    tensor = torch.empty(array.shape, dtype=dtype, pin_memory=_has_cuda())
     tensor.numpy()[...] = array
     return tensor
+
+
+@functools.cache
+def _has_cuda() -> bool:
+    """Asking torch opens the driver's library every time, a tenth of a millisecond each."""
+    return torch.cuda.is_available()

@@ -172,8 +172,13 @@ class StepSeeds(Callback):
         self._seed, self._progress = seed, progress
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Seed the generators of all devices."""
-        torch.manual_seed(int(generator(self._seed, "step", ranks.rank(), self._progress.step).integers(2**63)))
+        """Seed the generators of the host and of the module's device."""
+        seed = int(generator(self._seed, "step", ranks.rank(), self._progress.step).integers(2**63))
+        if pl_module.device.type == "cpu":
+            # What torch.manual_seed does besides is for accelerators: half a millisecond a step, to note its caller.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
 
 class Validation(Callback):

@@ -227,13 +227,20 @@ class StoredDataModule(AbstractDataModule):
             raise ValueError("there are no stored samples to train on")
         self._samples, self._batch_size = samples, batch_size
         self._rank, self._world_size, self._seed = rank, world_size, seed
+        self._orders: dict[int, np.ndarray] = {}
 
     def rows(self, step: int) -> Int64[np.ndarray, " batch"]:
         """The rows that a step of this rank takes."""
         n = len(self._samples)
         first = (step * self._world_size + self._rank) * self._batch_size
         epoch, place = np.divmod(np.arange(first, first + self._batch_size), n)
-        orders = {e: generator(self._seed, "shuffle", e).permutation(n) for e in np.unique(epoch).tolist()}
+        # A step takes from one epoch, or from the end of one and the start of the next: those orders are kept.
+        kept = self._orders
+        orders = {
+            e: kept[e] if e in kept else generator(self._seed, "shuffle", e).permutation(n)
+            for e in np.unique(epoch).tolist()
+        }
+        self._orders = orders
         return np.array([orders[e][p] for e, p in zip(epoch.tolist(), place.tolist(), strict=True)], dtype=np.int64)
 
     def _produce(self, step: int) -> SampleBatch | None:

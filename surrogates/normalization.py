@@ -69,10 +69,13 @@ class RunningMoments(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(num_channels, dtype=torch.float64))
         self.register_buffer("m2", torch.zeros(num_channels, dtype=torch.float64))
+        self._std: Tensor | None = None
+        self.register_load_state_dict_post_hook(self._forget)
 
     @torch.no_grad()
     def update(self, values: Float[Tensor, "rows channels"]) -> None:
         """Take in some rows; with several ranks, the rows of all of them, so that all ranks agree to the bit."""
+        self._std = None
         rows = values.to(self.mean.dtype)
         mean = rows.mean(0)
         moments = torch.cat([mean.new_tensor([len(rows)]), mean, (rows - mean).square().sum(0)])
@@ -82,10 +85,19 @@ class RunningMoments(nn.Module):
     @property
     def std(self) -> Float[Tensor, " channels"]:
         """Standard deviation of every channel; 1 where nothing varies yet, or ever."""
-        variance = self.m2 / self.count.clamp_min(1)
-        # A constant channel leaves rounding behind, which must not be blown up to noise of size 1.
-        negligible = variance <= (1e-7 * self.mean).square()
-        return torch.where(negligible, 1.0, variance).sqrt()
+        # Worked out once for every state: a step asks five times.
+        if self._std is None or self._std.device != self.m2.device:
+            # It outlives the call: a tensor made in inference mode could never be trained with.
+            with torch.inference_mode(False):
+                variance = self.m2 / self.count.clamp_min(1)
+                # A constant channel leaves rounding behind, which must not be blown up to noise of size 1.
+                negligible = variance <= (1e-7 * self.mean).square()
+                self._std = torch.where(negligible, 1.0, variance).sqrt()
+        return self._std
+
+    @staticmethod
+    def _forget(module: "RunningMoments", incompatible_keys: object) -> None:
+        module._std = None
 
     def _merge(self, count: Tensor, mean: Tensor, m2: Tensor) -> None:
         total = self.count + count
