@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 
 from headrace.pipelines.run_dir import RunDir
+from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.errors import InputError
 from headrace.surrogates.checkpoint import Predictor
 
@@ -46,6 +47,7 @@ def predict_file(run: RunDir, source: Path, out: Path) -> tuple[int, ...]:
     if not out.absolute().parent.is_dir():
         raise InputError.single("--out", str(out), "a file in a folder that exists")
     inputs, parameters = _read(source)
+    keep_freed_memory()
     predictor = Predictor.from_checkpoint(run.checkpoint)
     if inputs.ndim == len(predictor.schema.domain.shape) + 1:
         inputs = inputs[None]

@@ -15,6 +15,7 @@ from jaxtyping import Float32, Shaped
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.errors import InputError, nearest
 from headrace.platform.fields import FieldSpec, Mesh, SampleSchema
 from headrace.platform.files import replacing
@@ -272,6 +273,7 @@ def _load_pyfunc(data_path: str) -> _Served:
         if len(found) != 1 and last not in found:
             raise InputError.single(str(path), f"a folder with {len(found)} .pt files", "one checkpoint, or last.pt")
         path = last if last in found else found[0]
+    keep_freed_memory()
     return _Served(Predictor.from_checkpoint(path))
 
 

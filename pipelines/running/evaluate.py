@@ -12,6 +12,7 @@ from headrace.pipelines.report import pictures
 from headrace.pipelines.report.trajectories import over_time
 from headrace.pipelines.run_dir import RunDir, data_sets, write_json
 from headrace.pipelines.running.session import Session
+from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.errors import InputError
 from headrace.platform.sample import SampleBatch
@@ -63,6 +64,7 @@ def evaluate(run: RunDir, sets: Mapping[str, Path] | None = None) -> dict[str, A
     Raises:
         InputError: there is no checkpoint or no data, or they do not fit each other.
     """
+    keep_freed_memory()
     sets = sets or held_out_sets(Path(run.read_summary().get("data_folder", run.path)))
     predictor: Predictor | None = None
     levels: dict[str, dict[str, Any]] = {}

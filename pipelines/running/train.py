@@ -16,6 +16,7 @@ from headrace.pipelines.run_dir import RunDir, data_sets, write_json
 from headrace.pipelines.running.evaluate import conclude
 from headrace.pipelines.running.progress import RunProgress
 from headrace.pipelines.running.session import Earlier, Session, preflight
+from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources
 from headrace.platform.cluster.training_ranks import RankContext, TrainingRanks
 from headrace.platform.dataset.reader import StoredSamples
@@ -84,6 +85,7 @@ def train_on_rank(context: RankContext, job: TrainingJob) -> None:
 
     Rank 0 reports metrics, writes checkpoints and what training came to.
     """
+    keep_freed_memory()
     training, surrogate = job.config.training, job.config.surrogate
     assert training is not None and surrogate is not None
     checkpoint = newest(job.run.checkpoints)

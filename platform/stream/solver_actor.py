@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import ray
 from ray.actor import ActorHandle
 
+from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.sample import Failure, Sample, SampleSource
 from headrace.platform.stream.delivery import Delivery, ToDisk, ToShards
 from headrace.platform.stream.plan import StreamPlan, solver_name
@@ -53,6 +54,7 @@ class SolverActor:
 
     def run(self) -> int:
         """Lease and solve until nothing is left; return the number of samples sent."""
+        keep_freed_memory()
         sources = {split: spec.build() for split, spec in self._plan.sources.items()}
         num_sent, told, alive_at = 0, 0.0, time.monotonic()
         asked = self._coordinator.lease.remote(self._name, 1, 0)

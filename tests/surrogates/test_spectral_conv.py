@@ -43,7 +43,9 @@ def by_fft(conv: SpectralConv, field: torch.Tensor) -> torch.Tensor:
     return torch.fft.ifftn(result, dim=axes).real
 
 
-@pytest.mark.parametrize("shape", [(15,), (16,), (85,), (15, 15), (16, 16), (85, 16), (16, 85), (7, 8, 9)])
+@pytest.mark.parametrize(
+    "shape", [(15,), (16,), (85,), (151,), (256,), (15, 15), (16, 16), (85, 16), (16, 85), (7, 8, 9)]
+)
 def test_identity_weights_reproduce_every_frequency_that_the_grid_resolves(shape: tuple[int, ...]) -> None:
     modes = tuple(largest_modes(n) for n in shape)
     conv = identity(1, modes)
@@ -63,7 +65,16 @@ def test_frequencies_beyond_the_modes_are_dropped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "modes"), [((15,), (5,)), ((16, 15), (4, 6)), ((9, 16), (5, 8)), ((6, 7, 8), (3, 2, 4))]
+    ("shape", "modes"),
+    [
+        ((15,), (5,)),
+        ((300,), (65,)),
+        ((199,), (100,)),
+        ((64,), (100,)),
+        ((16, 15), (4, 6)),
+        ((9, 16), (5, 8)),
+        ((6, 7, 8), (3, 2, 4)),
+    ],
 )
 def test_agrees_with_a_plain_fft(shape: tuple[int, ...], modes: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -95,10 +106,11 @@ def test_commutes_with_translations() -> None:
     assert torch.allclose(conv(field.roll((2, 3), (1, 2))), conv(field).roll((2, 3), (1, 2)), atol=EXACT)
 
 
-def test_gradients_agree_with_differences() -> None:
+@pytest.mark.parametrize(("shape", "modes"), [((3, 4), (2, 2)), ((7,), (65,)), ((8,), (65,))])
+def test_gradients_agree_with_differences(shape: tuple[int, ...], modes: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    conv = SpectralConv(2, 1, (2, 2)).double()
-    field = torch.randn(1, 3, 4, 2, dtype=torch.float64, requires_grad=True)
+    conv = SpectralConv(2, 1, modes).double()
+    field = torch.randn(1, *shape, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
         lambda f, w: torch.func.functional_call(conv, {"weight": w}, (f,)), (field, conv.weight)
     )
