@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ from headrace.surrogates.surrogate import AbstractSurrogate
 
 FORMAT = 2
 """Raised when older code cannot read what newer code writes."""
+
+
+MOST_AT_A_TIME = 64
+"""Samples that a predictor takes at a time."""
+
+POINTS_AT_A_TIME = 32_768
+"""Points of all of them together on a CPU: 8 samples of 64 x 64, which take half as long each as 64 at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +181,7 @@ class Predictor:
         inputs: Shaped[np.ndarray, "..."],
         parameters: Shaped[np.ndarray, "..."] | None = None,
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         seed: int = 0,
     ) -> Float32[np.ndarray, "batch time channels_out *grid"]:
         """Predict all output times.
@@ -182,7 +190,8 @@ class Predictor:
             inputs: the fields, "batch channels_in *grid", in the schema's order; on another grid than it was trained on
                 where the surrogate can.
             parameters: the scalars of each sample, "batch num_parameters", where the schema has some.
-            batch_size: samples that go through the network at a time.
+            batch_size: samples that go through the network at a time; default: 64 on an accelerator, and on a CPU
+                as many as have 32768 points, up to 64, since larger fields do not stay in its caches.
             seed: of the random numbers of a network that takes some; another one gives another member of an ensemble.
 
         Raises:
@@ -196,6 +205,8 @@ class Predictor:
         outputs = np.empty(
             (len(inputs), len(self.schema.times), self.schema.num_output_channels, *inputs.shape[2:]), np.float32
         )
+        if batch_size is None:
+            batch_size = self._batch_size(math.prod(inputs.shape[2:]))
         noise = torch.Generator(self._device).manual_seed(seed) if self._model.capabilities.noise else None
         with torch.inference_mode():
             for start in range(0, len(inputs), batch_size):
@@ -205,6 +216,11 @@ class Predictor:
                 )
                 outputs[rows] = prediction.cpu().numpy()
         return outputs
+
+    def _batch_size(self, num_points: int) -> int:
+        if self._device.type != "cpu":
+            return MOST_AT_A_TIME
+        return min(max(POINTS_AT_A_TIME // max(num_points, 1), 1), MOST_AT_A_TIME)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array, dtype=np.float32)).to(self._device)

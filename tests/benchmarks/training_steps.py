@@ -1,13 +1,14 @@
 """What does a step of training cost beside its arithmetic, and what does a prediction cost at which batch?
 
-In processor time on one thread, by turns in one process, medians of several repeats:
+In processor time on one thread, by turns, medians of several repeats:
 
-- steps of an FNO, and of finite volumes, with the C library's defaults and with what it frees kept;
-- predictions of an FNO in batches of 1 to 64;
+- steps of an FNO, and of finite volumes, with the C library's defaults and with what it frees kept: in processes of
+  their own, since a library that was told once does no longer adapt its thresholds;
+- predictions of an FNO in batches of 1 to 64, the same way;
 - a step of `fit` with a tiny network, and the same steps in a plain loop;
 - a spectral layer on one axis by matrices and by FFT.
 
-    python tests/benchmarks/training_steps.py [--repeats 7]
+    python tests/benchmarks/training_steps.py [--repeats 5]
 
 The last line is one JSON object.
 """
@@ -17,6 +18,8 @@ import json
 import math
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,9 +79,9 @@ def training_step(of: SampleSchema, surrogate: FNO | MLP, batch: int) -> Callabl
     return step
 
 
-def finite_volumes() -> Callable[[], None]:
+def finite_volumes(resolution: int) -> Callable[[], None]:
     """Some steps of shallow water, four samples together."""
-    problem = ShallowWater(resolution=64)
+    problem = ShallowWater(resolution=resolution)
     problem = problem.overridden({"horizon": problem.horizon / 32.0, "snapshots": 2})
     draws = [problem.draw(generator(0, "benchmark", number)) for number in range(4)]
 
@@ -109,18 +112,87 @@ def by_turns(arms: dict[str, Callable[[], float]], repeats: int) -> dict[str, fl
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def with_memory(keep: bool, work: Callable[[], None], count: int) -> float:
-    """Processor time of one with freed memory kept or not; the first one is not in it."""
-    keep_freed_memory(keep)
-    work()
-    return seconds(work, count)
-
-
 def faults(work: Callable[[], None]) -> int:
     """Page faults of one."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     work()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+WORKS: dict[str, Callable[[], Callable[[], None]]] = {
+    "fno 64x64, batch 16": lambda: training_step(schema((64, 64)), FNO(modes=16, width=32), 16),
+    "fno 32x32, batch 16": lambda: training_step(schema((32, 32)), FNO(modes=12, width=32), 16),
+    "fno 16x16, batch 16": lambda: training_step(schema((16, 16)), FNO(modes=6, width=32), 16),
+    "shallow water 64x64, 4 together": lambda: finite_volumes(64),
+    "shallow water 128x128, 4 together": lambda: finite_volumes(128),
+}
+PREDICTED = {"16x16": (6, 256), "64x64": (16, 64), "128x128": (16, 64), "1024": (64, 64)}
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def in_a_process(*arguments: str) -> dict[str, float]:
+    """What this script says of one arm."""
+    command = [sys.executable, __file__, *arguments]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+def one_arm(name: str, keep: bool) -> dict[str, float]:
+    """Processor time and page faults of a step, or processor time of a prediction by batch size."""
+    torch.set_num_threads(1)
+    if keep:
+        keep_freed_memory()
+    if name in WORKS:
+        work = WORKS[name]()
+        for _ in range(3):
+            work()
+        count = max(3, math.ceil(1.0 / max(seconds(work, 1), 1e-3)))
+        result = {"seconds": seconds(work, count), "page_faults": float(faults(work))}
+        return {**result, "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0}
+    shape = tuple(int(n) for n in name.split("x"))
+    modes, count = PREDICTED[name]
+    predict, inputs = predictor(schema(shape), FNO(modes=modes, width=32)), samples(schema(shape), count).inputs
+    arms = {
+        str(size): lambda size=size: seconds(lambda: predict.predict(inputs, batch_size=size) is None, 1) / count
+        for size in SIZES
+    }
+    return by_turns(arms, 3)
+
+
+def memory(repeats: int) -> dict[str, dict[str, float]]:
+    """Medians of steps with defaults and with freed memory kept."""
+    table = {}
+    for name in WORKS:
+        runs: dict[str, list[dict[str, float]]] = {"default": [], "kept": []}
+        for turn in range(repeats):
+            for arm in list(runs)[:: 1 if turn % 2 else -1]:
+                runs[arm].append(in_a_process("--arm", arm, "--work", name))
+        row = {
+            f"{key} {arm}": statistics.median(run[key] for run in found)
+            for arm, found in runs.items()
+            for key in ("seconds", "page_faults", "mebibytes")
+        }
+        table[name] = row
+        print(
+            f"{name:34s} {1e3 * row['seconds default']:8.1f} ms, kept {1e3 * row['seconds kept']:8.1f} ms, "
+            f"{row['seconds default'] / row['seconds kept']:.2f}x; page faults {row['page_faults default']:.0f} -> "
+            f"{row['page_faults kept']:.0f}; peak {row['mebibytes default']:.0f} -> {row['mebibytes kept']:.0f} MiB",
+            flush=True,
+        )
+    return table
+
+
+def predictions(repeats: int) -> dict[str, dict[str, float]]:
+    """Medians of predictions by batch size."""
+    table = {}
+    for name in PREDICTED:
+        for arm in ("default", "kept"):
+            runs = [in_a_process("--arm", arm, "--work", name) for _ in range(max(1, repeats // 3))]
+            row = {size: statistics.median(run[size] for run in runs) for size in runs[0]}
+            table[f"{name} {arm}"] = row
+            cells = ", ".join(f"{size}: {1e3 * value:.2f}" for size, value in row.items())
+            print(f"predict {name:8s} {arm:8s} ms a sample by batch size {cells}", flush=True)
+    return table
 
 
 def predictor(of: SampleSchema, surrogate: FNO) -> Predictor:
@@ -171,59 +243,21 @@ def spectral_step(n: int, modes: int, most_by_matrix: int) -> float:
 def main() -> None:
     """Print tables and the line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--arm", choices=("default", "kept"), help=argparse.SUPPRESS)
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    repeats = given.repeats
+    if given.arm is not None:
+        print(json.dumps(one_arm(given.work, given.arm == "kept")))
+        return
     torch.set_num_threads(1)
-    print(__doc__.splitlines()[0])
+    print(__doc__)
     found: dict[str, object] = {"ran_on": ran_on("torch", "pytorch-lightning"), "repeats": repeats}
     print(json.dumps(found["ran_on"]))
 
-    works = {
-        "fno 64x64, batch 16": training_step(schema((64, 64)), FNO(modes=16, width=32), 16),
-        "fno 1024, batch 16": training_step(schema((1024,)), FNO(modes=64, width=32), 16),
-        "fno 16x16, batch 16": training_step(schema((16, 16)), FNO(modes=6, width=32), 16),
-        "shallow water 64x64, 4 together": finite_volumes(),
-    }
-    memory = {}
-    for name, work in works.items():
-        count = max(1, math.ceil(0.5 / max(seconds(work, 1), 1e-3)))
-        arms = {
-            keep: (lambda keep=keep, work=work, count=count: with_memory(keep == "kept", work, count))
-            for keep in ("default", "kept")
-        }
-        medians = by_turns(arms, repeats)
-        counts = {}
-        for keep in ("default", "kept"):
-            keep_freed_memory(keep == "kept")
-            work()
-            counts[keep] = faults(work)
-        memory[name] = {**medians, "page_faults": counts, "speedup": medians["default"] / medians["kept"]}
-        print(
-            f"{name:34s} {1e3 * medians['default']:9.1f} ms, kept {1e3 * medians['kept']:9.1f} ms, "
-            f"{memory[name]['speedup']:.2f}x, page faults {counts['default']} -> {counts['kept']}"
-        )
-    found["memory"] = memory
-
-    predictions = {}
-    for keep in (False, True):
-        keep_freed_memory(keep)
-        for shape, modes, count in (((16, 16), 6, 256), ((64, 64), 16, 64), ((128, 128), 16, 64), ((1024,), 64, 64)):
-            of = schema(shape)
-            predict, inputs = predictor(of, FNO(modes=modes, width=32)), samples(of, count).inputs
-            arms = {
-                str(size): lambda size=size, predict=predict, inputs=inputs: seconds(
-                    lambda: predict.predict(inputs, batch_size=size) is None, 1
-                )
-                for size in (1, 2, 4, 8, 16, 32, 64)
-            }
-            medians = {size: value / count for size, value in by_turns(arms, repeats).items()}
-            label = f"fno {'x'.join(map(str, shape))}" + (", freed memory kept" if keep else "")
-            predictions[label] = medians
-            row = ", ".join(f"{size}: {1e3 * value:.2f}" for size, value in medians.items())
-            print(f"predict {label:32s} ms a sample by batch size {row}")
-    found["predictions"] = predictions
-    keep_freed_memory(False)
-
+    found["memory"] = memory(repeats)
+    found["predictions"] = predictions(repeats)
     found["tiny"] = fit_seconds(repeats)
     print(", ".join(f"tiny network, {name}: {1e3 * value:.2f} ms a step" for name, value in found["tiny"].items()))
 

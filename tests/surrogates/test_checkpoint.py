@@ -105,6 +105,18 @@ class TestRoundTrip:
         assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("device", "num_points", "expected"),
+    [("cpu", 64 * 64, 8), ("cpu", 16 * 16, 64), ("cpu", 512 * 512, 1), ("cpu", 1, 64), ("meta", 512 * 512, 64)],
+)
+def test_on_a_cpu_as_many_samples_at_a_time_as_stay_in_its_caches(
+    device: str, num_points: int, expected: int, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(trained[1], device="cpu")
+    monkeypatch.setattr(predictor, "_device", torch.device(device))
+    assert predictor._batch_size(num_points) == expected
+
+
 class TestRefusal:
     def refused(self, path: Path, words: str, schema: SampleSchema | None = None) -> None:
         with pytest.raises(InputError, match=words) as error:

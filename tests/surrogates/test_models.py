@@ -18,6 +18,7 @@ from headrace.surrogates.models import SURROGATES
 from headrace.surrogates.models.fno import FNO
 from headrace.surrogates.models.mlp import MLP
 from headrace.surrogates.query import Query
+from headrace.surrogates.strategies import AllAtOnce, TimeConditioned
 from headrace.surrogates.surrogate import AbstractSurrogate
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
@@ -246,6 +247,19 @@ class TestCapabilities:
             "2-D; grid; the resolution it was trained on, a multiple of 8; periodic; 3 states of the past; "
             "takes parameters, time, noise"
         )
+
+
+@pytest.mark.parametrize(
+    ("can", "words"),
+    [
+        (Capabilities(time=True), "it wants to be told the time of the prediction, which strategy direct does not do"),
+        (Capabilities(history=3), "it wants to see 3 states of the past, strategy direct gives 1"),
+    ],
+)
+def test_a_network_that_wants_more_than_a_strategy_gives_is_refused(can: Capabilities, words: str) -> None:
+    assert AllAtOnce().network_mismatch(can) == words
+    assert AllAtOnce().network_mismatch(PLAIN) is None
+    assert TimeConditioned().network_mismatch(Capabilities(time=True)) is None
 
 
 class TestFNO:

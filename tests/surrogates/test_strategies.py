@@ -232,19 +232,6 @@ def test_a_window_of_a_rollout_knows_its_times() -> None:
     assert {places for places in map(tuple, window.times.tolist())} == {(0.5, 1.0), (1.0, 1.5)}
 
 
-@pytest.mark.parametrize(
-    ("can", "words"),
-    [
-        (Capabilities(time=True), "it wants to be told the time of the prediction, which strategy direct does not do"),
-        (Capabilities(history=3), "it wants to see 3 states of the past, strategy direct gives 1"),
-    ],
-)
-def test_a_network_that_wants_more_than_a_strategy_gives_is_refused(can: Capabilities, words: str) -> None:
-    assert AllAtOnce().network_mismatch(can) == words
-    assert AllAtOnce().network_mismatch(PLAIN) is None
-    assert TimeConditioned().network_mismatch(Capabilities(time=True)) is None
-
-
 def test_the_time_has_a_scale_of_its_own() -> None:
     strategy = TimeConditioned()
     assert [field.name for field in strategy.network_schema(SCHEMA, PLAIN).parameters] == ["rate", "time"]
