@@ -1,15 +1,21 @@
 """AbstractSampled, AbstractSource: what samples are made from, and which ones, whoever solves them."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from jaxtyping import Int64
 from pydantic import Field, ValidationError, model_validator
 
 from headrace.platform.errors import InputError, nearest
 from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
-from headrace.platform.sampling import Mixture
+from headrace.platform.sample import Failure, Request, Sample
+from headrace.platform.samplers.fixed_mix import MIXED
+from headrace.platform.samplers.mixture import Mixture
+from headrace.platform.samplers.sampler import AbstractSampler, Axis, Requests, SamplerContext
+from headrace.platform.source import SampleSource
 from headrace.platform.spec import Spec
 
 DEFAULT_LEVEL = "default"
@@ -36,6 +42,11 @@ class AbstractSampled(Spec):
     def axes(self) -> tuple[str, ...]:
         """The fields of the spec that decide how hard a sample is, and what it costs: those that the levels change."""
         return tuple(dict.fromkeys(name for changes in self.levels().values() for name in changes))
+
+    @property
+    def choosable(self) -> Mapping[str, Axis]:
+        """The numbers of a sample that may be chosen instead of drawn (see `Request`), by name; default: none."""
+        return {}
 
     def unavailable(self) -> str | None:
         """Why this machine cannot make samples of it, and what to do; None when it can."""
@@ -67,7 +78,9 @@ class AbstractSampled(Spec):
 
 
 class AbstractSource(Spec):
-    """Which samples there are. Sample i depends on problem, levels, mix, seed, split and i, not on who solves it.
+    """Which samples there are: each depends on problem, levels, seed, split and its request, not on who solves it.
+
+    Where nothing else decides (see `AbstractSampler`), the request of sample i depends on mix, seed, split and i.
 
     Attributes:
         problem: what the samples are made from.
@@ -113,6 +126,39 @@ class AbstractSource(Spec):
             InputError: there is no such level.
         """
         return at_level(self.problem, self.levels, level)
+
+    def sampler_context(self, count: int | None = None) -> SamplerContext:
+        """What may be chosen about the samples, of which so many are planned."""
+        axes = {name: self.problem_at(name).choosable for name in self.mix}
+        return SamplerContext(mix=self.mix, axes=axes, seed=self.seed, split=self.split, count=count)
+
+    def requests(self, indices: Sequence[int], sampler: AbstractSampler = MIXED) -> tuple[Request, ...]:
+        """What samples are by their indices alone: those of the mix, or as a sampler says that does not decide late."""
+        return Requests(sampler, self.sampler_context(), self.schema().parts)(indices)
+
+    def planned_order(self, count: int, sampler: AbstractSampler = MIXED) -> Int64[np.ndarray, " samples"] | None:
+        """The order in which to solve the samples 0 to count - 1.
+
+        Args:
+            count: how many there are.
+            sampler: who decides what they are.
+
+        Returns:
+            All of them once; None, the default, for the order of their indices: one does not make the next cheaper.
+        """
+        return None
+
+    @abstractmethod
+    def build(self) -> SampleSource:
+        """Make the source that solves.
+
+        Raises:
+            InputError: this machine or the method cannot.
+        """
+
+    def samples(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
+        """Build the source and solve samples of the mix: one result for each index, in an order that suits it."""
+        return self.build().solve(self.requests(indices))
 
 
 def at_level[Sampled: AbstractSampled](problem: Sampled, levels: Mapping[str, Mapping[str, Any]], name: str) -> Sampled:

@@ -74,6 +74,31 @@ def _check_count(data: DataSpec) -> Iterator[Fault]:
         )
 
 
+def _check_sampler(data: DataSpec, solver: SolverSpec, stream: StreamSpec, deterministic: bool) -> Iterator[Fault]:
+    """What is decided late cannot be known early."""
+    kind = data.sampler.kind
+    if not data.sampler.decides_late or stream.mode == "replay":
+        return
+    if solver.order not in ("auto", "none"):
+        yield Fault(
+            where="solver.order",
+            value=solver.order,
+            expected=f"auto or none: {kind} decides on samples when they are leased, too late to sort them",
+        )
+    if data.budget is not None:
+        yield Fault(
+            where="data.budget",
+            value=f"{data.budget:g}",
+            expected=f"data.samples instead: a budget buys samples by the mix, and {kind} decides otherwise",
+        )
+    if deterministic:
+        yield Fault(
+            where="data.sampler",
+            value=kind,
+            expected="fixed_mix: others go by what was observed in time, as deterministic forbids",
+        )
+
+
 def _check_method(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
     if list(_check_mix(data)):
         return
@@ -292,6 +317,7 @@ def _check_deterministic(
 CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
     _check_count,
     _check_mix,
+    _check_sampler,
     _check_method,
     _check_unused_solver,
     _check_numerics,

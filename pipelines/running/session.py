@@ -25,7 +25,7 @@ from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.sample import Failure, Provenance
 from headrace.platform.tracking.tracker import Tracker, check_reachable
 from headrace.solvers.evolution.accuracy import Choice
-from headrace.solvers.sources.systems import SourceReport
+from headrace.solvers.sources.report import SourceReport
 
 log = logging.getLogger(__name__)
 

@@ -35,6 +35,13 @@ CREATE INDEX free ON samples (split, number) WHERE state = 0;
 CREATE INDEX outstanding ON samples (lease, number) WHERE state = 1;
 CREATE INDEX failures ON samples (split, number) WHERE state = 3;
 """
+# What a sampler decided late: `number` counts whole samples, `parameters` is a JSON mapping or NULL. A ledger of before
+# there were samplers has no such table; it gets one when it is opened to go on with. So does a new one.
+_DECISIONS = """
+CREATE TABLE IF NOT EXISTS decisions (
+    split TEXT NOT NULL, number INTEGER NOT NULL, level TEXT NOT NULL, parameters TEXT, PRIMARY KEY (split, number)
+) WITHOUT ROWID
+"""
 
 
 class LedgerFile:
@@ -52,6 +59,8 @@ class LedgerFile:
             self._lock = lock(Path(f"{path}.lock"), "the ledger of a run", seconds=_LOCK_SECONDS)
         try:
             self._db = _connect(path, read_only=read_only)
+            if not read_only:
+                self._db.execute(_DECISIONS)
         except BaseException:
             self._unlock()
             raise
@@ -71,6 +80,10 @@ class LedgerFile:
         """The first row of a query; empty when there is none."""
         with self._mutex:
             return self._db.execute(query, values).fetchone() or ()
+
+    def has_table(self, name: str) -> bool:
+        """Whether there is such a table: read-only, an old ledger stays as it is."""
+        return bool(self.row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", name))
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:

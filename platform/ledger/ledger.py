@@ -1,5 +1,6 @@
 """Ledger: which samples are planned, leased, stored or failed, so that each is stored exactly once."""
 
+import json
 import os
 import sqlite3
 import time
@@ -11,10 +12,10 @@ import numpy as np
 from jaxtyping import Int64
 
 from headrace.platform.ledger.file import LedgerFile, create_file
-from headrace.platform.sample import Failure
+from headrace.platform.sample import Failure, Request
 
 MAX_LOSSES = 8  # workers that a sample may lose before it is given up
-_FREE, _LEASED, _STORED, _FAILED = range(4)  # as in the indices of ledger_file.py
+_FREE, _LEASED, _STORED, _FAILED = range(4)  # as in the indices of file.py
 _VARIABLES = 500  # indices named in one statement, below the limit of every SQLite build
 
 
@@ -29,6 +30,7 @@ class Lease:
         split: the split that the indices count in.
         indices: the samples in the order to solve them in; in what `release` and `expire` return, those that were still
             outstanding, ascending.
+        requests: what each of them shall be, where a sampler decided late; else empty: their indices say it.
     """
 
     id: int
@@ -36,6 +38,7 @@ class Lease:
     worker: str
     split: str
     indices: tuple[int, ...]
+    requests: tuple[Request, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,8 @@ class Ledger:
     A sample whose worker was lost `MAX_LOSSES` times is recorded as failed: it may be what kills them. Such samples
     are handed out again in ever shorter leases, so that the culprit ends up alone.
 
-    Commits and failures are on the disk when the call returns; a lease that a power cut forgets is granted again.
+    Commits, failures and decisions are on the disk when the call returns; a lease that a power cut forgets is granted
+    again. What a sampler decided on a sample (`decide`) is never changed: however often it is leased, it is the same.
 
     Make it with `create`, come back to it with `open`.
     """
@@ -215,6 +219,39 @@ class Ledger:
             )
             db.execute("UPDATE splits SET next = ?, leased = leased + ? WHERE name = ?", (start, len(indices), split))
         return Lease(id=lease, epoch=epoch, worker=worker, split=split, indices=tuple(indices))
+
+    def decide(self, split: str, requests: Sequence[Request]) -> None:
+        """Record what samples shall be, before anyone solves them; durable on return. The first decision stands.
+
+        Args:
+            split: the split that the requests count in.
+            requests: for whole samples: a trajectory is one, in how many parts it may come.
+        """
+        rows = [
+            (split, one.index, one.level, None if one.parameters is None else json.dumps(dict(one.parameters)))
+            for one in requests
+        ]
+        with self._file.transaction(durable=True) as db:
+            self._check(split, [one.index for one in requests])
+            db.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?)", rows)
+
+    def decided(self, split: str, indices: Sequence[int] | None = None) -> dict[int, Request]:
+        """What was decided on some whole samples, or on all of a split, by index; those that nobody decided on lack."""
+        if not self._file.has_table("decisions"):
+            return {}
+        query = "SELECT number, level, parameters FROM decisions WHERE split = ?"
+        rows: list[tuple] = []
+        if indices is None:
+            rows = self._file.rows(query, split)
+        for start in range(0, len(indices or ()), _VARIABLES):
+            part = [int(index) for index in (indices or ())[start : start + _VARIABLES]]
+            rows += self._file.rows(f"{query} AND number IN ({', '.join('?' * len(part))})", split, *part)
+        return {
+            number: Request(
+                index=number, level=level, parameters=None if parameters is None else json.loads(parameters)
+            )
+            for number, level, parameters in rows
+        }
 
     def commit(
         self, split: str, shard: str, lease_id: int | None, indices: Sequence[int], levels: Sequence[str] = ()

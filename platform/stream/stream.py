@@ -14,12 +14,15 @@ stay there.
 """
 
 import logging
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import ray
+from jaxtyping import Float32, Int64
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
 
@@ -35,19 +38,29 @@ from headrace.platform.stream.solver_team import SolverTeam, answers
 
 log = logging.getLogger(__name__)
 
+OBSERVE_SECONDS = 1.0  # what a rank observes is gathered for so long
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamFeed:
-    """The trainer's end of a stream."""
+    """The trainer's end of a stream.
+
+    Attributes:
+        coordinator: who leases.
+        shards: one a rank.
+        shard_nodes: where they are.
+        is_observed: whether the sampler wants to know of losses; `ShardReader.observe` is of no use otherwise.
+    """
 
     coordinator: ActorHandle
     shards: tuple[ActorHandle, ...]
     shard_nodes: tuple[str, ...]
+    is_observed: bool = False
 
     def claim(self, rank: int, node: str) -> "ShardReader":
         """The shard that a rank on a node reads from; the same one whenever it asks."""
         shard = ray.get(self.coordinator.claim_shard.remote(rank, node, self.shard_nodes))
-        return ShardReader(self.shards[shard])
+        return ShardReader(self.shards[shard], self.coordinator)
 
     def held_out(self, split: str) -> SampleBatch:
         """All samples of a held-out split; waits until they are solved."""
@@ -56,10 +69,12 @@ class StreamFeed:
 
 
 class ShardReader:
-    """Reads batches from one shard, in the rank's process."""
+    """Reads batches from one shard, and tells the coordinator what was observed, in the rank's process."""
 
-    def __init__(self, shard: ActorHandle) -> None:
-        self._shard = shard
+    def __init__(self, shard: ActorHandle, coordinator: ActorHandle) -> None:
+        self._shard, self._coordinator = shard, coordinator
+        self._observed: list[tuple[Int64[np.ndarray, " batch"], Float32[np.ndarray, " batch"]]] = []
+        self._told = time.monotonic()
 
     def pull(self, size: int, step: int) -> SampleBatch | None:
         """The batch of a step, its arrays read-only views; None at the end of the stream. Waits for the watermark."""
@@ -70,6 +85,22 @@ class ShardReader:
         """Have the reservoir's state written to a checkpoint; see `ReservoirShard.save`."""
         facts: dict[str, int] = ray.get(self._shard.save.remote(folder, step))
         return facts
+
+    def observe(self, indices: Int64[np.ndarray, " batch"], losses: Float32[np.ndarray, " batch"]) -> None:
+        """Have the sampler told of the losses of training samples; returns at once.
+
+        They are gathered and sent about once a second. What the last second of a rank saw may be lost with it.
+
+        Raises:
+            ValueError: there are not as many losses as indices.
+        """
+        if len(indices) != len(losses):
+            raise ValueError(f"one loss for each of {len(indices)} samples, got {len(losses)}")
+        self._observed.append((indices, losses))
+        if time.monotonic() - self._told > OBSERVE_SECONDS:
+            self._told = time.monotonic()
+            self._coordinator.observe.remote(*(np.concatenate(column) for column in zip(*self._observed, strict=True)))
+            self._observed = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +183,12 @@ class Stream:
             RunFailed: a shard died.
         """
         nodes = answers([shard.node.remote() for shard in self.shards])
-        return StreamFeed(coordinator=self.coordinator, shards=tuple(self.shards), shard_nodes=tuple(nodes))
+        return StreamFeed(
+            coordinator=self.coordinator,
+            shards=tuple(self.shards),
+            shard_nodes=tuple(nodes),
+            is_observed=self._plan.sampler.decides_late,
+        )
 
     def snapshot(self) -> StreamSnapshot:
         """Counts and reservoirs as of now.

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 from headrace.platform.errors import nearest
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
+from headrace.platform.samplers.sampler import Axis
 from headrace.platform.spec import Spec
 from headrace.solvers.random_inputs.parameters import Uniform
 from headrace.solvers.sampled import AbstractSampled
@@ -206,6 +207,11 @@ class External(AbstractSampled):
         for program in (self.command[0], *self.launcher[:1]):
             if any(True for _ in placeholders(program)):
                 raise ValueError(f'a program without placeholders, got "{program}"')
+
+    @property
+    def choosable(self) -> Mapping[str, Axis]:
+        """All parameters."""
+        return {name: one.axis for name, one in self.parameters.items()}
 
     @property
     def program(self) -> str:
