@@ -82,6 +82,13 @@ class AbstractEvolution(AbstractSampled):
             for is then an upper bound that rarely matters.
     """
 
+    made_by: ClassVar[str] = "trajectories"
+    heeds: ClassVar[frozenset[str]] = frozenset({"data.accuracy", "data.numerics", "data.times_per_part"})
+    solves_by_itself: ClassVar[tuple[str, str]] = (
+        "an equation in time is followed by its own integrator",
+        "Grid and step are in data.numerics.",
+    )
+
     integrator: ClassVar[str]
     sets_its_steps: ClassVar[bool] = False
 

@@ -6,7 +6,7 @@ import shutil
 import string
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -137,6 +137,12 @@ class External(AbstractSampled):
         keep_folders: which of them stay: `never`, `on_failure`, `always`.
     """
 
+    made_by: ClassVar[str] = "programs"
+    solves_by_itself: ClassVar[tuple[str, str]] = (
+        "an external program solves in its own way, and nobody checks its residual",
+        "Say it in data.problem.command.",
+    )
+
     kind: Literal["external"] = "external"
     command: Annotated[tuple[Word, ...], Field(min_length=1)]
     launcher: tuple[Word, ...] = ()
@@ -212,6 +218,11 @@ class External(AbstractSampled):
     def choosable(self) -> Mapping[str, Axis]:
         """All parameters."""
         return {name: one.axis for name, one in self.parameters.items()}
+
+    @property
+    def time_limit(self) -> tuple[str, float]:
+        """After which the program is stopped."""
+        return "timeout_seconds", self.timeout_seconds
 
     @property
     def program(self) -> str:

@@ -9,6 +9,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -39,6 +40,8 @@ class ExternalSource(AbstractSource):
     Attributes:
         problem: the program.
     """
+
+    name: ClassVar[str] = "programs"
 
     problem: External
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -53,6 +53,8 @@ class SolverSource(AbstractSource):
         mix: weights of the difficulty levels, by name.
         levels: levels of the user's own, or others under built-in names: name -> the problem's fields that change.
     """
+
+    name: ClassVar[str] = "systems"
 
     problem: AnyProblem
     method: AnyMethod = Auto()

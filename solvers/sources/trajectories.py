@@ -1,9 +1,9 @@
 """EvolutionSource: from requests to trajectories."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -14,6 +14,7 @@ from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.sample import Failure, Request, Sample
 from headrace.platform.seeding import generator
 from headrace.platform.spec import kind_of
+from headrace.solvers.evolution.accuracy import Choice, choose_numerics
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.evolution.stepper import Followed, Stepper
@@ -50,6 +51,8 @@ class EvolutionSource(AbstractSource):
         rtol: the relative residual that each of these must reach.
     """
 
+    name: ClassVar[str] = "trajectories"
+
     problem: AnyEvolution
     numerics: Frozen[Mapping[str, Numerics]] = FrozenMap({})
     times_per_part: PositiveInt | None = None
@@ -66,6 +69,23 @@ class EvolutionSource(AbstractSource):
         """What the samples look like: trajectories, or parts of them."""
         whole = super().schema()
         return whole if self.times_per_part is None else whole.in_parts(self.times_per_part)
+
+    def choose_numerics(self, levels: Sequence[str], accuracy: float, tell: Callable[[str], None]) -> list[Choice]:
+        """The coarsest grid and step of each level; the systems of an implicit equation are solved as in the run."""
+        problem: AbstractEvolution = self.problem
+        # A looser tolerance of its systems is a part of the error.
+        stages = StageSolver(self.method, self.rtol) if isinstance(problem, AbstractImplicit) else None
+        return [
+            choose_numerics(
+                at_level(problem, self.levels, level),
+                accuracy,
+                level=level,
+                seed=self.seed,
+                stages=stages,
+                tell=tell,
+            )
+            for level in levels
+        ]
 
     def build(self) -> "BuiltEvolution":
         """Make the source that solves.

@@ -38,7 +38,7 @@ SCHEMA = SampleSchema(
 
 @dataclass(frozen=True)
 class Toy:
-    """Sample i holds the number i, a hard one half more; the named indices fail; one may kill its process, one hang, once.
+    """Sample i holds the number i, a hard one half more; named indices fail; one may kill its process, one hang, once.
 
     The samples of a lease are solved from the last to the first; those of trajectories in parts in their order.
     """
