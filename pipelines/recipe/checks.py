@@ -81,7 +81,7 @@ def _check_sampler(data: DataSpec, solver: SolverSpec, stream: StreamSpec, deter
         yield Fault(
             where="data.budget",
             value=f"{data.budget:g}",
-            expected=f"data.samples instead: a budget buys samples by the mix, and {kind} decides otherwise",
+            expected=f"data.samples instead: a budget buys by the mix, and {kind} decides otherwise",
         )
     if deterministic:
         yield Fault(

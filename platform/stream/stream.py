@@ -14,7 +14,6 @@ stay there.
 """
 
 import logging
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,8 +36,6 @@ from headrace.platform.stream.shard import ReservoirShard
 from headrace.platform.stream.solver_team import SolverTeam, answers
 
 log = logging.getLogger(__name__)
-
-OBSERVE_SECONDS = 1.0  # what a rank observes is gathered for so long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +70,6 @@ class ShardReader:
 
     def __init__(self, shard: ActorHandle, coordinator: ActorHandle) -> None:
         self._shard, self._coordinator = shard, coordinator
-        self._observed: list[tuple[Int64[np.ndarray, " batch"], Float32[np.ndarray, " batch"]]] = []
-        self._told = time.monotonic()
 
     def pull(self, size: int, step: int) -> SampleBatch | None:
         """The batch of a step, its arrays read-only views; None at the end of the stream. Waits for the watermark."""
@@ -89,18 +84,14 @@ class ShardReader:
     def observe(self, indices: Int64[np.ndarray, " batch"], losses: Float32[np.ndarray, " batch"]) -> None:
         """Have the sampler told of the losses of training samples; returns at once.
 
-        They are gathered and sent about once a second. What the last second of a rank saw may be lost with it.
+        Better several steps together than one by one. What is under way when a process dies is lost.
 
         Raises:
             ValueError: there are not as many losses as indices.
         """
         if len(indices) != len(losses):
             raise ValueError(f"one loss for each of {len(indices)} samples, got {len(losses)}")
-        self._observed.append((indices, losses))
-        if time.monotonic() - self._told > OBSERVE_SECONDS:
-            self._told = time.monotonic()
-            self._coordinator.observe.remote(*(np.concatenate(column) for column in zip(*self._observed, strict=True)))
-            self._observed = []
+        self._coordinator.observe.remote(indices, losses)
 
 
 @dataclass(frozen=True, kw_only=True)
