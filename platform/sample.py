@@ -28,7 +28,7 @@ class Provenance:
 
     Attributes:
         spec_hash: hash of the spec that drew and solved it.
-        seed: the seed of the data set; with `index` it fixes the sample.
+        seed: the seed of the data set; with index, level and chosen parameters it fixes the sample.
         index: position in the planned data set.
         level: name of its difficulty level.
         solver: the method that solved it.

@@ -14,7 +14,7 @@ from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.sample import Failure, Request, Sample
 from headrace.platform.samplers.fixed_mix import MIXED
 from headrace.platform.samplers.mixture import Mixture
-from headrace.platform.samplers.sampler import AbstractSampler, Axis, Requests, SamplerContext
+from headrace.platform.samplers.sampler import AbstractSampler, Axis, DerivedRequests, SamplerContext
 from headrace.platform.source import SampleSource
 from headrace.platform.spec import FieldError, Spec
 
@@ -41,7 +41,7 @@ class AbstractSampled(Spec):
         solves_by_itself: why it heeds no others of `solver`, and where to say it instead; to tell a user.
     """
 
-    made_by: ClassVar[str]
+    made_by: ClassVar[str] = ""
     heeds: ClassVar[frozenset[str]] = frozenset()
     solves_by_itself: ClassVar[tuple[str, str]] = ("", "")
 
@@ -161,7 +161,7 @@ class AbstractSource(Spec):
 
     def requests(self, indices: Sequence[int], sampler: AbstractSampler = MIXED) -> tuple[Request, ...]:
         """What samples are by their indices alone: those of the mix, or as a sampler says that does not decide late."""
-        return Requests(sampler, self.sampler_context(), self.schema().parts)(indices)
+        return DerivedRequests(sampler, self.sampler_context(), self.schema().parts)(indices)
 
     def planned_order(self, count: int, sampler: AbstractSampler = MIXED) -> Int64[np.ndarray, " samples"] | None:
         """The order in which to solve the samples 0 to count - 1.

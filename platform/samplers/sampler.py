@@ -137,7 +137,7 @@ class AbstractSampler(Spec):
         """
 
 
-class Requests:
+class DerivedRequests:
     """Requests for samples by index, as a sampler that does not decide late has them wherever it is asked."""
 
     def __init__(self, sampler: AbstractSampler, context: SamplerContext, parts: int) -> None:

@@ -10,7 +10,7 @@ from headrace.platform.dataset.log import SampleLog
 from headrace.platform.fields import SampleSchema
 from headrace.platform.reservoir.spec import ReservoirSpec
 from headrace.platform.samplers.fixed_mix import MIXED
-from headrace.platform.samplers.sampler import AbstractSampler, Requests
+from headrace.platform.samplers.sampler import AbstractSampler, DerivedRequests
 from headrace.platform.source import SourceSpec
 
 HELD_OUT = ("validation", "test")
@@ -70,10 +70,10 @@ class StreamPlan:
         """What the samples of each split look like."""
         return {split: source.schema() for split, source in self.sources.items()}
 
-    def requests(self, split: str) -> Requests:
+    def requests(self, split: str) -> DerivedRequests:
         """What the samples of a split shall be, by their indices; unless it is decided late."""
         sampler = self.sampler if split == "train" and not self.sampler.decides_late else MIXED
-        return Requests(sampler, self.sources[split].sampler_context(), self.parts(split))
+        return DerivedRequests(sampler, self.sources[split].sampler_context(), self.parts(split))
 
     def parts(self, split: str) -> int:
         """How many samples a trajectory of a split comes in."""

@@ -178,7 +178,7 @@ class Stream:
             coordinator=self.coordinator,
             shards=tuple(self.shards),
             shard_nodes=tuple(nodes),
-            is_observed=self._plan.sampler.decides_late,
+            is_observed=self._plan.solves and self._plan.sampler.decides_late,
         )
 
     def snapshot(self) -> StreamSnapshot:

@@ -17,8 +17,11 @@ def source_of(problem: AbstractSampled, **settings: object) -> AbstractSource:
         settings: fields of sources; those that this one does not have are of no use to the problem, and left out.
 
     Raises:
+        TypeError: the problem's class names no source.
         pydantic.ValidationError: a value is not allowed.
     """
-    kind = _BY_NAME[problem.made_by]
+    kind = _BY_NAME.get(problem.made_by)
+    if kind is None:
+        raise TypeError(f"{type(problem).__name__} is made_by {problem.made_by!r}, none of {', '.join(_BY_NAME)}")
     known = {name: value for name, value in settings.items() if name in kind.model_fields}
     return kind.model_validate({"problem": problem, **known})

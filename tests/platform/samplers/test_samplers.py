@@ -11,7 +11,7 @@ from headrace.platform.samplers import SAMPLERS
 from headrace.platform.samplers.fixed_mix import MIXED
 from headrace.platform.samplers.loss_weighted import LossWeighted, Weighing
 from headrace.platform.samplers.mixture import Mixture
-from headrace.platform.samplers.sampler import AbstractSampler, Axis, Requests, SamplerContext
+from headrace.platform.samplers.sampler import AbstractSampler, Axis, DerivedRequests, SamplerContext
 from headrace.platform.spec import kinds
 
 CONTEXT = SamplerContext(
@@ -53,7 +53,7 @@ def test_a_fixed_mix_is_the_mixture() -> None:
     mixture = Mixture(CONTEXT.mix)
     expected = [mixture.level(4, "train", index) for index in range(50)]
     assert [request.level for request in MIXED.build(CONTEXT).decide(range(50))] == expected
-    parts = Requests(MIXED, CONTEXT, 3)([7, 8, 9, 1])
+    parts = DerivedRequests(MIXED, CONTEXT, 3)([7, 8, 9, 1])
     assert [(request.index, request.level) for request in parts] == [
         (7, expected[2]),
         (8, expected[2]),

@@ -53,6 +53,12 @@ def test_a_source_takes_the_settings_that_it_knows(kind: type[AbstractSampled]) 
         assert source.model_dump().get(key, value) == value
 
 
+def test_a_problem_without_a_source_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Darcy, "made_by", "hand")
+    with pytest.raises(TypeError, match="Darcy is made_by 'hand', none of systems, trajectories, programs"):
+        source_of(Darcy())
+
+
 def test_parts_are_those_of_what_steps_in_time() -> None:
     assert source_of(Burgers(snapshots=10), times_per_part=5).schema().parts == 2
     assert source_of(Darcy(), times_per_part=5).schema().parts == 1
