@@ -57,7 +57,8 @@ class Coordinator:
 
         Args:
             worker: name of the solver.
-            sequences: how many sequences it would like; it gets fewer where all would not have enough.
+            sequences: how many sequences it would like; it gets fewer where all would not have enough, and one where
+                a sampler decides late.
             last: id of the last lease that it received, 0 for none.
             spent: since it asked last, how many training samples of each level came to how many CPU seconds.
         """
@@ -75,6 +76,8 @@ class Coordinator:
         for split in (*HELD_OUT, "train"):
             if split in self._plan.sources:
                 length = self._plan.lease_length(split)
+                if self._decisions is not None and split == "train":
+                    sequences = 1  # what is decided late is not decided long before it is solved
                 share = self._ledger.counts(split).waiting // (SHARES * len(self._workers) * length)
                 count = length * max(1, min(sequences, share))
                 lease = self._ledger.lease(

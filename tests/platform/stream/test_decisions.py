@@ -140,6 +140,17 @@ def test_a_fixed_mix_leaves_the_ledger_alone_and_the_solver_derives_it(tmp_path:
         assert ledger.decided("train") == {}
 
 
+@pytest.mark.parametrize(("sampler", "count"), [(MIXED, 40), (Counting(), 4)])
+def test_what_is_decided_late_is_leased_a_sequence_at_a_time(
+    tmp_path: Path, sampler: AbstractSampler, count: int
+) -> None:
+    desk = Desk(plan(tmp_path, sampler, samples=160))
+    desk.train("a")
+    lease = asyncio.run(desk.coordinator.lease("b", 10, 0))
+    assert lease is not None and len(lease.indices) <= count
+    assert (len(lease.indices) > 4) == (count > 4)
+
+
 def test_held_out_samples_are_those_of_the_mix_whatever_the_sampler(tmp_path: Path) -> None:
     desk = Desk(plan(tmp_path, Counting()))
     lease = desk.lease("a")
