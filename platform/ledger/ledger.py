@@ -5,64 +5,17 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
 from headrace.platform.ledger.file import LedgerFile, create_file
+from headrace.platform.ledger.lease import Counts, Lease
 from headrace.platform.sample import Failure, Request
 
 MAX_LOSSES = 8  # workers that a sample may lose before it is given up
 _FREE, _LEASED, _STORED, _FAILED = range(4)  # as in the indices of file.py
-_VARIABLES = 500  # indices named in one statement, below the limit of every SQLite build
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lease:
-    """The right and the duty of one worker to solve some samples for a while.
-
-    Attributes:
-        id: names the lease in `Ledger.commit`.
-        epoch: the ledger's epoch when it was granted.
-        worker: who holds it.
-        split: the split that the indices count in.
-        indices: the samples in the order to solve them in; in what `release` and `expire` return, those that were still
-            outstanding, ascending.
-        requests: what each of them shall be, where a sampler decided late; else empty: their indices say it.
-    """
-
-    id: int
-    epoch: int
-    worker: str
-    split: str
-    indices: tuple[int, ...]
-    requests: tuple[Request, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """How far a split is. `planned = leased + stored + failed + waiting`.
-
-    Attributes:
-        planned: samples that the run asked for.
-        leased: handed to a worker and not back yet.
-        stored: committed: durable in a shard.
-        failed: ended with a reason instead of a sample.
-        duplicates: deliveries of a sample that was stored already.
-    """
-
-    planned: int
-    leased: int
-    stored: int
-    failed: int
-    duplicates: int
-
-    @property
-    def waiting(self) -> int:
-        """Samples that nobody works on yet."""
-        return self.planned - self.leased - self.stored - self.failed
 
 
 class Ledger:
@@ -240,12 +193,10 @@ class Ledger:
         if not self._file.has_table("decisions"):
             return {}
         query = "SELECT number, level, parameters FROM decisions WHERE split = ?"
-        rows: list[tuple] = []
         if indices is None:
             rows = self._file.rows(query, split)
-        for start in range(0, len(indices or ()), _VARIABLES):
-            part = [int(index) for index in (indices or ())[start : start + _VARIABLES]]
-            rows += self._file.rows(f"{query} AND number IN ({', '.join('?' * len(part))})", split, *part)
+        else:
+            rows = self._file.rows_of(f"{query} AND number", split, numbers=[int(index) for index in indices])
         return {
             number: Request(
                 index=number, level=level, parameters=None if parameters is None else json.loads(parameters)
@@ -450,13 +401,8 @@ class Ledger:
 
     def _states(self, split: str, numbers: Sequence[int]) -> dict[int, int]:
         """The state of those samples that were touched."""
-        states: dict[int, int] = {}
-        for start in range(0, len(numbers), _VARIABLES):
-            part = numbers[start : start + _VARIABLES]
-            marks = ", ".join("?" * len(part))
-            query = f"SELECT number, state FROM samples WHERE split = ? AND number IN ({marks})"
-            states.update(self._file.rows(query, split, *part))
-        return states
+        query = "SELECT number, state FROM samples WHERE split = ? AND number"
+        return dict(self._file.rows_of(query, split, numbers=numbers))
 
     def _untouched(self, split: str, start: int, planned: int, count: int, together: int) -> tuple[list[int], int]:
         """The next samples from `start` that nobody touched, and where to look next time."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from headrace.platform.ledger.ledger import Counts, Lease, Ledger
+from headrace.platform.ledger.lease import Counts, Lease
+from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.sample import Failure
 from headrace.platform.stream.decisions import Decisions
 from headrace.platform.stream.plan import HELD_OUT, StreamPlan

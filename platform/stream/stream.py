@@ -28,7 +28,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from headrace.platform.cluster.cluster import MAX_RESTARTS
 from headrace.platform.cluster.resources import ResourcePlan
 from headrace.platform.dataset.reader import shard_paths
-from headrace.platform.ledger.ledger import Counts
+from headrace.platform.ledger.lease import Counts
 from headrace.platform.sample import Failure, SampleBatch
 from headrace.platform.stream.coordinator import Coordinator
 from headrace.platform.stream.plan import StreamPlan

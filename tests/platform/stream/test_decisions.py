@@ -12,7 +12,8 @@ from jaxtyping import Float32
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
-from headrace.platform.ledger.ledger import Lease, Ledger
+from headrace.platform.ledger.lease import Lease
+from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.ledger.recovery import recover
 from headrace.platform.sample import Request
 from headrace.platform.samplers.fixed_mix import MIXED
