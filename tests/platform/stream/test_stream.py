@@ -110,7 +110,7 @@ class Rank:
 
     def __init__(self, feed: StreamFeed, *, number: int = 0, step: int = 0) -> None:
         self._reader, self._step = feed.claim(number, feed.shard_nodes[0]), step
-        self.save = self._reader.save
+        self.save, self.observe = self._reader.save, self._reader.observe
 
     def pull(self, size: int) -> SampleBatch | None:
         self._step += 1
@@ -501,11 +501,11 @@ def test_a_sampler_that_decides_late_learns_from_the_trainer(tmp_path: Path, str
     stream = Stream(dataclasses.replace(stream_plan, sampler=sampler), ledger, resources())
     streams.append(stream)
     feed = stream.feed()
-    reader = feed.claim(0, feed.shard_nodes[0])
+    reader = Rank(feed)
     assert feed.is_observed
     deadline = time.monotonic() + 90
     for step in range(10_000):
-        batch = reader.pull(8, step)
+        batch = reader.pull(8)
         assert batch is not None and time.monotonic() < deadline
         is_hard = batch.inputs[:, 0, 0, 0] % 1.0 > 0.0
         reader.observe(batch.indices, np.where(is_hard, 9.0, 1.0).astype(np.float32))
