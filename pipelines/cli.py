@@ -343,7 +343,7 @@ def import_(source: Path, format_name: str | None, out: Path, as_json: bool) -> 
 @click.argument("what", required=False)
 @as_json
 def list_(what: str | None, as_json: bool) -> None:
-    """Show what there is: problems, solvers, surrogates, losses, strategies, schedules, formats, recipes, and so on."""
+    """Show what there is: problems, solvers, samplers, surrogates, losses, strategies, formats, recipes, and so on."""
     from headrace.pipelines.recipe.catalogue import catalogue
 
     listing = catalogue(what)

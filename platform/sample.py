@@ -1,13 +1,25 @@
-"""Samples, batches of them, and where each one came from."""
+"""Requests for samples, samples, batches of them, and where each one came from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from headrace.platform.fields import SampleSchema
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One sample that is wanted: with the problem, the seed and the split it fixes the sample.
+
+    Attributes:
+        index: position in the planned data set.
+        level: name of its difficulty level.
+        parameters: numbers of its equation that something chose, by name; None and those left out are drawn.
+    """
+
+    index: int
+    level: str
+    parameters: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +28,7 @@ class Provenance:
 
     Attributes:
         spec_hash: hash of the spec that drew and solved it.
-        seed: the seed of the data set; with `index` it fixes the sample.
+        seed: the seed of the data set; with index, level and chosen parameters it fixes the sample.
         index: position in the planned data set.
         level: name of its difficulty level.
         solver: the method that solved it.
@@ -104,27 +116,3 @@ class SampleBatch:
             parameters=self.parameters[rows],
             provenance=tuple(self.provenance[row] for row in rows) if self.provenance else (),
         )
-
-
-class SampleSource(Protocol):
-    """Turns indices into samples. Sample i is the same whoever solves it and in whatever order."""
-
-    def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        """Solve the samples of a leased sequence, best in the order given, one result for each index."""
-        ...
-
-    def report(self) -> Mapping[str, object]:
-        """What it has to tell about its work so far, as plain values; a later report replaces an earlier one."""
-        ...
-
-
-class SourceSpec(Protocol):
-    """The picklable description of a source that travels to a worker and is built there."""
-
-    def schema(self) -> SampleSchema:
-        """What its samples look like."""
-        ...
-
-    def build(self) -> SampleSource:
-        """Make the source; heavy things (factors, recycled spaces) are born here."""
-        ...

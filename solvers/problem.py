@@ -26,6 +26,9 @@ class AbstractProblem(AbstractSampled):
             field from the same generator; None asks `discretize`. It makes sorting a data set cheap.
     """
 
+    made_by: ClassVar[str] = "systems"
+    heeds: ClassVar[frozenset[str]] = frozenset({"solver.method", "solver.rtol", "solver.order"})
+
     sorted_by: ClassVar[str | None] = None
 
     @property

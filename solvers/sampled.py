@@ -1,16 +1,25 @@
 """AbstractSampled, AbstractSource: what samples are made from, and which ones, whoever solves them."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
+from jaxtyping import Int64
 from pydantic import Field, ValidationError, model_validator
 
 from headrace.platform.errors import InputError, nearest
 from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
-from headrace.platform.sampling import Mixture
-from headrace.platform.spec import Spec
+from headrace.platform.sample import Failure, Request, Sample
+from headrace.platform.samplers.fixed_mix import MIXED
+from headrace.platform.samplers.mixture import Mixture
+from headrace.platform.samplers.sampler import AbstractSampler, Axis, DerivedRequests, SamplerContext
+from headrace.platform.source import SampleSource
+from headrace.platform.spec import FieldError, Spec
+
+if TYPE_CHECKING:
+    from headrace.solvers.evolution.accuracy import Choice
 
 DEFAULT_LEVEL = "default"
 """The level that is the problem as it was configured."""
@@ -21,8 +30,20 @@ Weight = Annotated[float, Field(ge=0.0)]
 class AbstractSampled(Spec):
     """What samples are made from: it says what they look like, and has difficulty levels.
 
-    An equation that Headrace solves is an `AbstractProblem`; a program that is run for every sample is an `External`.
+    An equation that Headrace solves is an `AbstractProblem`, one that it follows in time an `AbstractEvolution`; a
+    program that is run for every sample is an `External`. Each of these families says who makes its samples and what of
+    a recipe it heeds, and nobody asks what class a problem is.
+
+    Attributes:
+        made_by: the name of the source that makes its samples (`AbstractSource.name`).
+        heeds: the keys of a recipe that it heeds, of those that not all families do: `solver.method`, `solver.rtol`,
+            `solver.order`, `data.accuracy`, `data.numerics`, `data.times_per_part`.
+        solves_by_itself: why it heeds no others of `solver`, and where to say it instead; to tell a user.
     """
+
+    made_by: ClassVar[str] = ""
+    heeds: ClassVar[frozenset[str]] = frozenset()
+    solves_by_itself: ClassVar[tuple[str, str]] = ("", "")
 
     @abstractmethod
     def schema(self) -> SampleSchema:  # type: ignore[override]  # pydantic's own, deprecated, is not missed
@@ -37,8 +58,22 @@ class AbstractSampled(Spec):
         """The fields of the spec that decide how hard a sample is, and what it costs: those that the levels change."""
         return tuple(dict.fromkeys(name for changes in self.levels().values() for name in changes))
 
+    @property
+    def choosable(self) -> Mapping[str, Axis]:
+        """The numbers of a sample that may be chosen instead of drawn (see `Request`), by name; default: none."""
+        return {}
+
     def unavailable(self) -> str | None:
         """Why this machine cannot make samples of it, and what to do; None when it can."""
+        return None
+
+    @property
+    def time_limit(self) -> tuple[str, float] | None:
+        """The field by which a sample is given up after so many seconds, and its value; None where there is none."""
+        return None
+
+    def unrepeatable(self) -> FieldError | None:
+        """The field by which the last bits of a sample depend on those beside it, and what it should be, if any."""
         return None
 
     def at_level(self, name: str) -> Self:
@@ -67,15 +102,20 @@ class AbstractSampled(Spec):
 
 
 class AbstractSource(Spec):
-    """Which samples there are. Sample i depends on problem, levels, mix, seed, split and i, not on who solves it.
+    """Which samples there are: each depends on problem, levels, seed, split and its request, not on who solves it.
+
+    Where nothing else decides (see `AbstractSampler`), the request of sample i depends on mix, seed, split and i.
 
     Attributes:
+        name: by which problems name it (`AbstractSampled.made_by`).
         problem: what the samples are made from.
         seed: seed of the data set.
         split: which part of it.
         mix: weights of the difficulty levels, by name.
         levels: levels of the user's own, or others under built-in names: name -> the problem's fields that change.
     """
+
+    name: ClassVar[str]
 
     problem: AbstractSampled
     seed: Annotated[int, Field(ge=0)] = 0
@@ -113,6 +153,56 @@ class AbstractSource(Spec):
             InputError: there is no such level.
         """
         return at_level(self.problem, self.levels, level)
+
+    def sampler_context(self, count: int | None = None) -> SamplerContext:
+        """What may be chosen about the samples, of which so many are planned."""
+        axes = {name: self.problem_at(name).choosable for name in self.mix}
+        return SamplerContext(mix=self.mix, axes=axes, seed=self.seed, split=self.split, count=count)
+
+    def requests(self, indices: Sequence[int], sampler: AbstractSampler = MIXED) -> tuple[Request, ...]:
+        """What samples are by their indices alone: those of the mix, or as a sampler says that does not decide late."""
+        return DerivedRequests(sampler, self.sampler_context(), self.schema().parts)(indices)
+
+    def planned_order(self, count: int, sampler: AbstractSampler = MIXED) -> Int64[np.ndarray, " samples"] | None:
+        """The order in which to solve the samples 0 to count - 1.
+
+        Args:
+            count: how many there are.
+            sampler: who decides what they are.
+
+        Returns:
+            All of them once; None, the default, for the order of their indices: one does not make the next cheaper.
+        """
+        return None
+
+    @abstractmethod
+    def build(self) -> SampleSource:
+        """Make the source that solves.
+
+        Raises:
+            InputError: this machine or the method cannot.
+        """
+
+    def choose_numerics(
+        self, levels: Sequence[str], accuracy: float, tell: Callable[[str], None]
+    ) -> "Sequence[Choice]":
+        """The coarsest grid and step by which samples are accurate, for each level; none where nothing steps in time.
+
+        Some pilot samples, apart from those of the data set, are solved here.
+
+        Args:
+            levels: their names.
+            accuracy: the relative error that is allowed.
+            tell: is told what is being tried.
+
+        Raises:
+            InputError: some level does not reach it.
+        """
+        return ()
+
+    def samples(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
+        """Build the source and solve samples of the mix: one result for each index, in an order that suits it."""
+        return self.build().solve(self.requests(indices))
 
 
 def at_level[Sampled: AbstractSampled](problem: Sampled, levels: Mapping[str, Mapping[str, Any]], name: str) -> Sampled:

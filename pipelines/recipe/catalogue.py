@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from headrace.pipelines.recipe.config import read_recipe, recipe_names
 from headrace.platform.errors import InputError, nearest
+from headrace.platform.samplers import SAMPLERS
 from headrace.platform.spec import Spec, kinds
 from headrace.solvers.sampled import AbstractSampled
 from headrace.solvers.selection import ALL_METHODS
@@ -62,6 +63,7 @@ def catalogue(what: str | None = None) -> dict[str, dict[str, str]]:
         "problems": _problems,
         "solvers": lambda: _kinds("headrace.methods", ALL_METHODS),
         "surrogates": _surrogates,
+        "samplers": lambda: _kinds("headrace.samplers", SAMPLERS),
         "losses": lambda: _kinds("headrace.losses", LOSSES),
         "strategies": lambda: _kinds("headrace.strategies", STRATEGIES),
         "optimizers": lambda: _kinds("headrace.optimizers", OPTIMIZERS),

@@ -10,17 +10,9 @@ from headrace.platform.cluster.resources import ResourcesSpec
 from headrace.platform.errors import Fault, nearest
 from headrace.platform.fields import SampleSchema
 from headrace.platform.spec import kind_of
-from headrace.solvers.evolution.batched import AbstractBatchedEvolution
-from headrace.solvers.evolution.evolution import AbstractEvolution
-from headrace.solvers.evolution.implicit import AbstractImplicit
-from headrace.solvers.external.spec import External
-from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.sampled import DEFAULT_LEVEL, at_level
 from headrace.surrogates.models import AnySurrogate
 from headrace.surrogates.training import TrainingSpec
-
-# What becomes systems, which a method solves.
-_WITH_SYSTEMS = (AbstractProblem, AbstractImplicit)
 
 
 def _check_mix(data: DataSpec) -> Iterator[Fault]:
@@ -74,12 +66,37 @@ def _check_count(data: DataSpec) -> Iterator[Fault]:
         )
 
 
+def _check_sampler(data: DataSpec, solver: SolverSpec, stream: StreamSpec, deterministic: bool) -> Iterator[Fault]:
+    """What is decided late cannot be known early."""
+    kind = data.sampler.kind
+    if not data.sampler.decides_late or stream.mode == "replay":
+        return
+    if solver.order not in ("auto", "none"):
+        yield Fault(
+            where="solver.order",
+            value=solver.order,
+            expected=f"auto or none: {kind} decides on samples when they are leased, too late to sort them",
+        )
+    if data.budget is not None:
+        yield Fault(
+            where="data.budget",
+            value=f"{data.budget:g}",
+            expected=f"data.samples instead: a budget buys by the mix, and {kind} decides otherwise",
+        )
+    if deterministic:
+        yield Fault(
+            where="data.sampler",
+            value=kind,
+            expected="fixed_mix: others go by what was observed in time, as deterministic forbids",
+        )
+
+
 def _check_method(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
     if list(_check_mix(data)):
         return
     for level in data.mix:
         problem = at_level(data.problem, data.levels, level)
-        if isinstance(problem, _WITH_SYSTEMS) and (reason := solver.method.mismatch(problem)):
+        if "solver.method" in problem.heeds and (reason := solver.method.mismatch(problem)):
             yield Fault(
                 where="solver.method",
                 value=solver.method.kind,
@@ -91,37 +108,28 @@ def _check_method(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
 
 def _check_unused_solver(data: DataSpec, solver: SolverSpec) -> Iterator[Fault]:
     """What makes its samples in its own way is not told how to solve."""
-    if isinstance(data.problem, AbstractProblem):
-        return
-    is_program, default = isinstance(data.problem, External), SolverSpec()
-    unused: tuple[str, ...] = ("method", "rtol", "order")
-    why = "an equation in time is followed by its own integrator"
-    if is_program:
-        why = "an external program solves in its own way, and nobody checks its residual"
-    elif isinstance(data.problem, AbstractImplicit):
-        unused, why = ("order",), "trajectories are followed in the order of their numbers"
-    for name in unused:
-        if getattr(solver, name) != getattr(default, name):
+    default, (why, advice) = SolverSpec(), data.problem.solves_by_itself
+    for name in ("method", "rtol", "order"):
+        if f"solver.{name}" not in data.problem.heeds and getattr(solver, name) != getattr(default, name):
             yield Fault(
                 where=f"solver.{name}",
                 value=shown(getattr(getattr(solver, name), "kind", getattr(solver, name))),
                 expected=f"nothing: {why}",
-                advice="Say it in data.problem.command." if is_program else "Grid and step are in data.numerics.",
+                advice=advice,
             )
 
 
 def _check_numerics(data: DataSpec) -> Iterator[Fault]:
-    if not isinstance(data.problem, AbstractEvolution):
-        for name, value in (("accuracy", data.accuracy), ("numerics", dict(data.numerics))):
-            if value:
-                kind = kind_of(type(data.problem))
-                yield Fault(where=f"data.{name}", value=shown(value), expected=f"nothing: {kind} does not step in time")
+    for name, value in (("accuracy", data.accuracy), ("numerics", dict(data.numerics))):
+        if value and f"data.{name}" not in data.problem.heeds:
+            kind = kind_of(type(data.problem))
+            yield Fault(where=f"data.{name}", value=shown(value), expected=f"nothing: {kind} does not step in time")
 
 
 def _check_parts(data: DataSpec) -> Iterator[Fault]:
     if data.times_per_part is None:
         return
-    if isinstance(data.problem, AbstractEvolution):
+    if "data.times_per_part" in data.problem.heeds:
         expected = data.problem.schema().indivisible(data.times_per_part)
     else:
         expected = f"{kind_of(type(data.problem))} does not step in time"
@@ -141,18 +149,17 @@ def _training_schema(data: DataSpec) -> SampleSchema:
     return whole.in_parts(data.times_per_part) if is_cut and data.times_per_part else whole
 
 
-def _check_external(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
-    """A program must not be taken to hang."""
-    if not isinstance(data.problem, External) or list(_check_mix(data)):
+def _check_time_limit(data: DataSpec, stream: StreamSpec) -> Iterator[Fault]:
+    """What is given up after a while must not be taken to hang before."""
+    if list(_check_mix(data)):
         return
     for level in data.mix:
-        problem = at_level(data.problem, data.levels, level)
-        assert isinstance(problem, External)
+        limit = at_level(data.problem, data.levels, level).time_limit
         where = "data.problem" if level == DEFAULT_LEVEL else f"data.levels.{level}"
-        if problem.timeout_seconds >= stream.lease_seconds:
+        if limit is not None and limit[1] >= stream.lease_seconds:
             yield Fault(
-                where=f"{where}.timeout_seconds",
-                value=f"{problem.timeout_seconds:g}",
+                where=f"{where}.{limit[0]}",
+                value=f"{limit[1]:g}",
                 expected=f"less than stream.lease_seconds = {stream.lease_seconds:g}, when its solver is replaced",
             )
 
@@ -272,7 +279,7 @@ def _check_deterministic(
         return
     problems = [at_level(data.problem, data.levels, level) for level in data.mix]
     # Of an external program its author knows.
-    if any(isinstance(problem, _WITH_SYSTEMS) and solver.method.learns(problem) for problem in problems):
+    if any("solver.method" in problem.heeds and solver.method.learns(problem) for problem in problems):
         yield Fault(
             where="solver.method",
             value=solver.method.kind,
@@ -280,11 +287,11 @@ def _check_deterministic(
             advice="Such are multigrid, direct and the Krylov methods without stale factors, where they fit.",
         )
     for problem in problems:
-        if isinstance(problem, AbstractBatchedEvolution) and problem.device != "cpu":
+        if (fault := problem.unrepeatable()) is not None:
             yield Fault(
-                where="data.problem.device",
-                value=problem.device,
-                expected="cpu: on a GPU the last bits of a sample depend on those beside it, as deterministic forbids",
+                where=f"data.problem.{fault.name}",
+                value=fault.value,
+                expected=f"{fault.condition}, as deterministic forbids",
             )
             return
 
@@ -292,11 +299,12 @@ def _check_deterministic(
 CHECKS: tuple[Callable[..., Iterator[Fault]], ...] = (
     _check_count,
     _check_mix,
+    _check_sampler,
     _check_method,
     _check_unused_solver,
     _check_numerics,
     _check_parts,
-    _check_external,
+    _check_time_limit,
     _check_available,
     _check_grid,
     _check_normalization,

@@ -14,14 +14,13 @@ from headrace.pipelines.recipe.sections import DataSpec, SolverSpec, StreamSpec
 from headrace.platform.cluster.resources import ResourcesSpec
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
+from headrace.platform.samplers.fixed_mix import MIXED
+from headrace.platform.samplers.sampler import AbstractSampler
 from headrace.platform.spec import Spec
 from headrace.platform.tracking.address import without_password
 from headrace.platform.tracking.tracker import TrackingSpec
-from headrace.solvers.evolution.evolution import AbstractEvolution
-from headrace.solvers.external.spec import External
-from headrace.solvers.sources.programs import ExternalSource
-from headrace.solvers.sources.systems import SolverSource
-from headrace.solvers.sources.trajectories import EvolutionSource
+from headrace.solvers.sampled import AbstractSource
+from headrace.solvers.sources.source_of import source_of
 from headrace.surrogates.models import AnySurrogate
 from headrace.surrogates.training import TrainingSpec
 
@@ -68,37 +67,27 @@ class RunConfig(Spec):
         """Whether the reservoirs are filled in a fixed order and at a fixed pace."""
         return self.deterministic or not self.solves
 
-    def source(self, split: Split) -> SolverSource | EvolutionSource | ExternalSource:
+    def source(self, split: Split) -> AbstractSource:
         """The source of a split's samples."""
         assert self.data is not None
-        mix = self.data.training_mix if split == "train" and self.data.num_training else self.data.mix
-        if isinstance(self.data.problem, AbstractEvolution):
-            return EvolutionSource(
-                problem=self.data.problem,
-                numerics=self.data.numerics,
-                # Held-out forecasts go from time 0 to the end.
-                times_per_part=self.data.times_per_part if split == "train" else None,
-                method=self.solver.method,
-                rtol=self.solver.rtol,
-                seed=self.seed,
-                split=split,
-                mix=mix,
-                levels=self.data.levels,
-            )
-        if isinstance(self.data.problem, External):
-            return ExternalSource(
-                problem=self.data.problem, seed=self.seed, split=split, mix=mix, levels=self.data.levels
-            )
-        return SolverSource(
-            problem=self.data.problem,
+        return source_of(
+            self.data.problem,
             method=self.solver.method,
             rtol=self.solver.rtol,
             order=self.solver.order,
+            numerics=self.data.numerics,
+            # Held-out forecasts go from time 0 to the end.
+            times_per_part=self.data.times_per_part if split == "train" else None,
             seed=self.seed,
             split=split,
-            mix=mix,
+            mix=self.data.training_mix if split == "train" and self.data.num_training else self.data.mix,
             levels=self.data.levels,
         )
+
+    def sampler(self, split: Split) -> AbstractSampler:
+        """Who decides what a split's samples shall be."""
+        assert self.data is not None
+        return self.data.sampler if split == "train" else MIXED
 
     def planned(self) -> dict[Split, int]:
         """How many samples of each split are planned; each part of a trajectory is one.

@@ -7,6 +7,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.reservoir.spec import ReservoirSpec
+from headrace.platform.samplers import AnySampler
+from headrace.platform.samplers.fixed_mix import FixedMix
 from headrace.platform.spec import Spec
 from headrace.platform.stream.plan import ReplayOrder
 from headrace.solvers.evolution.evolution import Numerics
@@ -26,6 +28,10 @@ class DataSpec(Spec):
     )
     levels: Frozen[Mapping[str, Mapping[str, Any]]] = Field(
         default_factory=lambda: FrozenMap({}), description="Own levels: what each one changes of the problem."
+    )
+    sampler: AnySampler = Field(
+        default_factory=FixedMix,
+        description="Who decides on level and parameters of each training sample; held-out ones are always mixed.",
     )
     accuracy: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         default=None,

@@ -51,11 +51,12 @@ def cost_of(config: RunConfig, level: str) -> float:
         InputError: none could be solved.
     """
     seed = int(generator(config.seed, "pilot", "cost", level).integers(2**62))
-    source = config.source("test").model_copy(update={"mix": FrozenMap({level: 1.0}), "seed": seed}).build()
-    list(source.solve([0]))  # imports, compiles
+    spec = config.source("test").model_copy(update={"mix": FrozenMap({level: 1.0}), "seed": seed})
+    source = spec.build()
+    list(source.solve(spec.requests([0])))  # imports, compiles
     count, first = _FEWEST, 1
     while True:
-        results = list(source.solve(range(first, first + count)))
+        results = list(source.solve(spec.requests(range(first, first + count))))
         seconds = sum(
             result.cpu_seconds if isinstance(result, Failure) else result.provenance.cpu_seconds for result in results
         )

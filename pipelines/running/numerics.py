@@ -5,10 +5,7 @@ from rich.console import Console
 from headrace.pipelines.recipe.config import RunConfig
 from headrace.pipelines.running.progress import RunProgress
 from headrace.platform.frozen import FrozenMap
-from headrace.solvers.evolution.accuracy import Choice, choose_numerics
-from headrace.solvers.evolution.evolution import AbstractEvolution
-from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
-from headrace.solvers.sampled import at_level
+from headrace.solvers.evolution.accuracy import Choice
 
 
 def with_numerics(config: RunConfig, console: Console) -> tuple[RunConfig, list[Choice]]:
@@ -21,25 +18,13 @@ def with_numerics(config: RunConfig, console: Console) -> tuple[RunConfig, list[
         InputError: some level does not reach the accuracy.
     """
     data = config.data
-    if data is None or data.accuracy is None or not config.solves or not isinstance(data.problem, AbstractEvolution):
+    if data is None or data.accuracy is None or not config.solves:
         return config, []
-    stages = None
-    if isinstance(data.problem, AbstractImplicit):
-        # As in the run: a looser tolerance of its systems is a part of the error.
-        stages = StageSolver(config.solver.method, config.solver.rtol)
+    missing = [level for level in data.mix if level not in data.numerics]
     with RunProgress(console) as progress:
-        choices = [
-            choose_numerics(
-                at_level(data.problem, data.levels, level),
-                data.accuracy,
-                level=level,
-                seed=config.seed,
-                stages=stages,
-                tell=lambda text: progress.update(phase=f"choosing grid and step: level {text}"),
-            )
-            for level in data.mix
-            if level not in data.numerics
-        ]
+        choices = config.source("test").choose_numerics(
+            missing, data.accuracy, lambda text: progress.update(phase=f"choosing grid and step: level {text}")
+        )
     numerics = {**data.numerics, **{choice.level: choice.numerics for choice in choices}}
     settled = data.model_copy(update={"numerics": FrozenMap(numerics)})
-    return config.model_copy(update={"data": settled}), choices
+    return config.model_copy(update={"data": settled}), list(choices)

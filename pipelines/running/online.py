@@ -83,6 +83,7 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
         paced=trains and config.is_paced,
         replay=config.stream.replay_order,
         keeps_incomplete=config.training is not None and config.training.keep_incomplete,
+        sampler=config.sampler("train"),
     )
     if not session.run.ledger.is_file():
         with session.phase("plan"):
@@ -96,6 +97,7 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
             orders = lease_orders(config, shuffled=trains) if config.solves else {}
             Ledger.create(session.run.ledger, planned, orders=orders).close()
             if recording is not None:
+                recording.copy_decisions(session.run)
                 recover(session.run.ledger, {split: session.run.data(split) for split in planned})
     return Stream(plan, session.run.ledger, resources)
 
@@ -110,7 +112,7 @@ def lease_orders(config: RunConfig, *, shuffled: bool) -> dict[str, Int64[np.nda
     """
     orders = {}
     for split, count in config.planned().items():
-        order = config.source(split).planned_order(count)
+        order = config.source(split).planned_order(count, config.sampler(split))
         if order is not None:
             if shuffled:
                 order = in_shuffled_runs(order, config.solver.sequence_length, generator(config.seed, split, "runs"))

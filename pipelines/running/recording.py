@@ -13,6 +13,7 @@ from headrace.platform.dataset.reader import StoredSamples, shard_paths
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.files import sync
+from headrace.platform.ledger.ledger import Ledger
 
 WHERE = "stream.recording"
 
@@ -101,6 +102,18 @@ class Recording:
                 draft.rename(target / f"shard-{number}.zarr")
             sync(target)
 
+    def copy_decisions(self, run: RunDir) -> None:
+        """Have a new ledger know what the recorded run's sampler decided: the samples that are taken over are that."""
+        recorded = RunDir(self.path).ledger
+        if not recorded.is_file():
+            return
+        with Ledger.open(recorded, read_only=True) as earlier, Ledger.open(run.ledger) as ledger:
+            for split in ledger.splits:
+                decided = earlier.decided(split)
+                count = ledger.counts(split).planned
+                if decided:
+                    ledger.decide(split, [one for index, one in decided.items() if index < count])
+
 
 def _differences(config: RunConfig, path: Path) -> list[Fault]:
     """Why sample i of the recipe is not sample i of the recorded run."""
@@ -120,6 +133,7 @@ def _differences(config: RunConfig, path: Path) -> list[Fault]:
         "seed": (config.seed, recorded.seed),
         "data.problem": (config.data.problem, recorded.data.problem),
         "data.mix": (config.data.mix, recorded.data.mix),
+        "data.sampler": (config.data.sampler, recorded.data.sampler),
         "data.budget": (config.data.budget, recorded.data.budget),
         "data.levels": (config.data.levels, recorded.data.levels),
         "data.accuracy": (config.data.accuracy, recorded.data.accuracy),

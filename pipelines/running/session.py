@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from headrace.pipelines.recipe.config import SPLITS, RunConfig
+from headrace.pipelines.recipe.config import SPLITS, RunConfig, Split
 from headrace.pipelines.report.report import write_report
 from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
 from headrace.platform import provenance
@@ -25,7 +25,7 @@ from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.sample import Failure, Provenance
 from headrace.platform.tracking.tracker import Tracker, check_reachable
 from headrace.solvers.evolution.accuracy import Choice
-from headrace.solvers.sources.systems import SourceReport
+from headrace.solvers.sources.report import SourceReport
 
 log = logging.getLogger(__name__)
 
@@ -195,12 +195,12 @@ class Session:
             metrics["solve/regret_share"] = whole.selection.regret_seconds / whole.selection.seconds
         self.record(metrics)
 
-    def seal_data(self, splits: Iterable[str]) -> None:
+    def seal_data(self, splits: Iterable[Split]) -> None:
         """Write the manifest of every split that holds samples."""
         for split in splits:
             if any(self.run.data(split).glob("shard-*.zarr")):
                 try:
-                    write_manifest(self.run.data(split))
+                    write_manifest(self.run.data(split), self.config.source(split) if self.config.solves else None)
                 except InputError as error:
                     # A run that failed early has logs without samples; why it failed is what its user wants to read.
                     log.warning("%s gets no manifest: %s", split, error)

@@ -42,7 +42,11 @@ class StreamedData:
         """The data module of a rank; waits for the held-out samples."""
         reader = self.feed.claim(context.rank, context.node)
         return StreamDataModule(
-            pull=reader.pull, batch_size=batch_size, validation=self.feed.held_out("validation"), save=reader.save
+            pull=reader.pull,
+            batch_size=batch_size,
+            validation=self.feed.held_out("validation"),
+            save=reader.save,
+            observe=reader.observe if self.feed.is_observed else None,
         )
 
 

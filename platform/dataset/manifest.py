@@ -3,8 +3,10 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.files import write_synced
+from headrace.platform.spec import Spec, spec_hash
 
 MANIFEST = "manifest.json"
 
@@ -26,6 +29,9 @@ class Manifest:
         levels: number of samples of each difficulty level.
         incomplete: how many of them are parts of a trajectory that broke.
         content_hash: see `StoredSamples.content_hash`.
+        source: the spec of the source that made it, as plain values: its problem with all that a recipe says of it, and
+            how it was solved; None of an imported data set, and of one that was written before manifests told it.
+        source_hash: the hash of that spec, which is the `spec_hash` in the provenance of each sample.
     """
 
     count: int
@@ -33,6 +39,13 @@ class Manifest:
     levels: dict[str, int]
     content_hash: str
     incomplete: int = 0
+    source: Mapping[str, Any] | None = None
+    source_hash: str | None = None
+
+    @property
+    def problem(self) -> Mapping[str, Any] | None:
+        """The spec of the problem that made it, its `kind` and all its fields; None when that is not known."""
+        return None if self.source is None else self.source.get("problem")
 
     def to_json(self) -> dict[str, object]:
         """What stands in `manifest.json`."""
@@ -42,11 +55,17 @@ class Manifest:
             "levels": self.levels,
             "incomplete": self.incomplete,
             "content_hash": self.content_hash,
+            "source": self.source,
+            "source_hash": self.source_hash,
         }
 
 
-def write_manifest(directory: str | os.PathLike[str]) -> Manifest:
+def write_manifest(directory: str | os.PathLike[str], source: Spec | None = None) -> Manifest:
     """Describe a data set in its `manifest.json`.
+
+    Args:
+        directory: the data set.
+        source: what made it; None when that is not known.
 
     Raises:
         InputError: it is not a data set.
@@ -58,6 +77,8 @@ def write_manifest(directory: str | os.PathLike[str]) -> Manifest:
         levels=dict(sorted(Counter(stored.levels).items())),
         content_hash=stored.content_hash(),
         incomplete=int(np.count_nonzero(~stored.is_whole)),
+        source=None if source is None else source.model_dump(mode="json"),
+        source_hash=None if source is None else spec_hash(source),
     )
     write_synced(Path(directory) / MANIFEST, json.dumps(manifest.to_json(), indent=1) + "\n")
     return manifest

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from headrace.platform.errors import InputError
@@ -12,6 +12,7 @@ from headrace.platform.files import lock, sync
 
 _APPLICATION_ID = 0x48445243  # "HDRC" in the header of the SQLite file
 _VERSION = 2
+_VARIABLES = 500  # numbers named in one statement, below the limit of every SQLite build
 _LOCK_SECONDS = 5.0  # a coordinator that was just killed may take a moment to go
 
 # States of a sample: 0 came back, 1 leased, 2 stored, 3 failed. A sample that nobody touched has no row.
@@ -35,6 +36,13 @@ CREATE INDEX free ON samples (split, number) WHERE state = 0;
 CREATE INDEX outstanding ON samples (lease, number) WHERE state = 1;
 CREATE INDEX failures ON samples (split, number) WHERE state = 3;
 """
+# What a sampler decided late: `number` counts whole samples, `parameters` is a JSON mapping or NULL. A ledger of before
+# there were samplers has no such table; it gets one when it is opened to go on with. So does a new one.
+_DECISIONS = """
+CREATE TABLE IF NOT EXISTS decisions (
+    split TEXT NOT NULL, number INTEGER NOT NULL, level TEXT NOT NULL, parameters TEXT, PRIMARY KEY (split, number)
+) WITHOUT ROWID
+"""
 
 
 class LedgerFile:
@@ -52,6 +60,8 @@ class LedgerFile:
             self._lock = lock(Path(f"{path}.lock"), "the ledger of a run", seconds=_LOCK_SECONDS)
         try:
             self._db = _connect(path, read_only=read_only)
+            if not read_only:
+                self._db.execute(_DECISIONS)
         except BaseException:
             self._unlock()
             raise
@@ -71,6 +81,18 @@ class LedgerFile:
         """The first row of a query; empty when there is none."""
         with self._mutex:
             return self._db.execute(query, values).fetchone() or ()
+
+    def rows_of(self, query: str, *values: object, numbers: Sequence[int]) -> list[tuple]:
+        """All rows of a query whose last condition is left open, that a number is one of these."""
+        found: list[tuple] = []
+        for start in range(0, len(numbers), _VARIABLES):
+            part = numbers[start : start + _VARIABLES]
+            found += self.rows(f"{query} IN ({', '.join('?' * len(part))})", *values, *part)
+        return found
+
+    def has_table(self, name: str) -> bool:
+        """Whether there is such a table: read-only, an old ledger stays as it is."""
+        return bool(self.row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", name))
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:

@@ -1,65 +1,21 @@
 """Ledger: which samples are planned, leased, stored or failed, so that each is stored exactly once."""
 
+import json
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
 from headrace.platform.ledger.file import LedgerFile, create_file
-from headrace.platform.sample import Failure
+from headrace.platform.ledger.lease import Counts, Lease
+from headrace.platform.sample import Failure, Request
 
 MAX_LOSSES = 8  # workers that a sample may lose before it is given up
-_FREE, _LEASED, _STORED, _FAILED = range(4)  # as in the indices of ledger_file.py
-_VARIABLES = 500  # indices named in one statement, below the limit of every SQLite build
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lease:
-    """The right and the duty of one worker to solve some samples for a while.
-
-    Attributes:
-        id: names the lease in `Ledger.commit`.
-        epoch: the ledger's epoch when it was granted.
-        worker: who holds it.
-        split: the split that the indices count in.
-        indices: the samples in the order to solve them in; in what `release` and `expire` return, those that were still
-            outstanding, ascending.
-    """
-
-    id: int
-    epoch: int
-    worker: str
-    split: str
-    indices: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """How far a split is. `planned = leased + stored + failed + waiting`.
-
-    Attributes:
-        planned: samples that the run asked for.
-        leased: handed to a worker and not back yet.
-        stored: committed: durable in a shard.
-        failed: ended with a reason instead of a sample.
-        duplicates: deliveries of a sample that was stored already.
-    """
-
-    planned: int
-    leased: int
-    stored: int
-    failed: int
-    duplicates: int
-
-    @property
-    def waiting(self) -> int:
-        """Samples that nobody works on yet."""
-        return self.planned - self.leased - self.stored - self.failed
+_FREE, _LEASED, _STORED, _FAILED = range(4)  # as in the indices of file.py
 
 
 class Ledger:
@@ -76,7 +32,8 @@ class Ledger:
     A sample whose worker was lost `MAX_LOSSES` times is recorded as failed: it may be what kills them. Such samples
     are handed out again in ever shorter leases, so that the culprit ends up alone.
 
-    Commits and failures are on the disk when the call returns; a lease that a power cut forgets is granted again.
+    Commits, failures and decisions are on the disk when the call returns; a lease that a power cut forgets is granted
+    again. What a sampler decided on a sample (`decide`) is never changed: however often it is leased, it is the same.
 
     Make it with `create`, come back to it with `open`.
     """
@@ -215,6 +172,37 @@ class Ledger:
             )
             db.execute("UPDATE splits SET next = ?, leased = leased + ? WHERE name = ?", (start, len(indices), split))
         return Lease(id=lease, epoch=epoch, worker=worker, split=split, indices=tuple(indices))
+
+    def decide(self, split: str, requests: Sequence[Request]) -> None:
+        """Record what samples shall be, before anyone solves them; durable on return. The first decision stands.
+
+        Args:
+            split: the split that the requests count in.
+            requests: for whole samples: a trajectory is one, in how many parts it may come.
+        """
+        rows = [
+            (split, one.index, one.level, None if one.parameters is None else json.dumps(dict(one.parameters)))
+            for one in requests
+        ]
+        with self._file.transaction(durable=True) as db:
+            self._check(split, [one.index for one in requests])
+            db.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?)", rows)
+
+    def decided(self, split: str, indices: Sequence[int] | None = None) -> dict[int, Request]:
+        """What was decided on some whole samples, or on all of a split, by index; those that nobody decided on lack."""
+        if not self._file.has_table("decisions"):
+            return {}
+        query = "SELECT number, level, parameters FROM decisions WHERE split = ?"
+        if indices is None:
+            rows = self._file.rows(query, split)
+        else:
+            rows = self._file.rows_of(f"{query} AND number", split, numbers=[int(index) for index in indices])
+        return {
+            number: Request(
+                index=number, level=level, parameters=None if parameters is None else json.loads(parameters)
+            )
+            for number, level, parameters in rows
+        }
 
     def commit(
         self, split: str, shard: str, lease_id: int | None, indices: Sequence[int], levels: Sequence[str] = ()
@@ -413,13 +401,8 @@ class Ledger:
 
     def _states(self, split: str, numbers: Sequence[int]) -> dict[int, int]:
         """The state of those samples that were touched."""
-        states: dict[int, int] = {}
-        for start in range(0, len(numbers), _VARIABLES):
-            part = numbers[start : start + _VARIABLES]
-            marks = ", ".join("?" * len(part))
-            query = f"SELECT number, state FROM samples WHERE split = ? AND number IN ({marks})"
-            states.update(self._file.rows(query, split, *part))
-        return states
+        query = "SELECT number, state FROM samples WHERE split = ? AND number"
+        return dict(self._file.rows_of(query, split, numbers=numbers))
 
     def _untouched(self, split: str, start: int, planned: int, count: int, together: int) -> tuple[list[int], int]:
         """The next samples from `start` that nobody touched, and where to look next time."""

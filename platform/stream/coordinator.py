@@ -1,16 +1,19 @@
 """Coordinator: the actor that leases sequences of samples and keeps the ledger."""
 
 import asyncio
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
-from headrace.platform.ledger.ledger import Counts, Lease, Ledger
+from headrace.platform.ledger.lease import Counts, Lease
+from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.sample import Failure
+from headrace.platform.stream.decisions import Decisions
 from headrace.platform.stream.plan import HELD_OUT, StreamPlan
 
 log = logging.getLogger(__name__)
@@ -19,7 +22,7 @@ SHARES = 4  # a lease is at most this part of what a solver may expect to be lef
 
 
 class Coordinator:
-    """Keeps the ledger: leases sequences of indices, commits stored samples, records failures.
+    """Keeps the ledger: leases sequences of samples, decided by its sampler, commits stored ones, records failures.
 
     Waits for nobody. Solvers ask it for leases, shards for commits, the driver for snapshots; the only call that
     blocks is `wait_held_out`, woken by the commit or the failure that completes the held-out splits.
@@ -35,6 +38,11 @@ class Coordinator:
         self._changed = asyncio.Condition()
         self._claims: dict[int, int] = {}
         self._reports: dict[tuple[str, str], Mapping[str, object]] = {}
+        self._decisions: Decisions | None = None
+        if plan.sampler.decides_late and "train" in plan.sources and plan.solves:
+            parts = plan.parts("train")
+            context = plan.sources["train"].sampler_context(self._ledger.counts("train").planned // parts)
+            self._decisions = Decisions(self._ledger, plan.sampler, context, parts)
 
     async def claim_shard(self, rank: int, node: str, shard_nodes: Sequence[str]) -> int:
         """The shard that a training rank reads from: one on its own node if one is free, else any free one."""
@@ -43,14 +51,20 @@ class Coordinator:
             self._claims[rank] = next((shard for shard in free if shard_nodes[shard] == node), free[0])
         return self._claims[rank]
 
-    async def lease(self, worker: str, sequences: int, last: int) -> Lease | None:
+    async def lease(
+        self, worker: str, sequences: int, last: int, spent: Mapping[str, tuple[int, float]] | None = None
+    ) -> Lease | None:
         """The next work for a solver: held-out splits first, then training; None when there is nothing left.
 
         Args:
             worker: name of the solver.
-            sequences: how many sequences it would like; it gets fewer where all would not have enough.
+            sequences: how many sequences it would like; it gets fewer where all would not have enough, and one where
+                a sampler decides late.
             last: id of the last lease that it received, 0 for none.
+            spent: since it asked last, how many training samples of each level came to how many CPU seconds.
         """
+        if self._decisions is not None:
+            self._decisions.price(spent or {})
         if self._stopped or worker in self._dismissed:
             return None
         if worker not in self._workers:
@@ -58,19 +72,32 @@ class Coordinator:
             # One that died may have granted a lease and not have said so: nobody else would ever solve it.
             for granted in self._ledger.leases():
                 if granted.worker == worker and granted.id > last:
-                    return granted
+                    return self._decided(granted)
         self._expire()
         for split in (*HELD_OUT, "train"):
             if split in self._plan.sources:
                 length = self._plan.lease_length(split)
+                if self._decisions is not None and split == "train":
+                    sequences = 1  # what is decided late is not decided long before it is solved
                 share = self._ledger.counts(split).waiting // (SHARES * len(self._workers) * length)
                 count = length * max(1, min(sequences, share))
                 lease = self._ledger.lease(
                     worker, split, count, self._plan.lease_seconds, together=self._plan.parts(split)
                 )
                 if lease is not None:
-                    return lease
+                    return self._decided(lease)
         return None
+
+    def _decided(self, lease: Lease) -> Lease:
+        """A lease that says what its samples shall be, unless their indices do."""
+        if self._decisions is None or lease.split != "train":
+            return lease
+        return dataclasses.replace(lease, requests=self._decisions.requests(lease.indices))
+
+    async def observe(self, indices: Int64[np.ndarray, " batch"], losses: Float32[np.ndarray, " batch"]) -> None:
+        """Take note of the losses of training samples; nobody waits for it."""
+        if self._decisions is not None:
+            self._decisions.observe(indices, losses)
 
     async def dismiss(self, worker: str) -> None:
         """Grant a solver no more leases: it goes home when it has done what it has."""

@@ -15,7 +15,7 @@ import ray
 from ray.actor import ActorHandle
 
 from headrace.platform.dataset.log import SampleLog
-from headrace.platform.ledger.ledger import Lease
+from headrace.platform.ledger.lease import Lease
 from headrace.platform.sample import Sample, SampleBatch
 
 

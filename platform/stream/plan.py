@@ -9,7 +9,9 @@ from typing import Literal
 from headrace.platform.dataset.log import SampleLog
 from headrace.platform.fields import SampleSchema
 from headrace.platform.reservoir.spec import ReservoirSpec
-from headrace.platform.sample import SourceSpec
+from headrace.platform.samplers.fixed_mix import MIXED
+from headrace.platform.samplers.sampler import AbstractSampler, DerivedRequests
+from headrace.platform.source import SourceSpec
 
 HELD_OUT = ("validation", "test")
 ReplayOrder = Literal["recorded", "shuffled"]
@@ -23,6 +25,7 @@ class StreamPlan:
         run_dir: folder of the run; must be reachable from every node that holds a shard.
         checkpoint_dir: where joint checkpoints go.
         sources: the source of each split.
+        sampler: who decides what the training samples shall be; held-out ones are those of the mix.
         sequence_length: simulations in a sequence, neighbours in the ledger's order; a lease is one sequence, or
             several while they are solved in no time.
         message_bytes: size of a message between solver and shard at most, as far as one sample is not larger [B].
@@ -56,6 +59,7 @@ class StreamPlan:
     paced: bool = False
     replay: ReplayOrder = "recorded"
     keeps_incomplete: bool = False
+    sampler: AbstractSampler = MIXED
 
     def data_dir(self, split: str) -> Path:
         """The data set directory of a split."""
@@ -65,6 +69,11 @@ class StreamPlan:
     def schemas(self) -> dict[str, SampleSchema]:
         """What the samples of each split look like."""
         return {split: source.schema() for split, source in self.sources.items()}
+
+    def requests(self, split: str) -> DerivedRequests:
+        """What the samples of a split shall be, by their indices; unless it is decided late."""
+        sampler = self.sampler if split == "train" and not self.sampler.decides_late else MIXED
+        return DerivedRequests(sampler, self.sources[split].sampler_context(), self.parts(split))
 
     def parts(self, split: str) -> int:
         """How many samples a trajectory of a split comes in."""

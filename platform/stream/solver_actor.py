@@ -10,7 +10,8 @@ import ray
 from ray.actor import ActorHandle
 
 from headrace.platform.allocator import keep_freed_memory
-from headrace.platform.sample import Failure, Sample, SampleSource
+from headrace.platform.sample import Failure, Sample
+from headrace.platform.source import SampleSource
 from headrace.platform.stream.delivery import Delivery, ToDisk, ToShards
 from headrace.platform.stream.plan import StreamPlan, solver_name
 
@@ -19,6 +20,24 @@ log = logging.getLogger(__name__)
 ASK_AHEAD_SECONDS = 0.05  # many times a call; little enough that nothing waits idle at a busy solver
 LEASE_SECONDS = 1.0  # solvers that are fast take several sequences at once, so that 1,000 of them can be served
 SECONDS_BETWEEN_REPORTS = 2.0
+
+
+class Spent:
+    """What training samples of each level took since it was asked last."""
+
+    def __init__(self) -> None:
+        self._by_level: dict[str, tuple[int, float]] = {}
+
+    def add(self, result: Sample | Failure) -> None:
+        """Count a sample, or one that failed."""
+        made = result if isinstance(result, Failure) else result.provenance
+        count, seconds = self._by_level.get(made.level, (0, 0.0))
+        self._by_level[made.level] = (count + 1, seconds + made.cpu_seconds)
+
+    def taken(self) -> dict[str, tuple[int, float]]:
+        """By level how many there were, and their CPU time [s]; begins anew."""
+        taken, self._by_level = self._by_level, {}
+        return taken
 
 
 class SolverActor:
@@ -56,6 +75,8 @@ class SolverActor:
         """Lease and solve until nothing is left; return the number of samples sent."""
         keep_freed_memory()
         sources = {split: spec.build() for split, spec in self._plan.sources.items()}
+        requests = {split: self._plan.requests(split) for split in self._plan.sources}
+        spent = Spent()
         num_sent, told, alive_at = 0, 0.0, time.monotonic()
         asked = self._coordinator.lease.remote(self._name, 1, 0)
         while (lease := ray.get(asked)) is not None:
@@ -64,8 +85,11 @@ class SolverActor:
             rows = self._plan.message_rows(lease.split)
             ready: list[Sample] = []
             began = oldest = time.monotonic()
-            for number, result in enumerate(sources[lease.split].solve(lease.indices), start=1):
+            wanted = lease.requests or requests[lease.split](lease.indices)
+            for number, result in enumerate(sources[lease.split].solve(wanted), start=1):
                 now = time.monotonic()
+                if lease.split == "train":
+                    spent.add(result)
                 pace = max(now - began, 1e-6) / number
                 if isinstance(result, Failure):
                     if lease.split == "train" and self._plan.parts("train") > 1 and not self._plan.keeps_incomplete:
@@ -85,7 +109,7 @@ class SolverActor:
                     self._renew()
                 if asked is None and (len(lease.indices) - number) * pace < ASK_AHEAD_SECONDS:
                     sequences = math.ceil(LEASE_SECONDS / (pace * self._plan.lease_length(lease.split)))
-                    asked = self._coordinator.lease.remote(self._name, sequences, lease.id)
+                    asked = self._coordinator.lease.remote(self._name, sequences, lease.id, spent.taken())
             if ready:
                 self._delivery.send(lease, ready)
                 num_sent += len(ready)

@@ -19,14 +19,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import ray
+from jaxtyping import Float32, Int64
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from headrace.platform.cluster.cluster import MAX_RESTARTS
 from headrace.platform.cluster.resources import ResourcePlan
 from headrace.platform.dataset.reader import shard_paths
-from headrace.platform.ledger.ledger import Counts
+from headrace.platform.ledger.lease import Counts
 from headrace.platform.sample import Failure, SampleBatch
 from headrace.platform.stream.coordinator import Coordinator
 from headrace.platform.stream.plan import StreamPlan
@@ -38,16 +40,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class StreamFeed:
-    """The trainer's end of a stream."""
+    """The trainer's end of a stream.
+
+    Attributes:
+        coordinator: who leases.
+        shards: one a rank.
+        shard_nodes: where they are.
+        is_observed: whether the sampler wants to know of losses; `ShardReader.observe` is of no use otherwise.
+    """
 
     coordinator: ActorHandle
     shards: tuple[ActorHandle, ...]
     shard_nodes: tuple[str, ...]
+    is_observed: bool = False
 
     def claim(self, rank: int, node: str) -> "ShardReader":
         """The shard that a rank on a node reads from; the same one whenever it asks."""
         shard = ray.get(self.coordinator.claim_shard.remote(rank, node, self.shard_nodes))
-        return ShardReader(self.shards[shard])
+        return ShardReader(self.shards[shard], self.coordinator)
 
     def held_out(self, split: str) -> SampleBatch:
         """All samples of a held-out split; waits until they are solved."""
@@ -56,10 +66,10 @@ class StreamFeed:
 
 
 class ShardReader:
-    """Reads batches from one shard, in the rank's process."""
+    """Reads batches from one shard, and tells the coordinator what was observed, in the rank's process."""
 
-    def __init__(self, shard: ActorHandle) -> None:
-        self._shard = shard
+    def __init__(self, shard: ActorHandle, coordinator: ActorHandle) -> None:
+        self._shard, self._coordinator = shard, coordinator
 
     def pull(self, size: int, step: int) -> SampleBatch | None:
         """The batch of a step, its arrays read-only views; None at the end of the stream. Waits for the watermark."""
@@ -70,6 +80,18 @@ class ShardReader:
         """Have the reservoir's state written to a checkpoint; see `ReservoirShard.save`."""
         facts: dict[str, int] = ray.get(self._shard.save.remote(folder, step))
         return facts
+
+    def observe(self, indices: Int64[np.ndarray, " batch"], losses: Float32[np.ndarray, " batch"]) -> None:
+        """Have the sampler told of the losses of training samples; returns at once.
+
+        Better several steps together than one by one. What is under way when a process dies is lost.
+
+        Raises:
+            ValueError: there are not as many losses as indices.
+        """
+        if len(indices) != len(losses):
+            raise ValueError(f"one loss for each of {len(indices)} samples, got {len(losses)}")
+        self._coordinator.observe.remote(indices, losses)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +174,12 @@ class Stream:
             RunFailed: a shard died.
         """
         nodes = answers([shard.node.remote() for shard in self.shards])
-        return StreamFeed(coordinator=self.coordinator, shards=tuple(self.shards), shard_nodes=tuple(nodes))
+        return StreamFeed(
+            coordinator=self.coordinator,
+            shards=tuple(self.shards),
+            shard_nodes=tuple(nodes),
+            is_observed=self._plan.solves and self._plan.sampler.decides_late,
+        )
 
     def snapshot(self) -> StreamSnapshot:
         """Counts and reservoirs as of now.

@@ -4,6 +4,7 @@ import math
 
 from pydantic import Field
 
+from headrace.platform.spec import FieldError
 from headrace.solvers.device import Device, cuda_is_available, found_device
 from headrace.solvers.evolution.evolution import AbstractEvolution
 
@@ -30,6 +31,12 @@ class AbstractBatchedEvolution(AbstractEvolution):
             return super().batch_size
         values = math.prod(self.grid.shape) * sum(spec.components for spec in self.state)
         return max(1, min(4096, _GPU_VALUES // values))
+
+    def unrepeatable(self) -> FieldError | None:
+        """The device, unless it is the CPU."""
+        if self.device == "cpu":
+            return None
+        return FieldError("device", self.device, "cpu: on a GPU the last bits of a sample depend on those beside it")
 
     def unavailable(self) -> str | None:
         """That the device it was told to use is not there."""

@@ -11,8 +11,9 @@ from jaxtyping import Float64, Int64
 from pydantic import Field, PositiveFloat, model_validator
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
+from headrace.platform.samplers.sampler import Axis
 from headrace.platform.spec import Spec
-from headrace.solvers.random_inputs.parameters import Scalar, as_fields, drawn
+from headrace.solvers.random_inputs.parameters import Scalar, as_fields, axes, drawn
 from headrace.solvers.sampled import AbstractSampled
 
 # Values of a state that are worth solving together: beyond it a batch leaves the cache, and loses.
@@ -80,6 +81,13 @@ class AbstractEvolution(AbstractSampled):
         sets_its_steps: whether the solution decides how long a step is, as by a CFL number; the `step` that is asked
             for is then an upper bound that rarely matters.
     """
+
+    made_by: ClassVar[str] = "trajectories"
+    heeds: ClassVar[frozenset[str]] = frozenset({"data.accuracy", "data.numerics", "data.times_per_part"})
+    solves_by_itself: ClassVar[tuple[str, str]] = (
+        "an equation in time is followed by its own integrator",
+        "Grid and step are in data.numerics.",
+    )
 
     integrator: ClassVar[str]
     sets_its_steps: ClassVar[bool] = False
@@ -175,13 +183,22 @@ class AbstractEvolution(AbstractSampled):
             step: the largest time step; every interval between outputs is divided evenly, or as the waves allow.
         """
 
-    def draw(self, rng: np.random.Generator) -> Draw:
+    @property
+    def choosable(self) -> Mapping[str, Axis]:
+        """The scalars that are drawn between bounds."""
+        return axes(self.scalars)
+
+    def draw(self, rng: np.random.Generator, chosen: Mapping[str, float] | None = None) -> Draw:
         """Draw the scalars and the fields at time 0 of one sample.
+
+        Args:
+            rng: draws.
+            chosen: scalars that are given, of those that are `choosable`.
 
         Raises:
             ValueError: what was drawn is outside what the equation allows.
         """
-        scalars = drawn(self.scalars, rng)
+        scalars = drawn(self.scalars, rng, chosen)
         return Draw(scalars=scalars, fields=self.initial(rng, scalars))
 
     def schema(self) -> SampleSchema:  # type: ignore[override]  # as in AbstractSampled

@@ -101,6 +101,12 @@ class AbstractImplicit(AbstractEvolution):
     equation the order is nearer to 2 as long as modes that are still there die within a step: that of its stages is 1.
     """
 
+    heeds: ClassVar[frozenset[str]] = AbstractEvolution.heeds | {"solver.method", "solver.rtol"}
+    solves_by_itself: ClassVar[tuple[str, str]] = (
+        "trajectories are followed in the order of their numbers",
+        AbstractEvolution.solves_by_itself[1],
+    )
+
     integrator: ClassVar[str] = "SDIRK3"
 
     @property

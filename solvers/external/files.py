@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from headrace.platform.errors import nearest
-from headrace.solvers.external.request import Request
+from headrace.solvers.external.request import ProgramRequest
 from headrace.solvers.external.spec import FORMATS, Input, Output
 
 MAX_ANSWER_NBYTES = 1024 * 1024
@@ -101,7 +101,7 @@ def read_answer(folder: Path) -> Answer | None:
 
 
 def read_arrays(
-    request: Request, answer: Answer | None
+    request: ProgramRequest, answer: Answer | None
 ) -> tuple[Float32[np.ndarray, "channels_in *grid"], Float32[np.ndarray, "time channels_out *grid"]]:
     """The inputs and outputs of a sample, from the files in its folder.
 
@@ -119,7 +119,7 @@ def read_arrays(
     return np.concatenate(inputs), np.concatenate(outputs, axis=1)
 
 
-def _require_sent(request: Request, answer: Answer | None) -> None:
+def _require_sent(request: ProgramRequest, answer: Answer | None) -> None:
     """Refuse a sample that was not finished, or of which something is missing or too much."""
     wanted = request.problem.sent()
     if not wanted:
@@ -149,13 +149,13 @@ def _require_sent(request: Request, answer: Answer | None) -> None:
             raise Unusable(f"{name} was sent at {len(came)} times, expected {times}: 0 to {times - 1}")
 
 
-def _input(request: Request, name: str, spec: Input) -> Float32[np.ndarray, "components *grid"]:
+def _input(request: ProgramRequest, name: str, spec: Input) -> Float32[np.ndarray, "components *grid"]:
     if spec.parameter is not None:
         return np.full((1, *request.problem.grid.shape), request.parameters[spec.parameter], dtype=np.float32)
     return (_sent(request, name, spec, 1) if spec.file is None else _read(request, name, spec, 1))[0]
 
 
-def _sent(request: Request, name: str, spec: Output, times: int) -> Float32[np.ndarray, "time components *grid"]:
+def _sent(request: ProgramRequest, name: str, spec: Output, times: int) -> Float32[np.ndarray, "time components *grid"]:
     """A field as the client writes it: one file a time."""
     shape = (spec.components, *request.problem.grid.shape)
     read = [
@@ -165,7 +165,7 @@ def _sent(request: Request, name: str, spec: Output, times: int) -> Float32[np.n
     return np.stack(read)
 
 
-def _read(request: Request, name: str, spec: Output, times: int) -> Float32[np.ndarray, "time components *grid"]:
+def _read(request: ProgramRequest, name: str, spec: Output, times: int) -> Float32[np.ndarray, "time components *grid"]:
     """A field from the file that the recipe names."""
     assert spec.file is not None
     shape = (times, spec.components, *request.problem.grid.shape)

@@ -1,10 +1,11 @@
-"""A request: what a program is told about the sample that it is to make."""
+"""ProgramRequest: what a program is told about the sample that it is to make."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.platform.sample import Request
 from headrace.platform.seeding import generator
 from headrace.solvers.external.spec import External
 
@@ -15,8 +16,8 @@ VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """One sample that is wanted.
+class ProgramRequest:
+    """One sample that is wanted, as the program is told.
 
     Attributes:
         folder: its scratch folder, which exists.
@@ -24,7 +25,7 @@ class Request:
         index: position in the planned data set.
         seed: the sample's own, 0 <= seed < 2^63: every language has an integer that holds it.
         level: name of its difficulty level.
-        parameters: as drawn; single precision holds them.
+        parameters: as drawn or chosen; single precision holds them.
         problem: what it is made from, at this level.
     """
 
@@ -37,16 +38,22 @@ class Request:
     problem: External
 
     @classmethod
-    def draw(cls, problem: External, *, folder: Path, seed: int, split: str, index: int, level: str) -> "Request":
-        """The request of a sample, fixed by (problem, seed, split, index); each parameter has a stream of its own."""
+    def draw(cls, problem: External, wanted: Request, *, folder: Path, seed: int, split: str) -> "ProgramRequest":
+        """What a sample is made from, fixed by (problem, seed, split, wanted).
+
+        Each parameter has a stream of its own, so that one that was chosen changes no other.
+        """
+        index, chosen = wanted.index, wanted.parameters or {}
         return cls(
             folder=folder,
             split=split,
             index=index,
             seed=int(generator(seed, split, "external", index).integers(2**63)),
-            level=level,
+            level=wanted.level,
             parameters={
-                name: spec.draw(generator(seed, split, "parameter", name, index))
+                name: spec.rounded(chosen[name])
+                if name in chosen
+                else spec.draw(generator(seed, split, "parameter", name, index))
                 for name, spec in problem.parameters.items()
             },
             problem=problem,

@@ -6,13 +6,14 @@ import shutil
 import string
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from headrace.platform.errors import nearest
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
+from headrace.platform.samplers.sampler import Axis
 from headrace.platform.spec import Spec
 from headrace.solvers.random_inputs.parameters import Uniform
 from headrace.solvers.sampled import AbstractSampled
@@ -136,6 +137,12 @@ class External(AbstractSampled):
         keep_folders: which of them stay: `never`, `on_failure`, `always`.
     """
 
+    made_by: ClassVar[str] = "programs"
+    solves_by_itself: ClassVar[tuple[str, str]] = (
+        "an external program solves in its own way, and nobody checks its residual",
+        "Say it in data.problem.command.",
+    )
+
     kind: Literal["external"] = "external"
     command: Annotated[tuple[Word, ...], Field(min_length=1)]
     launcher: tuple[Word, ...] = ()
@@ -206,6 +213,16 @@ class External(AbstractSampled):
         for program in (self.command[0], *self.launcher[:1]):
             if any(True for _ in placeholders(program)):
                 raise ValueError(f'a program without placeholders, got "{program}"')
+
+    @property
+    def choosable(self) -> Mapping[str, Axis]:
+        """All parameters."""
+        return {name: one.axis for name, one in self.parameters.items()}
+
+    @property
+    def time_limit(self) -> tuple[str, float]:
+        """After which the program is stopped."""
+        return "timeout_seconds", self.timeout_seconds
 
     @property
     def program(self) -> str:

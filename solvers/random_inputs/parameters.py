@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from headrace.platform.fields import FieldSpec
+from headrace.platform.samplers.sampler import Axis
 from headrace.platform.spec import FieldError, Spec
 
 Bound = Annotated[float, Field(ge=-1e30, le=1e30)]
@@ -42,13 +43,22 @@ class Uniform(Spec):
             drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
         else:
             drawn = rng.uniform(self.low, self.high)
-        value = np.float32(drawn)
-        # Rounding must not leave the bounds, as far as there is a single precision number between them.
+        return self.rounded(drawn)
+
+    def rounded(self, exact: float) -> float:
+        """What single precision makes of a value between the bounds; it does not leave them."""
+        value = np.float32(exact)
+        # As far as there is a single precision number between the bounds.
         if value > self.high:
             value = np.nextafter(value, np.float32(-np.inf))
         elif value < self.low:
             value = np.nextafter(value, np.float32(np.inf))
         return float(value)
+
+    @property
+    def axis(self) -> Axis:
+        """What a sampler may choose from."""
+        return Axis(low=self.low, high=self.high, scale=self.scale)
 
 
 def _form(value: object) -> str:
@@ -64,12 +74,27 @@ def bounds(scalar: Scalar) -> tuple[float, float]:
     return (scalar.low, scalar.high) if isinstance(scalar, Uniform) else (scalar, scalar)
 
 
-def drawn(scalars: Mapping[str, Scalar], rng: np.random.Generator) -> dict[str, float]:
-    """A value of each, as single precision holds it."""
-    return {
+def drawn(
+    scalars: Mapping[str, Scalar], rng: np.random.Generator, chosen: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """A value of each, as single precision holds it.
+
+    What is `chosen` is drawn all the same, and not used: it changes nothing else that the generator draws.
+    """
+    values = {
         name: scalar.draw(rng) if isinstance(scalar, Uniform) else float(np.float32(scalar))
         for name, scalar in scalars.items()
     }
+    for name, value in (chosen or {}).items():
+        scalar = scalars[name]
+        assert isinstance(scalar, Uniform), name
+        values[name] = scalar.rounded(value)
+    return values
+
+
+def axes(scalars: Mapping[str, Scalar]) -> dict[str, Axis]:
+    """Those that may be chosen: what is drawn between two bounds."""
+    return {name: scalar.axis for name, scalar in scalars.items() if isinstance(scalar, Uniform)}
 
 
 def as_fields(scalars: Mapping[str, Scalar]) -> tuple[FieldSpec, ...]:

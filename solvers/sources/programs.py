@@ -1,4 +1,4 @@
-"""ExternalSource: from sample indices to the samples that a program outside Headrace makes."""
+"""ExternalSource: from requests to the samples that a program outside Headrace makes."""
 
 import contextlib
 import logging
@@ -9,20 +9,19 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from headrace.platform.errors import InputError
-from headrace.platform.sample import Failure, Provenance, Sample
-from headrace.platform.sampling import Mixture
-from headrace.platform.spec import spec_hash
+from headrace.platform.sample import Failure, Request, Sample
 from headrace.solvers.external.files import Answer, Unusable, read_answer, read_arrays
 from headrace.solvers.external.pipe import PipeProgram
 from headrace.solvers.external.process import Ended, run_once
-from headrace.solvers.external.request import CLIENT_FOLDER, Request
+from headrace.solvers.external.request import CLIENT_FOLDER, ProgramRequest
 from headrace.solvers.external.spec import External
 from headrace.solvers.sampled import AbstractSource
-from headrace.solvers.sources.systems import Clock, SourceReport, headrace_version
+from headrace.solvers.sources.bench import Bench, Clock
 
 log = logging.getLogger(__name__)
 
@@ -36,27 +35,15 @@ _kept: weakref.WeakValueDictionary[object, PipeProgram] = weakref.WeakValueDicti
 class ExternalSource(AbstractSource):
     """Everything that fixes a data set of an external program; small enough to travel.
 
-    Sample i depends on problem, levels, mix, seed, split and i, as far as the program depends on its request alone.
+    See `AbstractSource` for what a sample depends on, as far as the program depends on its request alone.
 
     Attributes:
         problem: the program.
     """
 
+    name: ClassVar[str] = "programs"
+
     problem: External
-
-    def problem_at(self, level: str) -> External:
-        """The program's spec at a level.
-
-        Raises:
-            InputError: there is no such level.
-        """
-        problem = super().problem_at(level)
-        assert isinstance(problem, External)
-        return problem
-
-    def planned_order(self, count: int) -> None:
-        """None: the samples are made in the order of their indices, since one does not make the next one cheaper."""
-        return None
 
     def build(self) -> "BuiltExternal":
         """Make the source that runs the program.
@@ -79,38 +66,29 @@ class BuiltExternal:
 
     def __init__(self, spec: ExternalSource) -> None:
         self._spec = spec
-        self._mixture = Mixture(spec.mix)
-        self._problems = {name: spec.problem_at(name) for name in spec.mix}
+        self._bench = Bench(spec, spec.problem)
         self._programs: dict[str, PipeProgram] = {}
-        self._hash = spec_hash(spec)
-        self._report = SourceReport()
 
-    def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        """Have samples made in the given order, one result for each index.
+    def solve(self, requests: Sequence[Request]) -> Iterator[Sample | Failure]:
+        """Have samples made in the given order, one result for each request.
 
         Raises:
+            InputError: see `Bench.problem`.
             OSError: no scratch folder can be made, or no process started.
         """
-        for index in indices:
-            result = self._one(int(index))
-            if isinstance(result, Failure):
-                self._report.failed += 1
-            else:
-                self._report.note_sample(result.provenance.solver, result.provenance.wall_seconds)
-            yield result
+        for request in requests:
+            yield self._one(request, self._bench.problem(request))
 
     def report(self) -> dict[str, object]:
         """What it has come to so far; `SourceReport.from_json` reads it."""
-        return self._report.to_json()
+        return self._bench.report.to_json()
 
-    def _one(self, index: int) -> Sample | Failure:
+    def _one(self, wanted: Request, problem: External) -> Sample | Failure:
         spec, clock, cpu = self._spec, Clock(), 0.0
-        level = self._mixture.level(spec.seed, spec.split, index)
-        problem = self._problems[level]
-        folder = self._scratch(problem, level, index)
+        folder = self._scratch(problem, wanted)
         kept, failed = None, True
         try:
-            request = Request.draw(problem, folder=folder, seed=spec.seed, split=spec.split, index=index, level=level)
+            request = ProgramRequest.draw(problem, wanted, folder=folder, seed=spec.seed, split=spec.split)
             request.write()
             answer, cpu = self._run(request)
             inputs, outputs = read_arrays(request, answer)
@@ -121,30 +99,27 @@ class BuiltExternal:
             reason = str(error)
         finally:
             if problem.keep_folders == "always" or (failed and problem.keep_folders == "on_failure"):
-                kept = self._keep(problem, folder, index)
+                kept = self._keep(problem, folder, wanted.index)
             shutil.rmtree(folder, ignore_errors=True)
         wall, own = clock.read()
         if failed:
             where = f"; its folder is {kept}" if kept is not None else ""
-            return Failure(index=index, level=level, reason=reason + where, wall_seconds=wall, cpu_seconds=own + cpu)
+            return self._bench.failure(wanted, reason + where, wall, own + cpu)
         answer = answer or Answer()
-        provenance = Provenance(
-            spec_hash=self._hash,
-            seed=spec.seed,
-            index=index,
-            level=level,
+        return self._bench.sample(
+            wanted,
+            inputs,
+            outputs,
+            np.array(list(request.parameters.values()), dtype=np.float32),
             solver=f"external: {problem.program}",
             status=UNVERIFIED,
             relative_residual=answer.relative_residual,
             num_iterations=answer.num_iterations,
-            version=headrace_version(),
             wall_seconds=wall,
             cpu_seconds=own + cpu,
         )
-        parameters = np.array(list(request.parameters.values()), dtype=np.float32)
-        return Sample(inputs=inputs, outputs=outputs, parameters=parameters, provenance=provenance)
 
-    def _run(self, request: Request) -> tuple[Answer | None, float]:
+    def _run(self, request: ProgramRequest) -> tuple[Answer | None, float]:
         """Have a request carried out; the answer, and the CPU time that it took [s].
 
         Raises:
@@ -165,15 +140,15 @@ class BuiltExternal:
         values, cpu = program.ask(request.line(), request.index, problem.timeout_seconds)
         return Answer.parse(values), cpu
 
-    def _scratch(self, problem: External, level: str, index: int) -> Path:
+    def _scratch(self, problem: External, wanted: Request) -> Path:
         """A folder for one sample; with a pipe it lies in that of the process, and dies with it."""
-        name = f"headrace-{self._spec.split}-{index}-"
+        name = f"headrace-{self._spec.split}-{wanted.index}-"
         if problem.protocol == "files":
             return Path(tempfile.mkdtemp(prefix=name, dir=problem.scratch))
-        if level not in self._programs:
-            self._programs[level] = _kept_program(problem)
-        self._programs[level].folder.mkdir(exist_ok=True)  # a program may tidy up too much
-        return Path(tempfile.mkdtemp(prefix=name, dir=self._programs[level].folder))
+        program = self._programs.get(wanted.level) or _kept_program(problem)
+        self._programs[wanted.level] = program
+        program.folder.mkdir(exist_ok=True)  # a program may tidy up too much
+        return Path(tempfile.mkdtemp(prefix=name, dir=program.folder))
 
     def _keep(self, problem: External, folder: Path, index: int) -> Path | None:
         """Move a folder to where nobody removes it; None when the program has done so itself."""

@@ -1,10 +1,9 @@
-"""EvolutionSource: from sample indices to trajectories."""
+"""EvolutionSource: from requests to trajectories."""
 
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -12,17 +11,17 @@ from pydantic import Field, PositiveInt, model_validator
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
-from headrace.platform.sample import Failure, Provenance, Sample
-from headrace.platform.sampling import Mixture
+from headrace.platform.sample import Failure, Request, Sample
 from headrace.platform.seeding import generator
-from headrace.platform.spec import kind_of, spec_hash
+from headrace.platform.spec import kind_of
+from headrace.solvers.evolution.accuracy import Choice, choose_numerics
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.evolution.stepper import Followed, Stepper
 from headrace.solvers.problems import AnyEvolution
-from headrace.solvers.sampled import AbstractSource
+from headrace.solvers.sampled import AbstractSource, at_level
 from headrace.solvers.selection import AnyMethod, Auto
-from headrace.solvers.sources.systems import Clock, SourceReport, headrace_version
+from headrace.solvers.sources.bench import Bench, Clock
 from headrace.solvers.systems.solver import SMALLEST_RTOL, AbstractSolver, require_match
 from headrace.solvers.systems.system import Structure
 
@@ -30,9 +29,8 @@ INTEGRATED = "integrated"
 """The status of these samples: followed in time, with steps that agree with two halves of themselves."""
 
 
-# Kinds of equations, and of their systems, that this process has followed once: imported, compiled.
+# Kinds of equations, and of their systems, that a process has to follow once: to import, to compile.
 type _Kind = tuple[type[AbstractEvolution], AbstractSolver | None, Structure | None]
-_warm: set[_Kind] = set()
 
 HALVINGS = 6
 """How often the step of a trajectory that is not resolved is halved before it is given up."""
@@ -41,8 +39,8 @@ HALVINGS = 6
 class EvolutionSource(AbstractSource):
     """Everything that fixes a data set of trajectories; small enough to travel.
 
-    Sample i depends on problem, numerics, levels, mix, seed, split and i. It is trajectory i, or, with
-    `times_per_part`, part i % parts of trajectory i // parts.
+    A sample depends on problem, numerics, levels, seed, split and its request (see `AbstractSource`). The one with
+    index i is trajectory i, or, with `times_per_part`, part i % parts of trajectory i // parts.
 
     Attributes:
         problem: the equation.
@@ -52,6 +50,8 @@ class EvolutionSource(AbstractSource):
         method: who solves the systems of an implicit equation; others have none.
         rtol: the relative residual that each of these must reach.
     """
+
+    name: ClassVar[str] = "trajectories"
 
     problem: AnyEvolution
     numerics: Frozen[Mapping[str, Numerics]] = FrozenMap({})
@@ -70,19 +70,22 @@ class EvolutionSource(AbstractSource):
         whole = super().schema()
         return whole if self.times_per_part is None else whole.in_parts(self.times_per_part)
 
-    def problem_at(self, level: str) -> AbstractEvolution:
-        """The equation at a level.
-
-        Raises:
-            InputError: there is no such level.
-        """
-        problem = super().problem_at(level)
-        assert isinstance(problem, AbstractEvolution)
-        return problem
-
-    def planned_order(self, count: int) -> None:
-        """None: the samples are made in the order of their indices, since one does not make the next one cheaper."""
-        return None
+    def choose_numerics(self, levels: Sequence[str], accuracy: float, tell: Callable[[str], None]) -> list[Choice]:
+        """The coarsest grid and step of each level; the systems of an implicit equation are solved as in the run."""
+        problem: AbstractEvolution = self.problem
+        # A looser tolerance of its systems is a part of the error.
+        stages = StageSolver(self.method, self.rtol) if isinstance(problem, AbstractImplicit) else None
+        return [
+            choose_numerics(
+                at_level(problem, self.levels, level),
+                accuracy,
+                level=level,
+                seed=self.seed,
+                stages=stages,
+                tell=tell,
+            )
+            for level in levels
+        ]
 
     def build(self) -> "BuiltEvolution":
         """Make the source that solves.
@@ -91,8 +94,9 @@ class EvolutionSource(AbstractSource):
             InputError: this machine lacks what an equation was told to use, or the method cannot solve the systems of
                 an implicit one at some level.
         """
+        family: AbstractEvolution = self.problem
         for level in self.mix:
-            problem = self.problem_at(level)
+            problem = at_level(family, self.levels, level)
             if (reason := problem.unavailable()) is not None:
                 kind = kind_of(type(problem))
                 raise InputError.single("problem", kind, "one that this machine can follow", reason)
@@ -106,31 +110,35 @@ class BuiltEvolution:
 
     def __init__(self, spec: EvolutionSource) -> None:
         self._spec = spec
-        self._mixture = Mixture(spec.mix)
-        self._stages = StageSolver(spec.method, spec.rtol) if isinstance(spec.problem, AbstractImplicit) else None
+        problem: AbstractEvolution = spec.problem
+        self._bench = Bench(spec, problem)
+        self._stages = StageSolver(spec.method, spec.rtol) if isinstance(problem, AbstractImplicit) else None
         self._steppers = {
-            name: Stepper(spec.problem_at(name), spec.numerics.get(name), self._stages) for name in spec.mix
+            name: Stepper(one, spec.numerics.get(name), self._stages) for name, one in self._bench.problems.items()
         }
-        self._hash = spec_hash(spec)
         schema = spec.schema()
         self._num_parts, self._num_times = schema.parts, len(schema.times)
-        self._report = SourceReport()
         self._warmed_up = 0.0  # of `warm_up_seconds` of the method, what the report has
 
-    def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        """Solve samples, one result for each index; those of a level come together.
+    def solve(self, requests: Sequence[Request]) -> Iterator[Sample | Failure]:
+        """Solve samples, one result for each request; those of a level come together.
 
         Before the first one each equation goes to its first output time once, and that is thrown away, so that no
         sample pays for imports and compilation.
+
+        Raises:
+            InputError: see `Bench.problem`.
         """
         self._warm_up()
-        parts = defaultdict[int, list[int]](list)
-        for index in map(int, indices):
-            parts[index // self._num_parts].append(index % self._num_parts)
+        pending = dict[int, _Pending]()
+        for request in requests:
+            self._bench.problem(request)
+            trajectory, part = divmod(request.index, self._num_parts)
+            pending.setdefault(trajectory, _Pending(trajectory=trajectory, wanted=[])).wanted.append((part, request))
         by_level = defaultdict[str, list[_Pending]](list)
-        for trajectory, wanted in parts.items():
-            level = self._mixture.level(self._spec.seed, self._spec.split, trajectory)
-            by_level[level].append(_Pending(trajectory=trajectory, level=level, wanted=sorted(wanted)))
+        for one in pending.values():
+            by_level[one.request.level].append(one)
+            one.wanted.sort(key=lambda wanted: wanted[0])
         for level, rows in by_level.items():
             size = self._steppers[level].problem.batch_size
             for start in range(0, len(rows), size):
@@ -139,36 +147,36 @@ class BuiltEvolution:
     def report(self) -> dict[str, object]:
         """What it has come to so far; `SourceReport.from_json` reads it."""
         if self._stages is not None:
-            self._report.selection = self._stages.running.report()
-        return self._report.to_json()
+            self._bench.report.selection = self._stages.running.report()
+        return self._bench.report.to_json()
 
     def _warm_up(self) -> None:
-        began = time.perf_counter()
-        spec = self._spec
-        for stepper in self._steppers.values():
-            problem, stages = stepper.problem, None
-            kind: _Kind = (type(problem), None, None)
-            if isinstance(problem, AbstractImplicit):
-                # What a method learns here is thrown away too.
-                stages = StageSolver(spec.method, spec.rtol)
-                kind = (type(problem), spec.method, problem.structure)
-            if kind in _warm:
-                continue
-            _warm.add(kind)
-            apart = Stepper(problem, stepper.numerics, stages)
-            try:
-                draw = apart.fine.draw(generator(spec.seed, spec.split, "warm-up"))
-            except (ValueError, ArithmeticError):
-                continue
-            next(apart.snapshots([draw]))
-        self._report.warm_up_seconds += time.perf_counter() - began
+        with self._bench.warming_up():
+            for stepper in self._steppers.values():
+                self._follow_once(stepper)
+
+    def _follow_once(self, stepper: Stepper) -> None:
+        spec, problem, stages = self._spec, stepper.problem, None
+        kind: _Kind = (type(problem), None, None)
+        if isinstance(problem, AbstractImplicit):
+            # What a method learns here is thrown away too.
+            stages = StageSolver(spec.method, spec.rtol)
+            kind = (type(problem), spec.method, problem.structure)
+        if not self._bench.is_cold(kind):
+            return
+        apart = Stepper(problem, stepper.numerics, stages)
+        try:
+            draw = apart.fine.draw(generator(spec.seed, spec.split, "warm-up"))
+        except (ValueError, ArithmeticError):
+            return
+        next(apart.snapshots([draw]))
 
     def _compiled(self) -> float:
         """Seconds since it was asked last that a method spent on imports and compilation, which no sample pays for."""
         if self._stages is None:
             return 0.0
         before, self._warmed_up = self._warmed_up, self._stages.running.warm_up_seconds
-        self._report.warm_up_seconds += self._warmed_up - before
+        self._bench.report.warm_up_seconds += self._warmed_up - before
         return self._warmed_up - before
 
     def _solve(self, stepper: Stepper, trajectories: "Sequence[_Pending]") -> Iterator[Sample | Failure]:
@@ -180,7 +188,8 @@ class BuiltEvolution:
         pending: list[_Pending] = []
         for one in trajectories:
             try:
-                one.draw = stepper.fine.draw(generator(self._spec.seed, self._spec.split, "fields", one.trajectory))
+                rng = generator(self._spec.seed, self._spec.split, "fields", one.trajectory)
+                one.draw = stepper.fine.draw(rng, one.request.parameters or {})
             except (ValueError, ArithmeticError) as error:
                 one.reasons.append(f"not drawn: {error}")
                 yield from self._failed(one)
@@ -202,7 +211,7 @@ class BuiltEvolution:
                         said = reason if not halvings else f"with step {stepper.numerics.step:.3g} {reason}"
                         one.reasons.append(said)
                         failed.append(one)
-                    elif one.wanted[0] == number:
+                    elif one.wanted[0][0] == number:
                         yield self._stored(one, stepper, part, row)
                 if all(one in failed or not one.wanted for one in pending):
                     break
@@ -217,44 +226,29 @@ class BuiltEvolution:
         # The first says what happened, the last that it did to the end.
         text = "; ".join([*one.reasons[:1], *one.reasons[1:][-1:]])
         if len(one.reasons) > 1:
-            self._report.note_rescue(self._index(one), one.level, self._spec.seed, text)
+            self._bench.note_rescue(one.request, text)
         while one.wanted:
-            self._report.failed += 1
-            wall, cpu = one.spent()
-            yield Failure(index=self._index(one), level=one.level, reason=text, wall_seconds=wall, cpu_seconds=cpu)
-            one.wanted.pop(0)
-
-    def _index(self, one: "_Pending") -> int:
-        return one.trajectory * self._num_parts + one.wanted[0]
+            yield self._bench.failure(one.taken(), text, *one.spent())
 
     def _stored(self, one: "_Pending", stepper: Stepper, followed: Followed, row: int) -> Sample:
-        index = self._index(one)
+        request = one.taken()
         if one.reasons and not one.is_rescued:
             one.is_rescued = True
             reason = f"{one.reasons[0]}; solved with step {stepper.numerics.step:.3g}"
-            self._report.note_rescue(index, one.level, self._spec.seed, reason)
+            self._bench.note_rescue(request, reason)
         wall, cpu = one.spent()
-        self._report.note_sample(stepper.method, wall)
-        one.wanted.pop(0)
-        provenance = Provenance(
-            spec_hash=self._hash,
-            seed=self._spec.seed,
-            index=index,
-            level=one.level,
+        assert one.draw is not None
+        return self._bench.sample(
+            request,
+            followed.inputs[row],
+            followed.outputs[row],
+            np.array(list(one.draw.scalars.values()), dtype=np.float32),
             solver=stepper.method,
             status=INTEGRATED,
             relative_residual=float(followed.defect[row]),
             num_iterations=int(followed.num_steps[row]),
-            version=headrace_version(),
             wall_seconds=wall,
             cpu_seconds=cpu,
-        )
-        assert one.draw is not None
-        return Sample(
-            inputs=followed.inputs[row],
-            outputs=followed.outputs[row],
-            parameters=np.array(list(one.draw.scalars.values()), dtype=np.float32),
-            provenance=provenance,
         )
 
 
@@ -263,13 +257,21 @@ class _Pending:
     """A trajectory on its way, the parts of it that are still wanted, and what they have cost since the last [s]."""
 
     trajectory: int
-    level: str
-    wanted: list[int]
+    wanted: list[tuple[int, Request]]
     draw: Draw | None = None
     reasons: list[str] = field(default_factory=list)
     is_rescued: bool = False
     wall: float = 0.0
     cpu: float = 0.0
+
+    @property
+    def request(self) -> Request:
+        """That of the next part that is wanted; all parts of a trajectory have one level, and one set of parameters."""
+        return self.wanted[0][1]
+
+    def taken(self) -> Request:
+        """The next part that is wanted, and is not any more."""
+        return self.wanted.pop(0)[1]
 
     def spent(self) -> tuple[float, float]:
         """Wall and CPU seconds since it was asked last."""

@@ -28,7 +28,8 @@ from headrace.platform.cluster.resources import ResourcePlan
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.reservoir.spec import ReservoirSpec
-from headrace.platform.sample import Failure, Provenance, Sample
+from headrace.platform.sample import Failure, Provenance, Request, Sample
+from headrace.platform.samplers.sampler import SamplerContext
 from headrace.platform.stream.plan import StreamPlan
 from headrace.platform.stream.stream import Stream
 
@@ -56,10 +57,13 @@ class Sleeping:
     def report(self) -> dict[str, object]:
         return {}
 
-    def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        for index in indices:
+    def sampler_context(self, count: int | None = None) -> SamplerContext:
+        return SamplerContext(mix={"noise": 1.0}, axes={"noise": {}}, seed=0, split="train", count=count)
+
+    def solve(self, requests: Sequence[Request]) -> Iterator[Sample | Failure]:
+        for request in requests:
             time.sleep(self.seconds)
-            noise = np.random.default_rng(index).random((2, 1, POINTS, POINTS), dtype=np.float32)
+            noise = np.random.default_rng(request.index).random((2, 1, POINTS, POINTS), dtype=np.float32)
             yield Sample(
                 inputs=noise[0],
                 outputs=noise[1:],
@@ -67,8 +71,8 @@ class Sleeping:
                 provenance=Provenance(
                     spec_hash="noise",
                     seed=0,
-                    index=index,
-                    level="noise",
+                    index=request.index,
+                    level=request.level,
                     solver="sleep",
                     status="converged",
                     relative_residual=0.0,

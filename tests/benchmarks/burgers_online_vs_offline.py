@@ -54,7 +54,7 @@ def trajectories(seed: int, split: str, count: int) -> SampleBatch:
     """The first trajectories of a split, in order."""
     torch.set_num_threads(1)
     source = EvolutionSource(problem=PROBLEM, numerics={"default": NUMERICS}, seed=seed, split=split)  # type: ignore[arg-type]
-    results = source.build().solve(range(count))
+    results = source.samples(range(count))
     # What comes last are samples that needed a shorter step.
     samples = sorted((one for one in results if isinstance(one, Sample)), key=lambda one: one.provenance.index)
     assert len(samples) == count, "some trajectories could not be solved"

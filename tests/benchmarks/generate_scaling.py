@@ -40,11 +40,11 @@ from headrace.solvers.problems import Darcy
 number, count, resolution, method = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 spec = SolverSource.model_validate({"problem": {"kind": "darcy", "resolution": resolution}, "method": {"kind": method}})
 source = spec.build()
-next(source.solve([0]))
+next(source.solve(spec.requests([0])))
 print("ready", flush=True)
 sys.stdin.readline()
 started = time.perf_counter()
-for _ in source.solve(range(number * count, (number + 1) * count)):
+for _ in source.solve(spec.requests(range(number * count, (number + 1) * count))):
     pass
 print(time.perf_counter() - started, flush=True)
 """

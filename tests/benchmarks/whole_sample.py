@@ -155,7 +155,7 @@ def main() -> None:
         indices = range(block * arguments.block, (block + 1) * arguments.block)
         for name, source in sources.items():
             started = time.process_time()
-            samples = list(source.solve(indices))
+            samples = list(source.solve(spec.requests(indices)))
             batch = SampleBatch.stack([sample for sample in samples if isinstance(sample, Sample)])
             spent = time.process_time() - started
             assert len(batch) == len(indices) and {p.solver for p in batch.provenance} <= {"multigrid", name}

@@ -10,6 +10,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from headrace.pipelines.cli import main
+from headrace.platform.dataset.manifest import read_manifest
+from headrace.platform.dataset.reader import StoredSamples
+from headrace.solvers import Darcy
 
 
 def headrace(*arguments: object) -> Result:
@@ -39,6 +42,7 @@ def test_list_shows_what_a_recipe_may_name() -> None:
     listing = json.loads(headrace("list", "--json").stdout)
     assert {"darcy"} <= listing["problems"].keys()
     assert {"auto", "multigrid", "direct", "gcrodr"} <= listing["solvers"].keys()
+    assert {"fixed_mix", "loss_weighted"} <= listing["samplers"].keys()
     assert {"fno"} <= listing["surrogates"].keys()
     assert {"relative_l2", "relative_h1"} <= listing["losses"].keys()
     assert {"neuraloperator", "hdf5"} <= listing["formats"].keys()
@@ -109,9 +113,16 @@ def test_a_run_leaves_everything_it_promises(finished: Any) -> None:
     assert seen >= {"train/loss", "validation/relative_l2", "stream/fill", "stream/reuse", "test/relative_l2"}
 
 
-def test_held_out_samples_are_none_of_those_trained_on(finished: Any) -> None:
-    from headrace.platform.dataset.reader import StoredSamples
+def test_data_sets_say_which_problem_made_them(finished: Any) -> None:
+    for split in ("train", "validation", "test"):
+        manifest = read_manifest(finished.path / "data" / split)
+        provenance = StoredSamples.open(finished.path / "data" / split).provenance()
+        assert manifest is not None and manifest.problem is not None
+        assert Darcy.model_validate(manifest.problem).resolution == manifest.schema.domain.shape[0]
+        assert {one.spec_hash for one in provenance} == {manifest.source_hash}
 
+
+def test_held_out_samples_are_none_of_those_trained_on(finished: Any) -> None:
     path = finished.path / "data"
     fields = {
         split: {array.tobytes() for array in StoredSamples.open(path / split).read_all().inputs}

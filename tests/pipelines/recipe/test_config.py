@@ -9,7 +9,10 @@ import pytest
 import yaml
 
 from headrace.pipelines.recipe.config import RunConfig, load, parse, read_recipe, recipe_names, validate
+from headrace.pipelines.running.online import lease_orders
 from headrace.platform.errors import InputError
+from headrace.platform.samplers.fixed_mix import FixedMix
+from headrace.platform.samplers.loss_weighted import LossWeighted
 
 RECIPE = """
 name: test
@@ -99,6 +102,8 @@ def test_all_faults_of_a_file_are_found_at_once() -> None:
             "stream.reservoir.level_weights.rough",
             "greater than 0",
         ),
+        ("data.sampler.kind=fixd_mix", "data.sampler.kind", 'Did you mean "fixed_mix"?'),
+        ("data.sampler={kind: loss_weighted, floor: 0}", "data.sampler.floor", "greater than 0"),
         ("data.mix.smoth=1", "data.mix.smoth", 'Did you mean "smooth"?'),
         ("data.samples=5", "data.samples", "at least 8: one batch of 8 for 1 rank(s)"),
         ("data.samples=12", "stream.reservoir.watermark", "at most 12, the training samples"),
@@ -118,6 +123,33 @@ def test_all_faults_of_a_file_are_found_at_once() -> None:
 def test_a_fault_names_its_place_and_what_was_expected(override: str, where: str, words: str) -> None:
     found = faults(override, *(["stream.reservoir.max_uses=4"] if "steps" in override else []))
     assert words in found[where], found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "words"),
+    [
+        (["solver.order=greedy"], "solver.order", "decides on samples when they are leased, too late to sort them"),
+        (
+            ["data.samples=null", "data.budget=60"],
+            "data.budget",
+            "data.samples instead: a budget buys by the mix",
+        ),
+        (["deterministic=true"], "data.sampler", "fixed_mix: others go by what was observed in time"),
+    ],
+)
+def test_what_a_sampler_decides_late_is_not_known_early(overrides: list[str], where: str, words: str) -> None:
+    raw = parse(RECIPE, "recipe.yaml", ["data.sampler.kind=loss_weighted"])
+    config = validate(raw)
+    assert config.sampler("train") == LossWeighted() and config.sampler("test") == FixedMix()
+    assert lease_orders(config, shuffled=False) == {}
+    found = faults("data.sampler.kind=loss_weighted", *overrides)
+    assert words in found[where], found
+
+
+def test_a_recipe_without_a_sampler_mixes_as_ever() -> None:
+    config = validate(parse(RECIPE, "recipe.yaml", []))
+    assert config.data is not None and config.data.sampler == FixedMix()
+    assert yaml.safe_load(config.to_yaml())["data"]["sampler"] == {"kind": "fixed_mix"}
 
 
 def test_levels_of_the_data_may_be_weighted() -> None:

@@ -10,7 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from headrace.pipelines.cli import main
+from headrace.pipelines.run_dir import RunDir
+from headrace.pipelines.running.recording import Recording
 from headrace.platform.dataset.reader import StoredSamples
+from headrace.platform.ledger.ledger import Ledger
+from headrace.platform.sample import Request
 
 
 def headrace(*arguments: object) -> Result:
@@ -22,6 +26,19 @@ def recorded(finished: Any) -> Path:
     """The folder of a run whose stream is used again."""
     path: Path = finished.path
     return path
+
+
+def test_what_the_sampler_of_a_recording_decided_is_taken_over(tmp_path: Path) -> None:
+    recorded, run = RunDir(tmp_path / "recorded"), RunDir(tmp_path / "run")
+    decided = {index: Request(index=index, level="rough", parameters={"k": 0.5}) for index in (2, 0, 7)}
+    with Ledger.create(recorded.ledger, {"train": 8, "test": 2}) as ledger:
+        ledger.decide("train", list(decided.values()))
+    Ledger.create(run.ledger, {"train": 6, "test": 2}).close()
+    Recording(path=recorded.path, sets={}, planned={}).copy_decisions(run)
+    with Ledger.open(run.ledger, read_only=True) as ledger:
+        assert ledger.decided("train") == {index: decided[index] for index in (0, 2)}, "7 is not planned here"
+        assert ledger.decided("test") == {}
+    Recording(path=tmp_path / "data without a ledger", sets={}, planned={}).copy_decisions(run)
 
 
 @pytest.mark.timeout(300, func_only=True)

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from headrace.pipelines.recipe.config import RunConfig, validate
 from headrace.pipelines.report.trajectories import animation, over_time, rollout_errors
-from headrace.pipelines.running import numerics
 from headrace.pipelines.running.budget import with_costs
 from headrace.pipelines.running.numerics import with_numerics
 from headrace.pipelines.running.pilots import settled
@@ -20,6 +19,7 @@ from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.evolution.accuracy import Choice, choose_numerics
 from headrace.solvers.evolution.evolution import Numerics
 from headrace.solvers.methods import Multigrid
+from headrace.solvers.sources import trajectories
 from headrace.solvers.sources.trajectories import EvolutionSource
 
 TIMES = (0.5, 1.0, 1.5, 2.0)
@@ -235,7 +235,7 @@ def test_pilots_have_the_threads_of_solvers(monkeypatch: pytest.MonkeyPatch) -> 
         seen.append(torch.get_num_threads())
         return choose_numerics(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(numerics, "choose_numerics", chosen)
+    monkeypatch.setattr(trajectories, "choose_numerics", chosen)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from headrace.platform.dataset.writer import SampleStore, StoredSamples, read_ma
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
+from headrace.platform.spec import Spec, spec_hash
 
 SCHEMA = SampleSchema(
     inputs=(FieldSpec(name="permeability", unit="m^2"), FieldSpec(name="source", components=2)),
@@ -496,6 +498,38 @@ def test_a_manifest_tells_content_not_layout(tmp_path: Path):
     assert write_dataset(tmp_path / "changed", SCHEMA, [changed], {}).content_hash != one.content_hash
     fewer = write_dataset(tmp_path / "fewer", SCHEMA, [samples(*range(11))], {})
     assert (fewer.count, fewer.content_hash == one.content_hash) == (11, False)
+
+
+class Made(Spec):
+    """A source as far as a manifest looks at it."""
+
+    class Rod(Spec):
+        kind: Literal["rod"] = "rod"
+        length: float = 2.0
+
+    problem: Rod = Rod()
+    seed: int = 3
+
+
+def test_a_manifest_tells_which_problem_made_the_data(tmp_path: Path):
+    with make(tmp_path, 0) as store:
+        store.append(samples(*range(3)))
+    written = write_manifest(tmp_path, Made())
+    found = read_manifest(tmp_path)
+    assert found == written and found is not None
+    assert found.problem == {"kind": "rod", "length": 2.0}
+    assert found.source == {"problem": {"kind": "rod", "length": 2.0}, "seed": 3}
+    assert found.source_hash == spec_hash(Made())
+
+
+def test_a_manifest_of_before_it_told_the_problem_is_read(tmp_path: Path):
+    imported = write_dataset(tmp_path / "set", SCHEMA, [samples(0)], {})
+    assert (imported.problem, imported.source_hash) == (None, None)
+    path = tmp_path / "set" / "manifest.json"
+    old = json.loads(path.read_text())
+    del old["source"], old["source_hash"]
+    path.write_text(json.dumps(old))
+    assert read_manifest(tmp_path / "set") == imported
 
 
 def test_a_damaged_manifest_is_told(tmp_path: Path):

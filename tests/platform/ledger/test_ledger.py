@@ -16,7 +16,8 @@ import pytest
 
 from headrace.platform.errors import InputError
 from headrace.platform.ledger import file as ledger_file
-from headrace.platform.ledger.ledger import MAX_LOSSES, Counts, Ledger
+from headrace.platform.ledger.lease import Counts
+from headrace.platform.ledger.ledger import MAX_LOSSES, Ledger
 
 
 class Clock:

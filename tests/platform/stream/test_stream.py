@@ -19,7 +19,9 @@ from headrace.platform.joint_checkpoint import newest, seal
 from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.ledger.recovery import recover
 from headrace.platform.reservoir.spec import ReservoirSpec
-from headrace.platform.sample import Failure, Provenance, Sample, SampleBatch
+from headrace.platform.sample import Failure, Provenance, Request, Sample, SampleBatch
+from headrace.platform.samplers.loss_weighted import LossWeighted
+from headrace.platform.samplers.sampler import Axis, SamplerContext
 from headrace.platform.stream.plan import StreamPlan
 from headrace.platform.stream.stream import Stream, StreamFeed
 
@@ -36,7 +38,7 @@ SCHEMA = SampleSchema(
 
 @dataclass(frozen=True)
 class Toy:
-    """Sample i holds the number i; the named indices fail; one may kill its process, one make it hang, once.
+    """Sample i holds the number i, a hard one half more; named indices fail; one may kill its process, one hang, once.
 
     The samples of a lease are solved from the last to the first; those of trajectories in parts in their order.
     """
@@ -48,6 +50,7 @@ class Toy:
     mark: Path | None = field(default=None)
     broken: bool = False
     parts: int = 1
+    levels: tuple[str, ...] = ("easy",)
 
     def schema(self) -> SampleSchema:
         return dataclasses.replace(SCHEMA, parts=self.parts)
@@ -55,11 +58,16 @@ class Toy:
     def build(self) -> "Toy":
         return self
 
+    def sampler_context(self, count: int | None = None) -> SamplerContext:
+        axes: dict[str, dict[str, Axis]] = {level: {} for level in self.levels}
+        return SamplerContext(mix=dict.fromkeys(axes, 1.0), axes=axes, seed=0, split="train", count=count)
+
     def report(self) -> dict[str, object]:
         return {"toy": True}
 
-    def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        for index in reversed(indices) if self.parts == 1 else indices:
+    def solve(self, requests: Sequence[Request]) -> Iterator[Sample | Failure]:
+        for request in reversed(requests) if self.parts == 1 else requests:
+            index = request.index
             time.sleep(self.seconds)
             if self.broken:
                 raise ZeroDivisionError("the source is broken")
@@ -78,14 +86,14 @@ class Toy:
                 yield Failure(index=index, level="hard", reason="told to", wall_seconds=1.0, cpu_seconds=1.0)
                 continue
             yield Sample(
-                inputs=np.full((1, 8, 8), index, np.float32),
+                inputs=np.full((1, 8, 8), index + (0.5 if request.level == "hard" else 0.0), np.float32),
                 outputs=np.full((1, 1, 8, 8), 2 * index, np.float32),
                 parameters=np.zeros(0, np.float32),
                 provenance=Provenance(
                     spec_hash="toy",
                     seed=0,
                     index=index,
-                    level="easy",
+                    level=request.level,
                     solver="toy",
                     status="converged",
                     relative_residual=0.0,
@@ -102,7 +110,7 @@ class Rank:
 
     def __init__(self, feed: StreamFeed, *, number: int = 0, step: int = 0) -> None:
         self._reader, self._step = feed.claim(number, feed.shard_nodes[0]), step
-        self.save = self._reader.save
+        self.save, self.observe = self._reader.save, self._reader.observe
 
     def pull(self, size: int) -> SampleBatch | None:
         self._step += 1
@@ -484,6 +492,36 @@ def test_a_solver_that_waits_for_the_trainer_does_not_hang(
     with Ledger.open(ledger, read_only=True) as opened:
         assert {lease.worker for lease in opened.leases()} == {"solver-0", "solver-1"}
     assert stream.snapshot().counts["train"].stored == stored
+
+
+def test_a_sampler_that_decides_late_learns_from_the_trainer(tmp_path: Path, streams: list[Stream]) -> None:
+    reservoir = ReservoirSpec(kind="fifo", capacity=24, watermark=8)
+    stream_plan, ledger = plan(tmp_path, Toy(levels=("easy", "hard")), reservoir, train=3000, validation=2)
+    sampler = LossWeighted(floor=0.1, by_cost=False)
+    stream = Stream(dataclasses.replace(stream_plan, sampler=sampler), ledger, resources())
+    streams.append(stream)
+    feed = stream.feed()
+    reader = Rank(feed)
+    assert feed.is_observed
+    deadline = time.monotonic() + 90
+    for step in range(10_000):
+        batch = reader.pull(8)
+        assert batch is not None and time.monotonic() < deadline
+        is_hard = batch.inputs[:, 0, 0, 0] % 1.0 > 0.0
+        reader.observe(batch.indices, np.where(is_hard, 9.0, 1.0).astype(np.float32))
+        if step == 100:
+            kill(stream.coordinator)  # what it has observed is gone, what it has decided is not
+        if step > 200 and batch.indices.min() > 2900:
+            break
+    stream.stop()
+    with Ledger.open(ledger, read_only=True) as opened:
+        decided = opened.decided("train")
+    stored = StoredSamples.open(tmp_path / "data" / "train")
+    assert len(stored) > 2900
+    assert [decided[index].level for index in stored.indices.tolist()] == list(stored.levels)
+    mixed = stream_plan.requests("train")(range(8))
+    assert tuple(decided[index] for index in range(8)) == mixed, "the first lease is decided before anything is known"
+    assert list(stored.levels[-500:]).count("hard") > 375, "half of them by the mix, nine tenths by the losses"
 
 
 def test_two_ranks_read_disjoint_samples(tmp_path: Path, streams: list[Stream]) -> None:

@@ -543,13 +543,14 @@ def test_a_start_that_is_not_physical_is_recorded(
 
 def test_a_source_records_what_it_could_not_draw_or_follow() -> None:
     wild = water(resolution=16, surface={"std": 1000.0}, horizon=0.01)
-    (result,) = EvolutionSource(problem=wild).build().solve([0])
+    (result,) = EvolutionSource(problem=wild).samples([0])
     assert isinstance(result, Failure)
     assert result.reason.startswith("not drawn: a depth that is finite and above 0, got ")
     assert result.reason.endswith("; lower surface.std")
     storm = gas(resolution=64, start="two_states", contrast=1.0, flow={"std": 50.0}, horizon=0.01, cfl=1.0)
-    built = EvolutionSource(problem=storm).build()
-    assert len(list(built.solve(range(8)))) == 8
+    source = EvolutionSource(problem=storm)
+    built = source.build()
+    assert len(list(built.solve(source.requests(range(8))))) == 8
     # Some are followed again with a smaller CFL number, and some of these succeed.
     tried_again = str(built.report()["rescues"])
     assert "expected above 0: take a smaller cfl, a finer grid" in tried_again and "; solved with step" in tried_again

@@ -312,7 +312,7 @@ def test_a_grid_that_is_too_coarse_is_inaccurate_but_stable(seed: int) -> None:
     problem = FlowPastObstacles(
         resolution=32, reynolds=1e5, horizon=6.0, snapshots=1, obstacles=(first, second), length=4.0
     )
-    (result,) = EvolutionSource(problem=problem).build().solve([0])
+    (result,) = EvolutionSource(problem=problem).samples([0])
     assert isinstance(result, Sample)
     assert np.abs(result.outputs[:, :2]).max() < 10.0
 

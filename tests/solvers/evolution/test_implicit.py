@@ -228,18 +228,19 @@ def test_a_source_tells_who_solved_its_stages(kind: type[AbstractImplicit]) -> N
         {"problem": problem.model_dump(), "mix": dict.fromkeys([DEFAULT_LEVEL, *problem.levels()], 1.0)}
     )
     built = source.build()
-    assert all(isinstance(result, Sample) for result in built.solve(range(8)))
+    assert all(isinstance(result, Sample) for result in built.solve(source.requests(range(8))))
     selection = built.report()["selection"]
     assert isinstance(selection, dict) and selection["strategy"] == "race" and selection["accepted"] > 100
-    alone = EvolutionSource(problem=problem, method=Direct()).build()
-    assert all(isinstance(result, Sample) for result in alone.solve(range(2)))
+    direct = EvolutionSource(problem=problem, method=Direct())
+    alone = direct.build()
+    assert all(isinstance(result, Sample) for result in alone.solve(direct.requests(range(2))))
     assert alone.report()["selection"] is None
 
 
 def test_a_trajectory_does_not_depend_on_others_under_a_method_that_learns_nothing() -> None:
     source = EvolutionSource(problem=HeatInMedia(resolution=17, snapshots=4), method=Direct(), seed=2)
-    together = {s.provenance.index: s for s in source.build().solve(range(4)) if isinstance(s, Sample)}
-    (alone,) = source.build().solve([3])
+    together = {s.provenance.index: s for s in source.samples(range(4)) if isinstance(s, Sample)}
+    (alone,) = source.samples([3])
     assert isinstance(alone, Sample)
     np.testing.assert_array_equal(alone.outputs, together[3].outputs)
 
@@ -251,8 +252,9 @@ def test_a_method_that_does_not_fit_is_refused() -> None:
 
 def test_a_step_that_is_too_long_is_halved_until_it_is_resolved() -> None:
     problem = HeatInMedia(resolution=17, snapshots=1, horizon=1.0, strength=50.0, start={"std": 1.0})
-    built = EvolutionSource(problem=problem, numerics={DEFAULT_LEVEL: Numerics(step=1.0)}).build()
-    results = list(built.solve(range(3)))
+    source = EvolutionSource(problem=problem, numerics={DEFAULT_LEVEL: Numerics(step=1.0)})
+    built = source.build()
+    results = list(built.solve(source.requests(range(3))))
     assert all(isinstance(result, Sample) for result in results)
     assert "a step differs from two half steps" in str(built.report()["rescues"])
 

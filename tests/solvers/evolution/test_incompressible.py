@@ -659,5 +659,5 @@ def test_obstacles_that_cannot_stand_there_are_refused(obstacles: list[dict[str,
 def test_a_source_records_a_flow_that_runs_away() -> None:
     # At a step that the explicit scheme takes, a Reynolds number near nothing needs millions of them.
     problem = FlowPastObstacles(resolution=32, num_obstacles=0, reynolds=1e-6, horizon=1.0, snapshots=1)
-    (result,) = EvolutionSource(problem=problem).build().solve([0])
+    (result,) = EvolutionSource(problem=problem).samples([0])
     assert isinstance(result, Failure) and "so fast that 200,000 steps do not reach the next output" in result.reason

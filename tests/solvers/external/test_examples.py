@@ -46,7 +46,7 @@ def example(recipe: str, **values: Any) -> External:
 
 
 def samples(problem: External, count: int, **values: Any) -> list[Sample]:
-    found = list(ExternalSource(problem=problem, seed=3, **values).build().solve(range(count)))
+    found = list(ExternalSource(problem=problem, seed=3, **values).samples(range(count)))
     assert all(isinstance(one, Sample) for one in found), found
     return [one for one in found if isinstance(one, Sample)]
 
@@ -161,7 +161,7 @@ def test_faults_of_the_c_client_are_told_in_both_protocols(tmp_path: Path) -> No
         }
         for what in (*C_WORDS, 9):
             problem = External.model_validate({**values, "parameters": {"what": {"low": what, "high": what}}})
-            (found,) = ExternalSource(problem=problem).build().solve([0])
+            (found,) = ExternalSource(problem=problem).samples([0])
             if what == 9:
                 assert isinstance(found, Sample), found
                 assert (found.provenance.relative_residual, found.provenance.num_iterations) == (1e-7, 12)
@@ -217,7 +217,7 @@ def test_an_mpi_launcher_starts_the_ranks_and_takes_them_along(tmp_path: Path, p
                 "grid": {"shape": [8]},
             }
         )
-        (found,) = ExternalSource(problem=problem).build().solve([0])
+        (found,) = ExternalSource(problem=problem).samples([0])
         if late:
             assert isinstance(found, Failure) and "was stopped" in found.reason
         else:

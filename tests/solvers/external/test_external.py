@@ -20,11 +20,11 @@ from pydantic import ValidationError
 
 from headrace.pipelines.recipe.config import validate
 from headrace.platform.errors import InputError
-from headrace.platform.sample import Failure, Sample
+from headrace.platform.sample import Failure, Request, Sample
 from headrace.solvers.external.request import CLIENT_FOLDER
 from headrace.solvers.external.spec import External
 from headrace.solvers.sources.programs import ExternalSource
-from headrace.solvers.sources.systems import SourceReport
+from headrace.solvers.sources.report import SourceReport
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -62,7 +62,7 @@ def shell(text: str, **values: Any) -> External:
 
 
 def results(spec: External, indices: list[int] | range = range(1), **values: Any) -> list[Sample | Failure]:
-    return list(ExternalSource(problem=spec, **values).build().solve(list(indices)))
+    return list(ExternalSource(problem=spec, **values).samples(list(indices)))
 
 
 def only(spec: External, **values: Any) -> Sample:
@@ -95,8 +95,8 @@ def test_a_sample_depends_on_its_index_alone(tmp_path: Path, scratch: Path, prot
     source = ExternalSource(problem=spec, seed=5)
     assert pickle.loads(pickle.dumps(source)) == source
     assert ExternalSource.model_validate_json(source.model_dump_json()) == source
-    one = {found.provenance.index: found for found in source.build().solve([0, 1, 2])}  # type: ignore[union-attr]
-    other = {found.provenance.index: found for found in source.build().solve([2, 0])}  # type: ignore[union-attr]
+    one = {found.provenance.index: found for found in source.samples([0, 1, 2])}  # type: ignore[union-attr]
+    other = {found.provenance.index: found for found in source.samples([2, 0])}  # type: ignore[union-attr]
     for index, sample in other.items():
         assert np.array_equal(sample.outputs, one[index].outputs)
         assert np.array_equal(sample.parameters, one[index].parameters)
@@ -131,8 +131,9 @@ def programs() -> list[psutil.Process]:
 def test_folders_are_gone_and_programs_end_with_their_source(tmp_path: Path, scratch: Path) -> None:
     results(python(tmp_path, SQUARE))
     assert not list(scratch.iterdir())
-    source = ExternalSource(problem=python(tmp_path, SQUARE, protocol="pipe")).build()
-    assert len(list(source.solve([0, 1]))) == 2
+    spec = ExternalSource(problem=python(tmp_path, SQUARE, protocol="pipe"))
+    source = spec.build()
+    assert len(list(source.solve(spec.requests([0, 1])))) == 2
     (folder,) = scratch.iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["stderr.txt", "stdout.txt"]
     below = programs()
@@ -150,8 +151,9 @@ def test_splits_and_levels_share_a_program_that_is_kept(tmp_path: Path) -> None:
     spec = python(tmp_path, SQUARE, protocol="pipe")
     levels = {"strong": {"parameters": {"strength": {"low": 1e3, "high": 1e4}}}}
     values: dict[str, Any] = {"problem": spec, "mix": {"default": 1, "strong": 1}, "levels": levels}
-    built = [ExternalSource(split=split, **values).build() for split in ("train", "test")]  # type: ignore[arg-type]
-    found = [sample for source in built for sample in source.solve(range(8))]
+    specs = [ExternalSource(split=split, **values) for split in ("train", "test")]  # type: ignore[arg-type]
+    built = [(spec, spec.build()) for spec in specs]
+    found = [sample for spec, source in built for sample in source.solve(spec.requests(range(8)))]
     assert all(isinstance(sample, Sample) for sample in found)
     for sample in found:
         assert isinstance(sample, Sample)
@@ -395,6 +397,19 @@ def test_an_hdf5_link_to_another_file_is_refused(tmp_path: Path) -> None:
     assert "a link to another file" in reason(python(tmp_path, text, outputs={"u": {"file": "u.h5", "dataset": "u"}}))
 
 
+@pytest.mark.parametrize("protocol", ["files", "pipe"])
+def test_parameters_that_were_chosen_are_told_to_the_program(tmp_path: Path, scratch: Path, protocol: str) -> None:
+    bounds = {"strength": {"low": 1.0, "high": 2.0}, "other": {"low": 0.0, "high": 1.0}}
+    source = ExternalSource(problem=python(tmp_path, SQUARE, protocol=protocol, parameters=bounds))
+    (drawn,) = source.samples([4])
+    (chosen,) = source.build().solve([Request(index=4, level="default", parameters={"strength": 1.75})])
+    assert isinstance(drawn, Sample) and isinstance(chosen, Sample)
+    assert chosen.parameters.tolist() == [1.75, drawn.parameters[1]], "the other one is drawn as ever"
+    np.testing.assert_allclose(chosen.outputs / 1.75, drawn.outputs / drawn.parameters[0], rtol=1e-6)
+    with pytest.raises(InputError, match="parameter strength is 3; expected a value from 1 to 2"):
+        list(source.build().solve([Request(index=4, level="default", parameters={"strength": 3.0})]))
+
+
 def test_kept_folders_stay_and_are_named(tmp_path: Path, scratch: Path) -> None:
     for protocol in ("files", "pipe"):
         text = """
@@ -546,7 +561,7 @@ def test_a_program_dies_with_who_started_it(tmp_path: Path, scratch: Path, proto
     (tmp_path / "source.pickle").write_bytes(pickle.dumps(source))
     script = (
         "import pickle, sys; source = pickle.load(open(sys.argv[1], 'rb')); print('at work', flush=True);"
-        "list(source.build().solve([0]))"
+        "list(source.samples([0]))"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "source.pickle")]
     solver = subprocess.Popen(command, stdout=subprocess.PIPE)

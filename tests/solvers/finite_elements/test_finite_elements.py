@@ -445,7 +445,7 @@ def test_a_pulled_bar_stretches_by_hookes_law() -> None:
 
 
 def sample_of(problem: AbstractFiniteElementProblem, **options: Any) -> Sample:
-    (sample,) = SolverSource(problem=problem, **options).build().solve([3])
+    (sample,) = SolverSource(problem=problem, **options).samples([3])
     assert isinstance(sample, Sample)
     return sample
 
@@ -514,7 +514,7 @@ def test_grid_samples_are_masked_and_interpolate_the_elements(degree: Literal[1,
 @needs_dolfinx
 def test_samples_on_a_mesh_survive_the_store(tmp_path: Path) -> None:
     source = SolverSource(problem=Elasticity(geometry=COARSE), mix={"smooth": 1, "rough": 1})
-    solved = [sample for sample in source.build().solve(range(5)) if isinstance(sample, Sample)]
+    solved = [sample for sample in source.samples(range(5)) if isinstance(sample, Sample)]
     batch = SampleBatch.stack(solved)
     for shard, rows in enumerate([[0, 1, 2], [3, 4]]):
         with SampleStore.create(tmp_path / f"shard-{shard}.zarr", source.schema(), {}) as store:

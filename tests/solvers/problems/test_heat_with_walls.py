@@ -188,9 +188,9 @@ def test_a_start_that_varies_is_an_input() -> None:
         assert [field.name for field in problem.schema().parameters] == names
         assert [field.unit for field in problem.schema().parameters] == ["K"] * 5 + ["m²/s"]
     assert plain.schema().inputs == () and varied.schema().inputs == varied.schema().outputs
-    (sample,) = EvolutionSource(problem=plain).build().solve([0])
+    (sample,) = EvolutionSource(problem=plain).samples([0])
     assert isinstance(sample, Sample) and sample.inputs.shape == (0, 16, 16)
-    (sample,) = EvolutionSource(problem=varied).build().solve([0])
+    (sample,) = EvolutionSource(problem=varied).samples([0])
     assert isinstance(sample, Sample) and sample.inputs.shape == (1, 16, 16)
     assert sample.inputs.mean() == pytest.approx(sample.parameters[0], abs=60.0) and np.ptp(sample.inputs) > 10.0
 
@@ -199,7 +199,7 @@ def test_implicit_euler_keeps_the_step_that_is_asked_for_and_an_accuracy_finds_o
     problem = HeatWithWalls(resolution=15, integrator="implicit_euler", horizon=0.1, snapshots=2)
     source = EvolutionSource(problem=problem, numerics={"default": Numerics(step=0.02)})
     built = source.build()
-    (sample,) = built.solve([0])
+    (sample,) = built.solve(source.requests([0]))
     assert isinstance(sample, Sample) and sample.provenance.num_iterations == 6
     assert sample.provenance.solver.startswith("implicit_euler on 15x15 points") and built.report()["rescued"] == 0
     choice = choose_numerics(problem, 0.01, level="default", seed=0, num_pilots=2)

@@ -60,7 +60,7 @@ def test_a_sample_of_every_level_is_solved_and_verified(problem: AbstractProblem
         {"problem": problem.model_dump(), "mix": dict.fromkeys(levels, 1.0), "rtol": 1e-8, "method": {"kind": "auto"}}
     )
     schema = source.schema()
-    (sample,) = source.build().solve([3])
+    (sample,) = source.samples([3])
     assert isinstance(sample, Sample), sample
     assert sample.provenance.status == "converged" and sample.provenance.relative_residual <= 1e-8
     assert sample.inputs.shape == (schema.num_input_channels, *schema.domain.shape)

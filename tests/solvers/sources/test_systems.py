@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from headrace.platform.errors import InputError
-from headrace.platform.sample import Failure, Sample
+from headrace.platform.sample import Failure, Request, Sample
 from headrace.platform.spec import spec_hash
 from headrace.solvers import (
     GCRODR,
@@ -26,15 +26,15 @@ from headrace.solvers import (
     SolverSource,
 )
 from headrace.solvers.sequences.sorting import path_length
-from headrace.solvers.sources import systems as source_module
-from headrace.solvers.sources.systems import SourceReport
+from headrace.solvers.sources import bench
+from headrace.solvers.sources.report import SourceReport
 from headrace.solvers.systems.solver import RunningSolver
 
 MIX = {"smooth": 1.0, "medium": 1.0, "rough": 2.0, "two_phase": 1.0}
 
 
 def samples(spec: SolverSource, indices: range | list[int]) -> dict[int, Sample]:
-    results = list(spec.build().solve(indices))
+    results = list(spec.samples(indices))
     assert all(isinstance(result, Sample) for result in results)
     return {result.provenance.index: result for result in results if isinstance(result, Sample)}
 
@@ -91,7 +91,7 @@ def test_a_failed_solve_is_tried_once_more_with_a_direct_method() -> None:
 def test_what_fails_twice_is_a_failure_with_both_reasons() -> None:
     # Out of reach on this grid in double precision.
     spec = SolverSource(problem=Darcy(resolution=65), rtol=1e-14, method=Multigrid(max_iterations=3))
-    (failure,) = spec.build().solve([8])
+    (failure,) = spec.samples([8])
     assert isinstance(failure, Failure)
     assert failure.index == 8 and failure.level == "default" and failure.wall_seconds > 0
     assert failure.reason.startswith("multigrid: max_iterations after 3 iterations, relative residual ")
@@ -107,10 +107,10 @@ def test_one_failure_does_not_stop_the_sequence(monkeypatch: pytest.MonkeyPatch)
         return {"permeability": -fields["permeability"]} if broken.calls == 2 else fields  # type: ignore[attr-defined]
 
     # The first draw is that of the warm-up, if this process has not had one yet.
-    next(SolverSource(problem=Darcy(resolution=12)).build().solve([0]))
+    next(SolverSource(problem=Darcy(resolution=12)).samples([0]))
     broken.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr(Darcy, "draw", broken)
-    results = list(SolverSource(problem=Darcy(resolution=12)).build().solve([0, 1, 2]))
+    results = list(SolverSource(problem=Darcy(resolution=12)).samples([0, 1, 2]))
     assert [type(result) for result in results] == [Sample, Failure, Sample]
     failure = results[1]
     assert isinstance(failure, Failure)
@@ -118,8 +118,9 @@ def test_one_failure_does_not_stop_the_sequence(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_state_lives_across_requests() -> None:
-    source = SolverSource(problem=Darcy(resolution=64), method=GCRODR(), order="none").build()
-    first, second = (next(iter(source.solve([0]))) for _ in range(2))
+    spec = SolverSource(problem=Darcy(resolution=64), method=GCRODR(), order="none")
+    source = spec.build()
+    first, second = (next(iter(source.solve(spec.requests([0])))) for _ in range(2))
     assert isinstance(first, Sample) and isinstance(second, Sample)
     assert second.provenance.num_iterations < first.provenance.num_iterations
 
@@ -138,9 +139,17 @@ def test_the_planned_order_sorts_for_methods_that_recycle_and_is_quickly_drawn()
     assert by_curve is not None and sorted(by_curve) == list(range(40))
 
 
+def test_a_problem_without_numbers_that_are_drawn_takes_no_parameters() -> None:
+    source = SolverSource(problem=Darcy(resolution=12)).build()
+    with pytest.raises(InputError, match="sample 3 of train: parameter a is 1; expected no parameters: this problem"):
+        list(source.solve([Request(index=3, level="default", parameters={"a": 1.0})]))
+    (sample,) = source.solve([Request(index=3, level="default", parameters={})])
+    assert isinstance(sample, Sample)
+
+
 def test_samples_are_solved_in_the_given_order() -> None:
-    source = SolverSource(problem=Darcy(resolution=12), method=GCRODR(subspace=8, recycled=4)).build()
-    found = [result.provenance.index for result in source.solve([4, 0, 3]) if isinstance(result, Sample)]
+    source = SolverSource(problem=Darcy(resolution=12), method=GCRODR(subspace=8, recycled=4))
+    found = [result.provenance.index for result in source.samples([4, 0, 3]) if isinstance(result, Sample)]
     assert found == [4, 0, 3]
 
 
@@ -186,7 +195,8 @@ def test_a_batch_is_solved_together_and_its_bad_one_falls_back_alone() -> None:
         levels={},
     )
     source = spec.build()
-    found = {r.provenance.index: r.provenance.solver for r in source.solve(range(7)) if isinstance(r, Sample)}
+    results = source.solve(spec.requests(range(7)))
+    found = {r.provenance.index: r.provenance.solver for r in results if isinstance(r, Sample)}
     assert [found[index] for index in range(7)] == ["together", "direct", "together"] * 2 + ["together"]
     assert isinstance(source._running, RunningTogether) and source._running.sizes == [3, 3, 1]
     report = SourceReport.from_json(source.report())
@@ -199,8 +209,8 @@ def test_a_batch_is_solved_together_and_its_bad_one_falls_back_alone() -> None:
 def test_the_report_of_auto_says_who_won_and_what_it_cost() -> None:
     spec = SolverSource(problem=Darcy(resolution=24))
     source, other = spec.build(), spec.build()
-    list(source.solve(range(20)))
-    list(other.solve(range(20, 30)))
+    list(source.solve(spec.requests(range(20))))
+    list(other.solve(spec.requests(range(20, 30))))
     report = SourceReport.merged([SourceReport.from_json(one.report()) for one in (source, other)])
     assert report.selection is not None and report.samples == report.selection.accepted == 30
     assert report.selection.winner == "multigrid"
@@ -208,7 +218,7 @@ def test_the_report_of_auto_says_who_won_and_what_it_cost() -> None:
 
 
 def test_warming_up_is_nobodys_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "_warm", set())
+    monkeypatch.setattr(bench, "_warm", set())
 
     class Compiles(RunningSolver):
         compiled = False
@@ -220,8 +230,9 @@ def test_warming_up_is_nobodys_cost(monkeypatch: pytest.MonkeyPatch) -> None:
             return Direct().build().solve(system, rtol)
 
     monkeypatch.setattr(Multigrid, "build", lambda self: Compiles())
-    source = SolverSource(problem=Darcy(resolution=12), method=Multigrid()).build()
-    (sample,) = source.solve([0])
+    spec = SolverSource(problem=Darcy(resolution=12), method=Multigrid())
+    source = spec.build()
+    (sample,) = source.solve(spec.requests([0]))
     assert isinstance(sample, Sample) and sample.provenance.wall_seconds < 0.3
     assert SourceReport.from_json(source.report()).warm_up_seconds >= 0.3
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from headrace.platform.errors import InputError
-from headrace.platform.sample import Failure, Sample
+from headrace.platform.sample import Failure, Request, Sample
+from headrace.platform.samplers.sampler import Axis
 from headrace.platform.seeding import generator
 from headrace.platform.spec import kinds
 from headrace.solvers.evolution.accuracy import choose_numerics
@@ -38,7 +39,7 @@ def test_a_sample_of_every_level_is_followed(kind: type[AbstractEvolution]) -> N
     levels = [DEFAULT_LEVEL, *problem.levels()]
     source = EvolutionSource.model_validate({"problem": problem.model_dump(), "mix": dict.fromkeys(levels, 1.0)})
     schema = source.schema()
-    results = list(source.build().solve(range(12)))
+    results = list(source.samples(range(12)))
     assert sorted(result.provenance.index for result in results if isinstance(result, Sample)) == list(range(12))
     assert len({result.provenance.level for result in results if isinstance(result, Sample)}) > 1
     for sample in results:
@@ -84,9 +85,9 @@ def test_steps_are_looked_at_all_along_the_way(num_times: int, expected: set[int
 
 def test_a_sample_is_the_same_whoever_solves_it() -> None:
     source = EvolutionSource(problem=quick(Burgers), mix={"viscous": 1.0, "shock": 1.0}, seed=3)
-    together = {s.provenance.index: s for s in source.build().solve(range(9)) if isinstance(s, Sample)}
+    together = {s.provenance.index: s for s in source.samples(range(9)) if isinstance(s, Sample)}
     for index in (7, 2):
-        (alone,) = source.build().solve([index])
+        (alone,) = source.samples([index])
         assert isinstance(alone, Sample)
         for name in ("inputs", "outputs", "parameters"):
             np.testing.assert_array_equal(getattr(alone, name), getattr(together[index], name))
@@ -94,25 +95,64 @@ def test_a_sample_is_the_same_whoever_solves_it() -> None:
 
 def test_parameters_are_what_was_solved_with() -> None:
     source = EvolutionSource(problem=quick(NavierStokes))
-    (sample,) = source.build().solve([5])
+    (sample,) = source.samples([5])
     assert isinstance(sample, Sample)
     draw = source.problem.draw(generator(0, "train", "fields", 5))
     assert sample.parameters.tolist() == list(draw.scalars.values())
+
+
+def test_a_parameter_that_was_chosen_is_used_and_changes_nothing_else_that_is_drawn() -> None:
+    problem = quick(Burgers).overridden({"viscosity": {"low": 0.01, "high": 0.1, "scale": "log"}})
+    source = EvolutionSource(problem=problem)
+    assert source.sampler_context().axes == {"default": {"viscosity": Axis(low=0.01, high=0.1, scale="log")}}
+    (drawn,) = source.samples([5])
+    value = 0.07
+    (chosen,) = source.build().solve([Request(index=5, level="default", parameters={"viscosity": value})])
+    assert isinstance(drawn, Sample) and isinstance(chosen, Sample)
+    names = list(problem.scalars)
+    assert (
+        chosen.parameters[names.index("viscosity")] == np.float32(value) != drawn.parameters[names.index("viscosity")]
+    )
+    np.testing.assert_array_equal(chosen.inputs, drawn.inputs)
+    fixed = EvolutionSource(problem=problem.overridden({"viscosity": float(np.float32(value))}))
+    assert fixed.sampler_context().axes == {"default": {}}, "a number is no choice"
+    # By hand: the same start, followed with the other number.
+    draw = problem.draw(generator(0, "train", "fields", 5))
+    draw = dataclasses.replace(draw, scalars={**draw.scalars, "viscosity": float(np.float32(value))})
+    (followed,) = Stepper(problem).parts([draw], len(problem.times))
+    np.testing.assert_array_equal(chosen.outputs, followed.outputs[0])
+    assert np.abs(chosen.outputs - drawn.outputs).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (Request(index=5, level="default", parameters={"viscosity": 0.2}), "expected a value from 0.01 to 0.1"),
+        (Request(index=5, level="default", parameters={"viscosty": 0.02}), 'Did you mean "viscosity"'),
+        (Request(index=5, level="shock"), 'sample 5 of train is level "shock"; expected one of default'),
+    ],
+)
+def test_a_request_for_what_there_is_not_is_refused(request_: Request, words: str) -> None:
+    problem = quick(Burgers).overridden({"viscosity": {"low": 0.01, "high": 0.1, "scale": "log"}})
+    with pytest.raises(InputError) as raised:
+        list(EvolutionSource(problem=problem).build().solve([request_]))
+    assert words in str(raised.value)
 
 
 def test_a_trajectory_that_blows_up_is_a_failure_with_its_reason() -> None:
     problem = KuramotoSivashinsky(viscosity=1.0, start={"std": 1e4}, horizon=50.0)
     source = EvolutionSource(problem=problem, numerics={DEFAULT_LEVEL: Numerics(step=5.0)})
     built = source.build()
-    results = list(built.solve([0, 1]))
+    results = list(built.solve(source.requests([0, 1])))
     assert all(isinstance(result, Failure) and "blew up before t = " in result.reason for result in results)
     assert built.report()["failed"] == 2
 
 
 def test_what_a_step_is_too_long_for_is_followed_again_with_a_shorter_one() -> None:
     problem = Burgers(viscosity=0.05, horizon=1.0, snapshots=4)
-    built = EvolutionSource(problem=problem, numerics={DEFAULT_LEVEL: Numerics(step=0.25)}).build()
-    results = list(built.solve(range(4)))
+    source = EvolutionSource(problem=problem, numerics={DEFAULT_LEVEL: Numerics(step=0.25)})
+    built = source.build()
+    results = list(built.solve(source.requests(range(4))))
     truth = Stepper(problem, Numerics(step=1e-3))
     for result in results:
         assert isinstance(result, Sample)
@@ -177,8 +217,8 @@ def test_the_parts_of_a_trajectory_are_the_trajectory() -> None:
     source = EvolutionSource(problem=problem, mix={"viscous": 1.0, "shock": 1.0}, seed=3)
     cut = source.model_copy(update={"times_per_part": 2})
     assert cut.schema().parts == 3 and cut.schema().times == source.schema().times[:2]
-    whole = {s.provenance.index: s for s in source.build().solve(range(5)) if isinstance(s, Sample)}
-    parts = {s.provenance.index: s for s in cut.build().solve(range(15)) if isinstance(s, Sample)}
+    whole = {s.provenance.index: s for s in source.samples(range(5)) if isinstance(s, Sample)}
+    parts = {s.provenance.index: s for s in cut.samples(range(15)) if isinstance(s, Sample)}
     assert sorted(parts) == list(range(15))
     for index, trajectory in whole.items():
         mine = [parts[3 * index + number] for number in range(3)]
@@ -193,10 +233,10 @@ def test_the_parts_of_a_trajectory_are_the_trajectory() -> None:
 def test_parts_come_as_they_are_solved_and_one_alone_is_the_same() -> None:
     problem = quick(Burgers).overridden({"snapshots": 6})
     source = EvolutionSource(problem=problem, times_per_part=2)
-    indices = [sample.provenance.index for sample in source.build().solve(range(6)) if isinstance(sample, Sample)]
+    indices = [sample.provenance.index for sample in source.samples(range(6)) if isinstance(sample, Sample)]
     assert indices == [0, 3, 1, 4, 2, 5]
-    together = {s.provenance.index: s for s in source.build().solve(range(6)) if isinstance(s, Sample)}
-    (alone,) = source.build().solve([4])
+    together = {s.provenance.index: s for s in source.samples(range(6)) if isinstance(s, Sample)}
+    (alone,) = source.samples([4])
     assert isinstance(alone, Sample) and alone.provenance.index == 4
     np.testing.assert_array_equal(alone.outputs, together[4].outputs)
     np.testing.assert_array_equal(alone.inputs, together[4].inputs)
@@ -214,8 +254,9 @@ def test_a_trajectory_that_breaks_keeps_the_parts_before(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Burgers, "follow", breaks)
     problem = quick(Burgers).overridden({"snapshots": 8, "viscosity": {"low": 1e-3, "high": 1e-1, "scale": "log"}})
-    built = EvolutionSource(problem=problem, times_per_part=2).build()
-    results = list(built.solve(range(32)))
+    source = EvolutionSource(problem=problem, times_per_part=2)
+    built = source.build()
+    results = list(built.solve(source.requests(range(32))))
     assert sorted(r.index if isinstance(r, Failure) else r.provenance.index for r in results) == list(range(32))
     failures = [result for result in results if isinstance(result, Failure)]
     broken = {failure.index // 4 for failure in failures}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headrace.platform.sampling import Mixture
+from headrace.platform.samplers.mixture import Mixture
 
 
 def test_levels_come_as_often_as_they_weigh():

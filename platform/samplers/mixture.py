@@ -1,4 +1,4 @@
-"""Which kind of sample comes next: a mixture of difficulty levels by weight."""
+"""Mixture: levels of difficulty drawn by fixed weights, each as a function of its index."""
 
 from collections.abc import Mapping
 
