@@ -23,19 +23,12 @@ from jaxtyping import Int64
 from rich.console import Console
 
 from headrace.pipelines.recipe.config import SPLITS, RunConfig
-from headrace.pipelines.running.evaluate import conclude
 from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import Pace, RunProgress
+from headrace.pipelines.running.rank import StreamedData, TrainingJob, train_on_rank
 from headrace.pipelines.running.recording import Recording
 from headrace.pipelines.running.session import Earlier, Session, preflight
-from headrace.pipelines.running.train import (
-    SECONDS_TO_START,
-    StreamedData,
-    TrainingJob,
-    is_trained,
-    train_on_rank,
-    watch_ranks,
-)
+from headrace.pipelines.running.train import SECONDS_TO_START, is_trained, watch_ranks
 from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources
 from headrace.platform.cluster.resources import ResourcePlan
 from headrace.platform.cluster.training_ranks import TrainingRanks
@@ -228,6 +221,9 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
             else:
                 _stream_and_train(config, session, resources, progress)
             progress.update(phase="evaluating")
+            # Brings torch, pictures and tracking, which nobody waited for until here.
+            from headrace.pipelines.running.evaluate import conclude
+
             conclude(session)
     return session
 
@@ -248,8 +244,8 @@ def _stream_and_train(config: RunConfig, session: Session, resources: ResourcePl
                 run=session.run,
                 num_threads=resources.rank_threads,
             )
-            ranks = TrainingRanks(train_on_rank, job, resources, session.run.path)
-            watch_ranks(ranks, session, progress, POLL_SECONDS, watch.look)
+            ranks = TrainingRanks(train_on_rank, job, resources)
+            watch_ranks(ranks, session, progress, POLL_SECONDS, look=watch.look, free=free_resources)
         except KeyboardInterrupt:
             interrupted = True
             progress.update(phase="stopping")

@@ -1,128 +1,50 @@
-"""Training: what every rank does, and `headrace train` on stored data."""
+"""`headrace train` on stored data; and how the driver watches the ranks of any training."""
 
 import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from headrace.pipelines.recipe.config import RunConfig
-from headrace.pipelines.run_dir import RunDir, data_sets, write_json
-from headrace.pipelines.running.evaluate import conclude
+from headrace.pipelines.run_dir import data_sets
 from headrace.pipelines.running.progress import RunProgress
+from headrace.pipelines.running.rank import StoredData, TrainingJob, train_on_rank
 from headrace.pipelines.running.session import Earlier, Session, preflight
-from headrace.platform.allocator import keep_freed_memory
-from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources
-from headrace.platform.cluster.training_ranks import RankContext, TrainingRanks
+from headrace.platform.cluster.local_rank import LocalRank, machine_capacity, needs_no_cluster
+from headrace.platform.cluster.rank import Ranks
+from headrace.platform.cluster.resources import ResourcePlan, fit_resources
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.errors import InputError, RunFailed
 from headrace.platform.fields import SampleSchema
-from headrace.platform.joint_checkpoint import newest
-from headrace.platform.stream.stream import StreamFeed
-from headrace.surrogates.datamodule import StoredDataModule, StreamDataModule
-from headrace.surrogates.fit import fit
 
 SECONDS_TO_START = 60.0  # that an actor or a rank may take before it is said to wait for resources
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StreamedData:
-    """Training data that solvers are still making."""
-
-    feed: StreamFeed
-
-    def open(self, context: RankContext, batch_size: int, seed: int) -> StreamDataModule:
-        """The data module of a rank; waits for the held-out samples."""
-        reader = self.feed.claim(context.rank, context.node)
-        return StreamDataModule(
-            pull=reader.pull,
-            batch_size=batch_size,
-            validation=self.feed.held_out("validation"),
-            save=reader.save,
-            observe=reader.observe if self.feed.is_observed else None,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredData:
-    """Training data that lie in data set directories."""
-
-    train: Path
-    validation: Path
-    keeps_incomplete: bool
-
-    def open(self, context: RankContext, batch_size: int, seed: int) -> StoredDataModule:
-        """The data module of a rank."""
-        stored = StoredSamples.open(self.train)
-        samples = stored.read_all()
-        return StoredDataModule(
-            samples=samples if self.keeps_incomplete else samples.take(np.flatnonzero(stored.is_whole)),
-            batch_size=batch_size,
-            validation=StoredSamples.open(self.validation).read_all(),
-            rank=context.rank,
-            world_size=context.world_size,
-            seed=seed,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """Everything that a rank needs to know; `schema` and `parts` as in `fit`."""
-
-    config: RunConfig
-    schema: SampleSchema
-    parts: int
-    data: StreamedData | StoredData
-    run: RunDir
-    num_threads: int
-
-
-def train_on_rank(context: RankContext, job: TrainingJob) -> None:
-    """Train on one rank, from the newest checkpoint on if there is one.
-
-    Rank 0 reports metrics, writes checkpoints and what training came to.
-    """
-    keep_freed_memory()
-    training, surrogate = job.config.training, job.config.surrogate
-    assert training is not None and surrogate is not None
-    checkpoint = newest(job.run.checkpoints)
-    data = job.data.open(context, training.batch_size, job.config.seed)
-    result = fit(
-        surrogate=surrogate,
-        training=training,
-        schema=job.schema,
-        parts=job.parts,
-        data=data,
-        seed=job.config.seed,
-        report=context.report,
-        checkpoint_dir=job.run.checkpoints,
-        resume=checkpoint.model if checkpoint else None,
-        num_threads=job.num_threads,
-        deterministic=job.config.deterministic,
-        accelerator=context.accelerator,
-        strategy=context.strategy,
-        plugins=context.plugins,
-        observe=data.observe,
-    )
-    if context.rank == 0:
-        write_json(job.run.training, {**asdict(result), "ranks": context.world_size})
-
-
 def watch_ranks(
-    ranks: TrainingRanks,
+    ranks: Ranks,
     session: Session,
     progress: RunProgress,
     poll_seconds: float,
+    *,
     look: Callable[[], None] = lambda: None,
+    free: Callable[[], str] = lambda: "",
 ) -> None:
-    """Wait for the ranks; record and show what they report, and call `look` in between.
+    """Wait for the ranks; record and show what they report.
+
+    Args:
+        ranks: at work, or about to be.
+        session: takes their metrics.
+        progress: shows them.
+        poll_seconds: how long to wait at a time [s].
+        look: is called in between.
+        free: says what there is of what ranks wait for.
 
     Raises:
         RunFailed: a rank failed.
@@ -137,7 +59,7 @@ def watch_ranks(
         look()
         reports = ranks.drain()
         is_late = not ranks.num_started and time.monotonic() - began > SECONDS_TO_START
-        progress.tell_waits("training", f"waits for {ranks.needs}; {free_resources()}" if is_late else "")
+        progress.tell_waits("training", f"waits for {ranks.needs}; {free()}" if is_late else "")
         for report in reports:
             session.record(report.metrics, report.step, report.time)
             if report.step is None:
@@ -208,6 +130,26 @@ def _whole(part: SampleSchema, train: Path, held_out: Path) -> SampleSchema:
     return whole
 
 
+def _placed(
+    config: RunConfig, progress: RunProgress, cluster: ExitStack
+) -> tuple[ResourcePlan, Callable[[TrainingJob], Ranks], Callable[[], str]]:
+    """Where the ranks run: what each may use, what starts them, and what says how much is free.
+
+    Raises:
+        InputError: the machine or the cluster has too little, or the cluster does not answer.
+    """
+    if needs_no_cluster(config.resources):
+        here = fit_resources(config.resources, machine_capacity(), solves=False)
+        return here, lambda job: LocalRank(train_on_rank, job, here), lambda: ""
+    # Ray takes a second to import: a training that needs none of it does not wait for it.
+    from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources
+    from headrace.platform.cluster.training_ranks import TrainingRanks
+
+    cluster.enter_context(connected(config.resources))
+    there = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), solves=False)
+    return there, lambda job: TrainingRanks(train_on_rank, job, there), free_resources
+
+
 def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Console) -> Session:
     """Train on stored samples and evaluate on the folder's test sets.
 
@@ -232,9 +174,9 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
     if usable < needed:
         raise InputError.single("training.batch_size", str(needed), f"at most {usable}, the samples of --data")
     preflight(config, out)
-    with RunProgress(console) as progress, connected(config.resources):
+    with RunProgress(console) as progress, ExitStack() as cluster:
         progress.update(phase="starting", steps=config.training.steps)
-        resources = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), solves=False)
+        resources, start, free = _placed(config, progress, cluster)
         session = Session(config, "train", out)
         with session.guarded():
             session.summary["data_folder"] = str(data.resolve())
@@ -254,8 +196,15 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
                         run=session.run,
                         num_threads=resources.rank_threads,
                     )
-                    ranks = TrainingRanks(train_on_rank, job, resources, session.run.path)
-                    watch_ranks(ranks, session, progress, 0.5)
+                    ranks = start(job)
+                    try:
+                        watch_ranks(ranks, session, progress, 0.5, free=free)
+                    except KeyboardInterrupt:
+                        ranks.give_up("the run was interrupted")
+                        raise
             progress.update(phase="evaluating")
+            # Brings torch, pictures and tracking, which nobody waited for until here.
+            from headrace.pipelines.running.evaluate import conclude
+
             conclude(session, {name: path for name, path in sets.items() if name not in ("train", "validation")})
     return session

@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 
 START_ATTEMPTS = 3
 SECONDS_BETWEEN_LOOKS = 2.0
-MAX_RESTARTS = 3  # of a part of a run that dies
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.spec import Spec
 
+MAX_RESTARTS = 3  # of a part of a run that dies
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",

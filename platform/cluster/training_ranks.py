@@ -1,177 +1,123 @@
-"""TrainingRanks: a group of training processes under Ray Train, and what they tell the driver."""
+"""TrainingRanks: a group of training processes, one Ray actor each, and what they tell the driver."""
 
-import time
-from collections.abc import Callable, Mapping
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from pathlib import Path
-from threading import Thread
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from headrace.platform.cluster.cluster import MAX_RESTARTS
-from headrace.platform.cluster.resources import THREAD_VARIABLES, ResourcePlan
+from headrace.platform.cluster.rank import MetricsReport, RankContext
+from headrace.platform.cluster.resources import MAX_RESTARTS, THREAD_VARIABLES, ResourcePlan
 from headrace.platform.errors import HeadraceError, RunFailed, is_disk_full
 
+log = logging.getLogger(__name__)
 
-class Inbox:
-    """An actor that takes the metrics of the training ranks until the driver fetches them. Waits for nobody."""
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_FOR_THE_OTHERS = 2.0  # to say why they failed, when one rank has
+
+type Loop = Callable[[RankContext, Any], None]
+
+
+class Rank:
+    """The actor of one training rank: runs the loop in one thread, and hands out its reports in another.
+
+    Waits for nobody by itself; the loop waits for its data and, where there are several ranks, for the others.
+    """
 
     def __init__(self) -> None:
         self._reports: list[MetricsReport] = []
-        self._failure: str | None = None
-        self._num_started = 0
 
-    def start(self) -> None:
-        """Count a rank that has found its place."""
-        self._num_started += 1
+    def place(self) -> str:
+        """The address of this rank's node; the answer says that the cluster has found a place for it."""
+        return str(ray.util.get_node_ip_address())
 
-    def put(self, report: "MetricsReport") -> None:
-        """Take one report."""
-        self._reports.append(report)
+    def free_port(self) -> int:
+        """A port of this node that is free now."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return int(probe.getsockname()[1])
 
-    def fail(self, reason: str) -> None:
-        """Take the reason why training cannot go on, in this group of ranks or in any other."""
-        self._failure = self._failure or reason
+    def run(self, loop: Loop, job: object, rank: int, world_size: int, on_gpu: bool, address: str, port: int) -> None:
+        """Run the loop to its end."""
+        if address.startswith("127."):
+            # An embedded cluster: Gloo would otherwise look for the machine's name, and listen where that leads.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        loop(
+            RankContext(
+                rank=rank,
+                world_size=world_size,
+                node=str(ray.get_runtime_context().get_node_id()),
+                accelerator="gpu" if on_gpu else "cpu",
+                address=address,
+                port=port,
+                send=self._reports.append,
+            ),
+            job,
+        )
 
-    def failure(self) -> str | None:
-        """The first such reason."""
-        return self._failure
-
-    def drain(self) -> tuple[list["MetricsReport"], int, str | None]:
-        """Hand over what has come since the last call, how many ranks ever started, and the failure if there is one."""
-        reports, self._reports = self._reports, []
-        return reports, self._num_started, self._failure
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricsReport:
-    """Metrics of the trainer at a step (None: of no step), with the Unix time of their making [s]."""
-
-    time: float
-    step: int | None
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankContext:
-    """Where a training rank stands in its group, and what Lightning needs to join it."""
-
-    rank: int
-    world_size: int
-    node: str
-    accelerator: Literal["cpu", "gpu"]
-    strategy: Any
-    plugins: list[Any]
-    inbox: ActorHandle
-
-    def report(self, step: int | None, metrics: Mapping[str, float]) -> None:
-        """Send metrics to the driver without waiting for it."""
-        self.inbox.put.remote(MetricsReport(time=time.time(), step=step, metrics=dict(metrics)))
-
-
-def _rank_context(inbox: ActorHandle) -> RankContext:
-    import ray.train.lightning
-    import ray.train.torch
-
-    context = ray.train.get_context()
-    gpu = ray.train.torch.get_device().type == "cuda"
-    return RankContext(
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        node=str(ray.get_runtime_context().get_node_id()),
-        accelerator="gpu" if gpu else "cpu",
-        strategy=ray.train.lightning.RayDDPStrategy(),
-        plugins=[ray.train.lightning.RayLightningEnvironment()],
-        inbox=inbox,
-    )
-
-
-def _on_rank(parts: dict[str, Any]) -> None:
-    """Run the loop. What Headrace itself finds wrong, a new group of ranks would find again: the driver is told."""
-    inbox = parts["inbox"]
-    inbox.start.remote()
-    if (reason := ray.get(inbox.failure.remote())) is not None:
-        raise RunFailed(reason)
-    context = _rank_context(inbox)
-    try:
-        parts["loop"](context, parts["job"])
-    except Exception as error:
-        if isinstance(error, HeadraceError) or is_disk_full(error):
-            ray.get(inbox.fail.remote(f"rank {context.rank}: {error}"))
-        raise
+    def reports(self) -> list[MetricsReport]:
+        """What has been reported since the last call."""
+        count = len(self._reports)
+        taken = self._reports[:count]
+        del self._reports[:count]
+        return taken
 
 
 class TrainingRanks:
-    """A group of training ranks under Ray Train, seen from the driver.
+    """A group of training ranks, seen from the driver. One that dies takes the group down, and another group starts.
 
-    Ray Train blocks its caller, so it runs in a thread of its own, and the main thread keeps the signals.
+    What Headrace itself finds wrong, a new group would find again, and so it would a full disk: those end the training.
+    A thread looks after the group, and the main thread keeps the signals.
 
     Attributes:
         needs: what the group asks of the cluster, in words.
-        num_started: how many ranks had found their place by the last `drain`, those of earlier groups included.
+        num_started: how many ranks have found their place, those of earlier groups included.
     """
 
-    def __init__(
-        self, loop: Callable[[RankContext, Any], None], job: object, plan: ResourcePlan, run_dir: Path
-    ) -> None:
+    def __init__(self, loop: Loop, job: object, plan: ResourcePlan) -> None:
         """Start `loop(context, job)` on every rank."""
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-
-        self.num_started = 0
-        self._inbox = ray.remote(Inbox).options(num_cpus=0).remote()
+        self._loop, self._job, self._plan = loop, job, plan
         gpus = f" and {plan.rank_gpus:g} GPUs" if plan.rank_gpus else ""
         self.needs = f"{plan.num_ranks} rank(s) of {plan.rank_cpus:g} CPUs{gpus}"
-        resources = {"CPU": plan.rank_cpus}
-        if plan.rank_gpus:
-            resources["GPU"] = plan.rank_gpus
-        trainer = TorchTrainer(
-            _on_rank,
-            train_loop_config={"loop": loop, "job": job, "inbox": self._inbox},
-            torch_config=TorchConfig(backend="nccl" if plan.rank_gpus else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=plan.num_ranks,
-                use_gpu=plan.rank_gpus > 0,
-                resources_per_worker=resources,
-                placement_strategy=plan.placement.upper(),
-            ),
-            run_config=RunConfig(
-                name="ray_train",
-                storage_path=str(run_dir.resolve()),
-                # A rank that dies takes the group down; the next group goes on from the newest checkpoint.
-                failure_config=FailureConfig(max_failures=MAX_RESTARTS),
-                worker_runtime_env={"env_vars": dict.fromkeys(THREAD_VARIABLES, str(plan.rank_threads))},
-            ),
-        )
+        self.num_started = 0
+        self._given_up: str | None = None
+        self._lock = threading.Lock()
+        self._first: ActorHandle | None = None
+        self._asked: ray.ObjectRef | None = None
+        self._left: list[MetricsReport] = []
         self._future: Future[None] = Future()
-
-        def work() -> None:
-            try:
-                trainer.fit()
-                self._future.set_result(None)
-            except BaseException as error:
-                # The future carries it to the main thread.
-                self._future.set_exception(error)
-
-        Thread(target=work, name="ray-train", daemon=True).start()
+        threading.Thread(target=self._look_after, name="training-ranks", daemon=True).start()
 
     def drain(self) -> list[MetricsReport]:
-        """The reports since the last call.
+        """The reports since the last call, as far as rank 0 has found the time to answer."""
+        with self._lock:
+            found, self._left = self._left, []
+            return found + self._fetch(0.0)
 
-        Raises:
-            RunFailed: a rank found that training cannot go on.
-        """
-        reports, self.num_started, failure = ray.get(self._inbox.drain.remote(), timeout=60)
-        if failure is not None:
-            raise RunFailed(f"training failed: {failure}")
-        return list(reports)
+    def _fetch(self, seconds: float) -> list[MetricsReport]:
+        if self._first is None:
+            return []
+        if self._asked is None:
+            self._asked = self._first.reports.remote()
+        if not ray.wait([self._asked], timeout=seconds)[0]:
+            return []
+        asked, self._asked = self._asked, None
+        try:
+            return list(ray.get(asked))
+        except RayError:
+            return []  # it died; whoever looks after the group says so
 
     def give_up(self, reason: str) -> None:
         """Let no further group take the place of this one when it fails."""
-        self._inbox.fail.remote(reason)
+        self._given_up = reason
 
     def wait(self, seconds: float) -> bool:
         """Wait for the group to end, at most for a while; return whether it has ended.
@@ -182,12 +128,96 @@ class TrainingRanks:
         try:
             self._future.result(timeout=seconds)
         except TimeoutError:
-            return False
-        except ray.train.TrainingFailedError as error:
-            raise RunFailed(f"training failed: {_root_cause(error)}") from error
+            if not self._future.done():
+                return False
+            raise
         return True
 
+    def _look_after(self) -> None:
+        try:
+            for attempt in range(1 + MAX_RESTARTS):
+                errors = self._one_group()
+                if not errors:
+                    self._future.set_result(None)
+                    return
+                told = "; ".join(f"rank {rank}: {_cause(error)}" for rank, error in errors.items())
+                if attempt == MAX_RESTARTS or any(_would_happen_again(error) for error in errors.values()):
+                    raise RunFailed(f"training failed: {told}")
+                if self._given_up is not None:
+                    raise RunFailed(f"training failed: {self._given_up}")
+                log.warning("the training ranks start anew from the newest checkpoint: %s", told)
+        except BaseException as error:  # the future carries it to the main thread
+            self._future.set_exception(error)
 
-def _root_cause(error: BaseException) -> str:
-    failures = getattr(error, "worker_failures", None) or {}
-    return "; ".join(f"rank {rank}: {failure}" for rank, failure in failures.items()) or str(error)
+    def _one_group(self) -> dict[int, Exception]:
+        """Start a group, and wait until it has ended; what went wrong, by rank."""
+        count = self._plan.num_ranks
+        group = self._place_group() if count > 1 else None
+        actors = [self._start_actor(number, group) for number in range(count)]
+        try:
+            places = [actor.place.remote() for actor in actors]
+            before, waiting = self.num_started, list(places)
+            while waiting:
+                _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=SECONDS_BETWEEN_LOOKS)
+                self.num_started = before + count - len(waiting)
+            address, port = ray.get(places[0]), ray.get(actors[0].free_port.remote())
+            on_gpu = self._plan.rank_gpus > 0
+            # All at once: each waits in its start for all others.
+            running = {
+                actor.run.remote(self._loop, self._job, number, count, on_gpu, address, port): number
+                for number, actor in enumerate(actors)
+            }
+            with self._lock:
+                self._first, self._asked = actors[0], None
+            return self._await(running)
+        except RayActorError as error:
+            return {0: error}
+        finally:
+            with self._lock:
+                # Twice: what has been asked for may have been answered before the last report came.
+                self._left += [*self._fetch(5.0), *self._fetch(5.0)]
+                self._first = self._asked = None
+            for actor in actors:
+                ray.kill(actor)
+            if group is not None:
+                remove_placement_group(group)
+
+    def _await(self, running: dict[ray.ObjectRef, int]) -> dict[int, Exception]:
+        errors: dict[int, Exception] = {}
+        left = list(running)
+        while left:
+            done, left = ray.wait(left, timeout=SECONDS_FOR_THE_OTHERS if errors else None)
+            if errors and not done:
+                break
+            for ref in done:
+                try:
+                    ray.get(ref)
+                except RayError as error:
+                    errors[running[ref]] = error
+        return errors
+
+    def _place_group(self) -> PlacementGroup:
+        return placement_group([self._resources() for _ in range(self._plan.num_ranks)], self._plan.placement.upper())
+
+    def _resources(self) -> dict[str, float]:
+        gpus = {"GPU": self._plan.rank_gpus} if self._plan.rank_gpus else {}
+        return {"CPU": self._plan.rank_cpus, **gpus}
+
+    def _start_actor(self, number: int, group: PlacementGroup | None) -> ActorHandle:
+        options: dict[str, Any] = {
+            "num_cpus": self._plan.rank_cpus,
+            "num_gpus": self._plan.rank_gpus,
+            "max_concurrency": 2,
+            "runtime_env": {"env_vars": dict.fromkeys(THREAD_VARIABLES, str(self._plan.rank_threads))},
+        }
+        if group is not None:
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, number)
+        return ray.remote(Rank).options(**options).remote()
+
+
+def _cause(error: Exception) -> object:
+    return error.cause if isinstance(error, RayTaskError) else error
+
+
+def _would_happen_again(error: Exception) -> bool:
+    return isinstance(_cause(error), HeadraceError) or is_disk_full(error)

@@ -25,8 +25,7 @@ from jaxtyping import Float32, Int64
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from headrace.platform.cluster.cluster import MAX_RESTARTS
-from headrace.platform.cluster.resources import ResourcePlan
+from headrace.platform.cluster.resources import MAX_RESTARTS, ResourcePlan
 from headrace.platform.dataset.reader import shard_paths
 from headrace.platform.ledger.lease import Counts
 from headrace.platform.sample import Failure, SampleBatch

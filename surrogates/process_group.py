@@ -1,0 +1,75 @@
+"""How training ranks that somebody else has started find each other: what Lightning needs to know."""
+
+import torch
+from pytorch_lightning.plugins.environments import ClusterEnvironment
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+
+
+class StartedRanks(ClusterEnvironment):
+    """Ranks that were started one by one, each of which sees only its own device.
+
+    So each counts as a node of its own, with one rank. Nothing is looked for in the environment: a Slurm job's numbers,
+    say, are those of the job that Headrace runs in, and not of its ranks.
+    """
+
+    def __init__(self, *, rank: int, world_size: int, address: str, port: int) -> None:
+        """Note the place.
+
+        Args:
+            rank: which rank this is.
+            world_size: how many there are.
+            address: of rank 0, where the others find it.
+            port: on which rank 0 listens.
+        """
+        super().__init__()
+        self._rank, self._world_size, self._address, self._port = rank, world_size, address, port
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """They have been started."""
+        return True
+
+    @property
+    def main_address(self) -> str:
+        """Rank 0's."""
+        return self._address
+
+    @property
+    def main_port(self) -> int:
+        """Rank 0's."""
+        return self._port
+
+    @staticmethod
+    def detect() -> bool:
+        """Nothing in the environment tells: it is asked for."""
+        return False
+
+    def world_size(self) -> int:
+        """How many ranks there are."""
+        return self._world_size
+
+    def set_world_size(self, size: int) -> None:
+        """Nothing: it is known."""
+
+    def global_rank(self) -> int:
+        """Which rank this is."""
+        return self._rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """Nothing: it is known."""
+
+    def local_rank(self) -> int:
+        """The first on its node, always."""
+        return 0
+
+    def node_rank(self) -> int:
+        """Each is its own node."""
+        return self._rank
+
+
+def strategy_for(world_size: int, *, on_gpu: bool) -> Strategy | str:
+    """How the ranks exchange gradients; a single one needs nobody."""
+    if world_size == 1:
+        return "auto"
+    assert torch.distributed.is_available()
+    return DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo")
