@@ -14,7 +14,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from headrace.pipelines.interrupts import STATUS, WORDS, Interrupts
 from headrace.platform.errors import HeadraceError, InputError
+
+LONG = ("run", "generate", "train", "resume")  # commands that say what they wait for
 
 console = Console()
 errors = Console(stderr=True)
@@ -24,26 +27,31 @@ class HeadraceGroup(click.Group):
     """A group of commands whose errors are told to a person, or to a program with `--json`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Note whether a program reads the answer, before the command itself is known."""
+        """Note whether a program reads the answer, before the command itself is known; and whether only help is."""
         ctx.meta["headrace.json"] = "--json" in args
+        ctx.meta["headrace.help"] = bool({"-h", "--help"} & set(args))
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn what a user can act on into words and an exit status."""
-        try:
-            return super().invoke(ctx)
-        except HeadraceError as error:
-            if ctx.meta["headrace.json"]:
-                faults = [vars(fault) for fault in error.faults] if isinstance(error, InputError) else []
-                click.echo(json.dumps({"error": str(error), "faults": faults}))
-            lines = [str(fault) for fault in error.faults] if isinstance(error, InputError) else [str(error)]
-            for line in lines:
-                errors.print("[bold red]error[/]", end=" ")
-                errors.print(line, markup=False, highlight=False, soft_wrap=True)
-            ctx.exit(error.exit_status)
-        except KeyboardInterrupt:
-            errors.print("interrupted; what was stored is safe", highlight=False)
-            ctx.exit(130)
+        with Interrupts() as interrupts:
+            try:
+                return super().invoke(ctx)
+            except BaseException as error:
+                # An interrupt comes at any line, and what it breaks there may be told as another error.
+                if interrupts.came or isinstance(error, KeyboardInterrupt):
+                    errors.print(WORDS, highlight=False)
+                    ctx.exit(STATUS)
+                if not isinstance(error, HeadraceError):
+                    raise
+                if ctx.meta["headrace.json"]:
+                    faults = [vars(fault) for fault in error.faults] if isinstance(error, InputError) else []
+                    click.echo(json.dumps({"error": str(error), "faults": faults}))
+                lines = [str(fault) for fault in error.faults] if isinstance(error, InputError) else [str(error)]
+                for line in lines:
+                    errors.print("[bold red]error[/]", end=" ")
+                    errors.print(line, markup=False, highlight=False, soft_wrap=True)
+                ctx.exit(error.exit_status)
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
@@ -55,8 +63,12 @@ out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder
 @click.group(cls=HeadraceGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--verbose", "-v", is_flag=True, help="Show the log, not only warnings.")
 @click.version_option(package_name="headrace")
-def main(verbose: bool) -> None:
+@click.pass_context
+def main(ctx: click.Context, verbose: bool) -> None:
     """Train PDE surrogates on samples that solvers stream while the training runs."""
+    if ctx.invoked_subcommand in LONG and not ctx.meta["headrace.help"]:
+        # At once: what comes next takes a second to import.
+        console.print("reading the recipe", highlight=False)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("headrace").setLevel(logging.INFO if verbose else logging.WARNING)
 

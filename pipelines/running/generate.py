@@ -1,5 +1,6 @@
 """`headrace generate`: a data set without a training."""
 
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from headrace.pipelines.running.online import POLL_SECONDS, StreamWatch, preflig
 from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import RunProgress
 from headrace.pipelines.running.session import Earlier, Session
-from headrace.platform.cluster.cluster import connected, fit_into_cluster
+from headrace.platform.cluster.cluster import connected, fit_into_cluster, starting_phase
 from headrace.platform.errors import InputError
 
 
@@ -26,21 +27,26 @@ def generate(config: RunConfig, out: Path | Earlier | None, console: Console) ->
     preflight_stream(config, out)
     config, choices, pilot_seconds = settled(config, console)
     assert config.data is not None
-    with RunProgress(console) as progress, connected(config.resources):
-        progress.update(phase="starting", planned=config.planned()["train"])
+    with RunProgress(console) as progress, ExitStack() as cluster:
+        progress.update(phase=starting_phase(config.resources), planned=config.planned()["train"])
+        cluster.enter_context(connected(config.resources))
         resources = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), trains=False)
         session = Session(config, "generate", out)
         with session.guarded(), session.phase("generate"):
             session.describe(config.schema, choices, pilot_seconds)
+            progress.update(phase="planning the samples")
             stream = start_stream(config, session, resources, trains=False)
             watch = StreamWatch(stream, session, progress, resources)
-            progress.update(phase="solving")
+            progress.update(phase="starting the solvers")
             interrupted = False
             try:
                 while stream.poll(POLL_SECONDS):
                     watch.look()
+                    if progress.state.stored:
+                        progress.update(phase="solving")
             except KeyboardInterrupt:
                 interrupted = True
+                session.note_interrupt()
                 raise
             finally:
                 watch.settle(seal=not interrupted)

@@ -15,6 +15,7 @@ steps, the driver stops the stream, and what was stored by then is the data set.
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from headrace.pipelines.running.rank import StreamedData, TrainingJob, train_on_
 from headrace.pipelines.running.recording import Recording
 from headrace.pipelines.running.session import Earlier, Session, preflight
 from headrace.pipelines.running.train import SECONDS_TO_START, is_trained, watch_ranks
-from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources
+from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources, starting_phase
 from headrace.platform.cluster.resources import ResourcePlan
 from headrace.platform.cluster.training_ranks import TrainingRanks
 from headrace.platform.errors import RunFailed
@@ -209,8 +210,10 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
     preflight_stream(config, out)
     config, choices, pilot_seconds = settled(config, console)
     assert config.data is not None and config.training is not None
-    with RunProgress(console) as progress, connected(config.resources):
-        progress.update(phase="starting", planned=config.planned()["train"], steps=config.training.steps)
+    with RunProgress(console) as progress, ExitStack() as cluster:
+        planned, steps = config.planned()["train"], config.training.steps
+        progress.update(phase=starting_phase(config.resources), planned=planned, steps=steps)
+        cluster.enter_context(connected(config.resources))
         tell = partial(progress.tell_waits, "the run")
         resources = fit_into_cluster(config.resources, tell, solves=config.solves)
         session = Session(config, "run", out)
@@ -230,9 +233,10 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
 
 def _stream_and_train(config: RunConfig, session: Session, resources: ResourcePlan, progress: RunProgress) -> None:
     with session.phase("stream and train"):
+        progress.update(phase="planning the samples")
         stream = start_stream(config, session, resources, trains=True)
         watch = StreamWatch(stream, session, progress, resources)
-        progress.update(phase="streaming, training is about to begin")
+        progress.update(phase="starting the solvers and the trainer")
         ranks: TrainingRanks | None = None
         interrupted = False
         try:
@@ -248,6 +252,7 @@ def _stream_and_train(config: RunConfig, session: Session, resources: ResourcePl
             watch_ranks(ranks, session, progress, POLL_SECONDS, look=watch.look, free=free_resources)
         except KeyboardInterrupt:
             interrupted = True
+            session.note_interrupt()
             progress.update(phase="stopping")
             stream.stop()
             if ranks is not None:

@@ -20,6 +20,8 @@ def settled(config: RunConfig, console: Console) -> tuple[RunConfig, list[Choice
         InputError: see `with_numerics` and `with_costs`.
     """
     began = time.monotonic()
+    if config.data is None or (config.data.accuracy is None and config.data.budget is None):
+        return config, [], 0.0
     with torch_threads(config.resources.solvers.threads):
         sized, choices = with_numerics(config, console)
         priced = with_costs(sized, console)

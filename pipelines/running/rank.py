@@ -26,6 +26,7 @@ class StreamedData:
         """The data module of a rank; waits for the held-out samples."""
         from headrace.surrogates.datamodule import StreamDataModule
 
+        context.tell("streaming, the trainer waits for the held-out samples")
         reader = self.feed.claim(context.rank, context.node)
         return StreamDataModule(
             pull=reader.pull,
@@ -51,6 +52,7 @@ class StoredData:
         from headrace.platform.dataset.reader import StoredSamples
         from headrace.surrogates.datamodule import StoredDataModule
 
+        context.tell("the trainer reads the samples")
         stored = StoredSamples.open(self.train)
         samples = stored.read_all()
         return StoredDataModule(
@@ -81,6 +83,7 @@ def train_on_rank(context: RankContext, job: TrainingJob) -> None:
     Rank 0 reports metrics, writes checkpoints and what training came to.
     """
     keep_freed_memory()
+    context.tell("the trainer imports torch")
     # Lightning and torch take seconds to import: the driver, which names this function, does not wait for them.
     from headrace.surrogates.fit import fit
     from headrace.surrogates.process_group import StartedRanks, strategy_for
@@ -89,6 +92,7 @@ def train_on_rank(context: RankContext, job: TrainingJob) -> None:
     assert training is not None and surrogate is not None
     checkpoint = newest(job.run.checkpoints)
     data = job.data.open(context, training.batch_size, job.config.seed)
+    context.tell("the trainer is made ready and waits for its first samples")
     result = fit(
         surrogate=surrogate,
         training=training,

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from headrace.pipelines.recipe.config import SPLITS, RunConfig, Split
-from headrace.pipelines.report.report import write_report
 from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
 from headrace.platform import provenance
 from headrace.platform.dataset.manifest import write_manifest
@@ -106,6 +105,7 @@ class Session:
                 self.summary["tracking"] = earlier.summary["tracking"]
         self.write_summary()
         self._metrics = MetricsLog(self.run.metrics, self._started)
+        self._untracked: list[tuple[dict[str, float], int | None, float]] = []
         # A new MLflow database takes seconds to make; the actors start meanwhile.
         self._tracker = ThreadPoolExecutor(1, "start-tracking").submit(
             Tracker.start,
@@ -130,6 +130,9 @@ class Session:
             # At once: a run that is killed goes on under the same name.
             self.summary["tracking"] = known
             self.write_summary()
+        untracked, self._untracked = self._untracked, []
+        for metrics, step, seconds in untracked:
+            tracker.log_metrics(metrics, step=step, seconds=seconds)
         return tracker
 
     def describe(self, schema: SampleSchema, choices: Sequence[Choice], pilot_seconds: float) -> None:
@@ -152,7 +155,16 @@ class Session:
     def record(self, metrics: Mapping[str, float], step: int | None = None, at: float | None = None) -> None:
         """Take metrics at a step, or at a moment when there is no step."""
         seconds = self._metrics.write(metrics, step, at)
+        if not self._tracker.done():
+            # Nobody waits for it here: whoever watches the run goes on, and it gets this when it is open.
+            self._untracked.append((dict(metrics), step, seconds))
+            return
         self.tracker.log_metrics(metrics, step=step, seconds=seconds)
+
+    def note_interrupt(self) -> None:
+        """Write down at once that the run was interrupted: there may be no time to close it."""
+        self.summary["status"] = "interrupted"
+        self.write_summary()
 
     def write_summary(self) -> None:
         """Bring `run.json` up to date."""
@@ -249,6 +261,9 @@ class Session:
         try:
             # Drawing takes seconds, which a user who pressed Ctrl-C has not got: `headrace report` draws it later.
             if status not in ("interrupted", "disk full"):
+                # Brings pictures and templates, which nobody waited for until here.
+                from headrace.pipelines.report.report import write_report
+
                 write_report(self.run.path)
         finally:
             if tracker is not None:

@@ -56,11 +56,13 @@ def watch_ranks(
     ended = False
     while not ended:
         ended = ranks.wait(poll_seconds)
-        look()
         reports = ranks.drain()
         is_late = not ranks.num_started and time.monotonic() - began > SECONDS_TO_START
         progress.tell_waits("training", f"waits for {ranks.needs}; {free()}" if is_late else "")
         for report in reports:
+            if report.phase is not None:
+                progress.update(phase=report.phase)
+                continue
             session.record(report.metrics, report.step, report.time)
             if report.step is None:
                 continue
@@ -74,6 +76,7 @@ def watch_ranks(
                 error=report.metrics.get("validation/relative_l2", progress.state.error),
                 seconds_left=left,
             )
+        look()
     if not session.run.checkpoint.is_file():
         raise RunFailed("training ended before its first step: no samples came. See the failures in run.json.")
     session.summary["training"] = json.loads(session.run.training.read_text(encoding="utf-8"))
@@ -142,9 +145,10 @@ def _placed(
         here = fit_resources(config.resources, machine_capacity(), solves=False)
         return here, lambda job: LocalRank(train_on_rank, job, here), lambda: ""
     # Ray takes a second to import: a training that needs none of it does not wait for it.
-    from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources
+    from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources, starting_phase
     from headrace.platform.cluster.training_ranks import TrainingRanks
 
+    progress.update(phase=starting_phase(config.resources))
     cluster.enter_context(connected(config.resources))
     there = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), solves=False)
     return there, lambda job: TrainingRanks(train_on_rank, job, there), free_resources
@@ -175,7 +179,7 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
         raise InputError.single("training.batch_size", str(needed), f"at most {usable}, the samples of --data")
     preflight(config, out)
     with RunProgress(console) as progress, ExitStack() as cluster:
-        progress.update(phase="starting", steps=config.training.steps)
+        progress.update(phase="looking for a place to train", steps=config.training.steps)
         resources, start, free = _placed(config, progress, cluster)
         session = Session(config, "train", out)
         with session.guarded():
@@ -196,10 +200,12 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
                         run=session.run,
                         num_threads=resources.rank_threads,
                     )
+                    progress.update(phase="starting the trainer")
                     ranks = start(job)
                     try:
                         watch_ranks(ranks, session, progress, 0.5, free=free)
                     except KeyboardInterrupt:
+                        session.note_interrupt()
                         ranks.give_up("the run was interrupted")
                         raise
             progress.update(phase="evaluating")

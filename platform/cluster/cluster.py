@@ -3,22 +3,32 @@
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import ray
 import ray.exceptions
 
 from headrace.platform.cluster.resources import Capacity, ResourcePlan, ResourcesSpec, fit_resources
-from headrace.platform.errors import InputError, RunFailed
+from headrace.platform.errors import InputError, RunFailed, is_disk_full
+from headrace.platform.processes import descendants, kill
 
 log = logging.getLogger(__name__)
 
 START_ATTEMPTS = 3
+MAX_SOCKET_NBYTES = 107 if sys.platform == "linux" else 103  # that the path of a Unix socket may have
 SECONDS_BETWEEN_LOOKS = 2.0
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+def starting_phase(spec: ResourcesSpec) -> str:
+    """What `connected` is about to do, in words."""
+    address = spec.address or os.environ.get("RAY_ADDRESS")
+    return f"connecting to the Ray cluster {address}" if address else "starting Ray"
 
 
 @contextmanager
@@ -67,30 +77,71 @@ def start_embedded(num_cpus: int | None = None) -> None:
     Args:
         num_cpus: CPUs that it counts; default: those of the machine.
 
+    When it does not start, none of its processes is left behind.
+
     Raises:
+        InputError: the folder for Ray's sockets has too long a path.
         RunFailed: it did not start.
     """
+    _check_socket_path()
     _set_defaults()
     # Ray's node gives its agents half a minute. On a cold disk importing them takes longer, and the next try finds
     # them in the page cache.
     os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
     # Ray starts workers with niceness 15: whatever else the user does would starve the run on their own machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    ours = {child.pid for child in psutil.Process().children()}
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with _on_loopback():
                 # "local": else Ray joins what `ray start` has left on this machine, or waits for what is gone.
                 ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **QUIET)
             return
-        except Exception as error:
-            # Ray raises a plain Exception here.
+        except BaseException as error:
+            # Ray raises a plain Exception when something took too long; an interrupt comes at any line.
+            # Ray's own would stay until this process ends; and what they have started loses its parent when they do.
+            left = descendants(besides=ours)
             ray.shutdown()
+            kill(left)
+            if not isinstance(error, Exception):
+                raise
+            if is_disk_full(error):
+                raise RunFailed(
+                    f"the embedded Ray cluster did not start: the disk that holds {_temporary_folder()[1]} is full. "
+                    "Make room, or set RAY_TMPDIR to a folder elsewhere."
+                ) from error
+            if isinstance(error, OSError | ValueError | TypeError | ImportError):
+                # What is wrong now is wrong a moment later.
+                raise RunFailed(f"the embedded Ray cluster cannot start: {_first_line(error)}") from error
             if attempt == START_ATTEMPTS:
                 raise RunFailed(
                     f"the embedded Ray cluster did not start in {attempt} attempts: {_first_line(error)} "
-                    "Is the machine overloaded, or /tmp full? `headrace doctor` looks."
+                    "Is the machine overloaded? `headrace doctor` looks."
                 ) from error
             log.warning("the embedded Ray cluster did not start (%s); trying again", _first_line(error))
+
+
+def _temporary_folder() -> tuple[str, str]:
+    """Where Ray puts its session, and the variable that says so, as Ray reads them."""
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        if os.environ.get(name):
+            return name, os.environ[name]
+    return "RAY_TMPDIR", "/tmp"
+
+
+def _check_socket_path() -> None:
+    """See that the sockets that Ray makes in its session's folder have paths that the system allows."""
+    name, folder = _temporary_folder()
+    below = f"/ray/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+    most = MAX_SOCKET_NBYTES - len(below)
+    if len(os.fsencode(folder.rstrip("/"))) > most:
+        raise InputError.single(
+            name,
+            folder,
+            f"a folder whose path has at most {most} bytes: Ray's sockets lie below it, and the system allows "
+            f"{MAX_SOCKET_NBYTES} for the whole path of a socket",
+            "Set RAY_TMPDIR=/tmp, or to another short path.",
+        )
 
 
 @contextmanager

@@ -94,8 +94,13 @@ class LocalRank:
         process = context.Process(
             target=_work, args=(theirs, self._loop, self._job, self._plan.rank_gpus > 0), name="rank-0", daemon=True
         )
-        with _threads(self._plan.rank_threads):
-            process.start()
+        # Ctrl-C reaches all processes of a terminal: what becomes of this one is ours to say.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with _threads(self._plan.rank_threads):
+                process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._process = process
         return ours
@@ -157,8 +162,6 @@ def _threads(number: int) -> Iterator[None]:
 
 def _work(pipe: Connection, loop: Callable[[RankContext, Any], None], job: object, on_gpu: bool) -> None:
     """The child: runs the loop, and tells the parent."""
-    # Ctrl-C reaches all processes of a terminal; the parent decides what becomes of this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
     lock = threading.Lock()
 

@@ -8,11 +8,19 @@ from typing import Literal, Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsReport:
-    """Metrics of the trainer at a step (None: of no step), with the Unix time of their making [s]."""
+    """Metrics of the trainer at a step (None: of no step), with the Unix time of their making [s].
+
+    Attributes:
+        time: when.
+        step: the step.
+        metrics: values by name.
+        phase: what the rank does from now on, in words; None where it says nothing about that.
+    """
 
     time: float
     step: int | None
     metrics: dict[str, float]
+    phase: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,10 @@ class RankContext:
     def report(self, step: int | None, metrics: Mapping[str, float]) -> None:
         """Send metrics to the driver without waiting for it."""
         self.send(MetricsReport(time=time.time(), step=step, metrics=dict(metrics)))
+
+    def tell(self, phase: str) -> None:
+        """Say what this rank does from now on, for the user to read; what rank 0 says is shown."""
+        self.send(MetricsReport(time=time.time(), step=None, metrics={}, phase=phase))
 
 
 class Ranks(Protocol):

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from headrace.platform.dataset.reader import shard_indices
-from headrace.platform.dataset.writer import SampleStore
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import SampleBatch
+
+if TYPE_CHECKING:
+    from headrace.platform.dataset.writer import SampleStore
 
 
 class SampleLog:
@@ -43,8 +45,11 @@ class SampleLog:
         self._held: dict[str, dict[int, None]] = {split: {} for split in rows_per_chunk}
         for split in rows_per_chunk:
             if self._path(split).exists():
-                self._stores[split] = SampleStore.open_append(self._path(split))
-                self._held[split].update(dict.fromkeys(shard_indices(self._path(split)).tolist()))
+                # Zarr takes half a second to import: who only plans a stream, or has nothing to store, does not wait.
+                from headrace.platform.dataset import reader, writer
+
+                self._stores[split] = writer.SampleStore.open_append(self._path(split))
+                self._held[split].update(dict.fromkeys(reader.shard_indices(self._path(split)).tolist()))
 
     def indices(self, split: str) -> list[int]:
         """The indices of the samples in the shard of a split, in the order in which they came."""
@@ -62,8 +67,10 @@ class SampleLog:
         rows = [row for row, index in enumerate(batch.indices) if int(index) not in self._held[split]]
         if rows:
             if split not in self._stores:
+                from headrace.platform.dataset import writer
+
                 rows_per_chunk = self._rows_per_chunk[split]
-                self._stores[split] = SampleStore.create(
+                self._stores[split] = writer.SampleStore.create(
                     self._path(split), self._schemas[split], {"split": split}, rows_per_chunk=rows_per_chunk
                 )
             self._stores[split].append(batch.take(rows))

@@ -50,12 +50,12 @@ class StreamFeed:
 
     coordinator: ActorHandle
     shards: tuple[ActorHandle, ...]
-    shard_nodes: tuple[str, ...]
     is_observed: bool = False
 
     def claim(self, rank: int, node: str) -> "ShardReader":
         """The shard that a rank on a node reads from; the same one whenever it asks."""
-        shard = ray.get(self.coordinator.claim_shard.remote(rank, node, self.shard_nodes))
+        nodes = ray.get([shard.node.remote() for shard in self.shards])
+        shard = ray.get(self.coordinator.claim_shard.remote(rank, node, nodes))
         return ShardReader(self.shards[shard], self.coordinator)
 
     def held_out(self, split: str) -> SampleBatch:
@@ -167,16 +167,10 @@ class Stream:
         return any(count.waiting for count in counts.values())
 
     def feed(self) -> "StreamFeed":
-        """What training ranks need to read from this stream; travels to them.
-
-        Raises:
-            RunFailed: a shard died.
-        """
-        nodes = answers([shard.node.remote() for shard in self.shards])
+        """What training ranks need to read from this stream; travels to them, and waits for nobody here."""
         return StreamFeed(
             coordinator=self.coordinator,
             shards=tuple(self.shards),
-            shard_nodes=tuple(nodes),
             is_observed=self._plan.solves and self._plan.sampler.decides_late,
         )
 

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-import requests
-
 from headrace.platform.errors import Fault
+
+if TYPE_CHECKING:
+    import requests
 
 ENVIRONMENT = "MLFLOW_TRACKING_URI"
 RUNS = Path("runs")
@@ -135,6 +137,9 @@ def _probe_file(file: Path) -> Trouble | None:
 
 
 def _probe_server(address: str) -> Trouble | None:
+    # Takes a quarter of a second to import: those whose store is a file do not wait for it.
+    import requests
+
     expected = "an MLflow server that answers"
     shown = without_password(address)
     parts = urlsplit(address)
@@ -174,7 +179,7 @@ def _probe_database(address: str, port: int) -> Trouble | None:
     return None
 
 
-def _reason(error: requests.RequestException) -> str:
+def _reason(error: "requests.RequestException") -> str:
     """The cause at the bottom of a chain of network errors, in a few words."""
     cause: BaseException = error
     while cause.__cause__ or cause.__context__:

@@ -5,6 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import ray
+
+from headrace.platform.cluster.cluster import start_embedded
+from headrace.platform.errors import InputError, RunFailed
 
 
 @pytest.mark.ray
@@ -18,3 +22,61 @@ def test_an_embedded_cluster_does_not_join_another() -> None:
     environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0 and done.stdout.strip() == "1", done.stderr[-2000:]
+
+
+def test_a_socket_path_that_is_too_long_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = "/tmp/" + "long" * 20
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", folder)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("it was tried"))
+    with pytest.raises(InputError, match=r"TMPDIR is /tmp/long.*at most \d\d bytes.*Set RAY_TMPDIR=/tmp"):
+        start_embedded()
+    # Ray takes this one first.
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    with pytest.raises(InputError, match="RAY_TMPDIR is"):
+        start_embedded()
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "words"),
+    [
+        (Exception("The current node timed out during startup."), 3, "in 3 attempts.*overloaded"),
+        (ValueError("no such option"), 1, "cannot start: no such option"),
+        (OSError(28, "No space left on device"), 1, "disk that holds /tmp is full"),
+    ],
+)
+def test_one_that_does_not_start_leaves_nothing_and_is_tried_again_only_where_that_can_help(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, attempts: int, words: str
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def init(**_: object) -> None:
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]))
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(RunFailed, match=words):
+        start_embedded()
+    assert len(started) == attempts
+    assert all(process.poll() is not None for process in started)
+
+
+def test_what_others_have_started_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+
+    def init(**_: object) -> None:
+        raise ValueError("no such option")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    try:
+        with pytest.raises(RunFailed):
+            start_embedded()
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()

@@ -109,7 +109,7 @@ class Rank:
     """A training rank that reads a batch for every step."""
 
     def __init__(self, feed: StreamFeed, *, number: int = 0, step: int = 0) -> None:
-        self._reader, self._step = feed.claim(number, feed.shard_nodes[0]), step
+        self._reader, self._step = feed.claim(number, ray.get_runtime_context().get_node_id()), step
         self.save, self.observe = self._reader.save, self._reader.observe
 
     def pull(self, size: int) -> SampleBatch | None:
