@@ -5,7 +5,7 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-from headrace.platform.processes import descendants, kill
+from headrace.platform.processes import end_children, is_uninterruptible
 
 SECONDS_TO_END = 7.0  # after Ctrl-C, for closing files and saying so; the machine may be busy
 WORDS = "interrupted; what was stored is safe"
@@ -15,9 +15,9 @@ STATUS = 130
 class Interrupts:
     """Turns Ctrl-C into a KeyboardInterrupt in the main thread, and sees that the process ends soon. Use with `with`.
 
-    Whoever tidies up may wait for a cluster that starts, for a server, or for a library that is being imported. When it
-    takes too long, or Ctrl-C comes again, the process ends at once: what is stored is safe whenever it is killed, and
-    so are the processes that it has started.
+    Whoever tidies up may wait for a server, for a process, or for a library that is being imported. When it takes too
+    long, when Ctrl-C comes again, or where nothing bears an interrupt, the process ends at once, with all that it has
+    started: what is stored is safe whenever it is killed.
 
     Attributes:
         came: whether Ctrl-C was pressed.
@@ -42,7 +42,7 @@ class Interrupts:
             signal.signal(signal.SIGINT, self._before)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if self.came:
+        if self.came or is_uninterruptible():
             _end()
         self.came = True
         clock = threading.Timer(SECONDS_TO_END, _end)
@@ -52,6 +52,6 @@ class Interrupts:
 
 
 def _end() -> None:
-    kill(descendants(), wait_seconds=0.5)
+    end_children(wait_seconds=0.5)
     os.write(2, f"{WORDS}\n".encode())
     os._exit(STATUS)

@@ -1,29 +1,49 @@
 """Processes that this one has started, and those that they have."""
 
-from collections.abc import Iterable, Set
-from contextlib import suppress
+import signal
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
 
 import psutil
 
+_uninterruptible = 0
 
-def descendants(*, besides: Set[int] = frozenset()) -> list[psutil.Process]:
-    """The children of this process and all below them, without some children and what is below those.
+
+@contextmanager
+def uninterruptible() -> Iterator[None]:
+    """A block in which an exception at any line may crash the process: Ctrl-C had better end it then and there."""
+    global _uninterruptible
+    _uninterruptible += 1
+    try:
+        yield
+    finally:
+        _uninterruptible -= 1
+
+
+def is_uninterruptible() -> bool:
+    """Whether such a block is being carried out."""
+    return _uninterruptible > 0
+
+
+def end_children(*, besides: Set[int] = frozenset(), wait_seconds: float = 1.0) -> None:
+    """Kill the children of this process and all that is below them.
+
+    Each is stopped first: one that is killed while it starts another leaves that one behind, without a parent to be
+    found by.
 
     Args:
-        besides: the ids of the children to leave out.
+        besides: the ids of the children that stay, with all that is below them.
+        wait_seconds: how long to wait for their end [s].
     """
     found: list[psutil.Process] = []
-    for child in psutil.Process().children():
-        if child.pid not in besides:
-            with suppress(psutil.NoSuchProcess):
-                found += [child, *child.children(recursive=True)]
-    return found
-
-
-def kill(processes: Iterable[psutil.Process], wait_seconds: float = 1.0) -> None:
-    """Kill processes, some of which may have ended, and wait for their end."""
-    processes = list(processes)
-    for process in processes:
+    waiting = [child for child in psutil.Process().children() if child.pid not in besides]
+    while waiting:
+        process = waiting.pop()
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGSTOP)
+            found.append(process)
+            waiting += process.children()
+    for process in found:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(processes, timeout=wait_seconds)
+    psutil.wait_procs(found, timeout=wait_seconds)

@@ -67,7 +67,7 @@ print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda,
 
 # Starts no cluster, which would take seconds and ports.
 RAY = """
-import json, ray, ray.train, ray.job_submission
+import json, ray, ray.job_submission
 print(json.dumps({"version": ray.__version__}))
 """
 

@@ -226,6 +226,7 @@ class Session:
             status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"
+            self.note_interrupt()
             raise
         except Exception as error:
             if is_disk_full(error):

@@ -201,12 +201,14 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
                         num_threads=resources.rank_threads,
                     )
                     progress.update(phase="starting the trainer")
-                    ranks = start(job)
+                    ranks: Ranks | None = None
                     try:
+                        ranks = start(job)
                         watch_ranks(ranks, session, progress, 0.5, free=free)
                     except KeyboardInterrupt:
                         session.note_interrupt()
-                        ranks.give_up("the run was interrupted")
+                        if ranks is not None:
+                            ranks.give_up("the run was interrupted")
                         raise
             progress.update(phase="evaluating")
             # Brings torch, pictures and tracking, which nobody waited for until here.

@@ -15,7 +15,7 @@ import ray.exceptions
 
 from headrace.platform.cluster.resources import Capacity, ResourcePlan, ResourcesSpec, fit_resources
 from headrace.platform.errors import InputError, RunFailed, is_disk_full
-from headrace.platform.processes import descendants, kill
+from headrace.platform.processes import end_children, uninterruptible
 
 log = logging.getLogger(__name__)
 
@@ -93,16 +93,16 @@ def start_embedded(num_cpus: int | None = None) -> None:
     ours = {child.pid for child in psutil.Process().children()}
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with _on_loopback():
+            # Ray's own libraries do not bear an interrupt while they connect.
+            with _on_loopback(), uninterruptible():
                 # "local": else Ray joins what `ray start` has left on this machine, or waits for what is gone.
                 ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **QUIET)
             return
         except BaseException as error:
             # Ray raises a plain Exception when something took too long; an interrupt comes at any line.
-            # Ray's own would stay until this process ends; and what they have started loses its parent when they do.
-            left = descendants(besides=ours)
+            # They would stay until this process ends.
+            end_children(besides=ours)
             ray.shutdown()
-            kill(left)
             if not isinstance(error, Exception):
                 raise
             if is_disk_full(error):

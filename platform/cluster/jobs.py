@@ -59,7 +59,7 @@ NEEDED = {
     "numba": "numba",
     "pydantic": "pydantic",
     "pytorch_lightning": "pytorch-lightning",
-    "ray.train": "'ray[default,train]'",
+    "ray": "'ray[default]'",
     "rich": "rich",
     "scipy": "scipy",
     "torch": "torch",

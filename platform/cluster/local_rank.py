@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,9 @@ class LocalRank:
         process = context.Process(
             target=_work, args=(theirs, self._loop, self._job, self._plan.rank_gpus > 0), name="rank-0", daemon=True
         )
-        # Ctrl-C reaches all processes of a terminal: what becomes of this one is ours to say.
+        # Ctrl-C reaches all processes of a terminal: what becomes of this one is ours to say. It inherits the mask,
+        # which the helper of `multiprocessing` would take off if it were not there yet.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with _threads(self._plan.rank_threads):
@@ -162,6 +165,7 @@ def _threads(number: int) -> Iterator[None]:
 
 def _work(pipe: Connection, loop: Callable[[RankContext, Any], None], job: object, on_gpu: bool) -> None:
     """The child: runs the loop, and tells the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
     lock = threading.Lock()
 
