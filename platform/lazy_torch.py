@@ -26,6 +26,9 @@ class _StandIn(type):
         module = sys.modules.get(cls.home)
         return module is not None and isinstance(value, getattr(module, cls.__name__))
 
+    def __call__(cls, *args: object, **kwargs: object) -> object:
+        return getattr(importlib.import_module(cls.home), cls.__name__)(*args, **kwargs)
+
 
 def stand_in(home: str, name: str) -> type:
     """A class for annotations that are looked at while the program runs, whose instances are those of another one.
@@ -42,7 +45,7 @@ def stand_in(home: str, name: str) -> type:
 class _Later:
     """A module that is imported when something of it is asked for."""
 
-    def __init__(self, name: str, **stand_ins: type) -> None:
+    def __init__(self, name: str, **stand_ins: object) -> None:
         self._name = name
         self.__dict__.update(stand_ins)
 
@@ -52,5 +55,7 @@ class _Later:
 
 if not TYPE_CHECKING:
     Tensor = stand_in("torch", "Tensor")
-    torch = _Later("torch", Tensor=Tensor)
-    nn = _Later("torch.nn", Module=stand_in("torch.nn", "Module"))
+    nn = _Later("torch.nn", **{name: stand_in("torch.nn", name) for name in ("Module", "Parameter")})
+    optim = _Later("torch.optim", Optimizer=stand_in("torch.optim", "Optimizer"))
+    types = {name: stand_in("torch", name) for name in ("Generator", "device", "dtype")}
+    torch = _Later("torch", Tensor=Tensor, nn=nn, optim=optim, **types)

@@ -4,10 +4,9 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
 
+from headrace.platform.lazy_torch import Tensor, torch
 from headrace.platform.sample import SampleBatch
 
 
@@ -70,8 +69,8 @@ class Batch(NamedTuple):
         return (self.weights.to(losses.dtype) * losses).sum() / self.rank_weight
 
 
-def _copied(array: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
-    tensor = torch.empty(array.shape, dtype=dtype, pin_memory=_has_cuda())
+def _copied(array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
+    tensor = torch.empty(array.shape, dtype=dtype or torch.float32, pin_memory=_has_cuda())
     tensor.numpy()[...] = array
     return tensor
 

@@ -22,7 +22,8 @@ from headrace.platform.fields import FieldSpec, Mesh, SampleSchema
 from headrace.platform.files import replacing
 from headrace.platform.spec import kinds
 from headrace.surrogates.models import SURROGATES
-from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
+from headrace.surrogates.normalization import NormalizationSpec
+from headrace.surrogates.normalizer import NormalizedNetwork, Normalizer
 from headrace.surrogates.strategies import AllAtOnce, AnyStrategy
 from headrace.surrogates.strategy import AbstractStrategy
 from headrace.surrogates.surrogate import AbstractSurrogate

@@ -4,11 +4,10 @@ import functools
 from collections.abc import Callable, Iterable
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float64
-from torch import Tensor
 
 from headrace.platform.fields import Domain, Grid, Mesh
+from headrace.platform.lazy_torch import Tensor, torch
 
 Fields = Float[Tensor, "batch time channels *grid"]
 PerSample = Float[Tensor, " batch"]

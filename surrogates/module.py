@@ -16,7 +16,7 @@ from headrace.surrogates import metrics, ranks
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import Checkpoint
 from headrace.surrogates.loss import Loss, LossContext, Residual
-from headrace.surrogates.normalization import NormalizedNetwork, Normalizer
+from headrace.surrogates.normalizer import NormalizedNetwork, Normalizer
 from headrace.surrogates.strategy import TrainingStep
 from headrace.surrogates.surrogate import AbstractSurrogate
 from headrace.surrogates.training import TrainingSpec

@@ -3,8 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable
 
-import torch
-
+from headrace.platform.lazy_torch import torch
 from headrace.platform.spec import Spec
 
 

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from jaxtyping import Float
-from torch import Tensor
+
+from headrace.platform.lazy_torch import Tensor
 
 
 class Query(NamedTuple):

@@ -1,18 +1,20 @@
 """What the training ranks tell each other; without a process group there is one rank, which knows everything."""
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from headrace.platform.lazy_torch import Tensor, torch
 
 
 def world_size() -> int:
     """How many ranks train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return (
+        torch.distributed.get_world_size()
+        if torch.distributed.is_available() and torch.distributed.is_initialized()
+        else 1
+    )
 
 
 def rank() -> int:
     """Which of them this process is."""
-    return dist.get_rank() if world_size() > 1 else 0
+    return torch.distributed.get_rank() if world_size() > 1 else 0
 
 
 def gather(values: Tensor) -> list[Tensor]:
@@ -20,7 +22,7 @@ def gather(values: Tensor) -> list[Tensor]:
     if world_size() == 1:
         return [values]
     gathered = [torch.empty_like(values) for _ in range(world_size())]
-    dist.all_gather(gathered, values)
+    torch.distributed.all_gather(gathered, values)
     return gathered
 
 
@@ -36,6 +38,6 @@ def wait_for_all() -> None:
 
 def device() -> torch.device:
     """Where tensors must be for ranks to exchange them: NCCL wants them on the GPU."""
-    if world_size() > 1 and dist.get_backend() == "nccl":
+    if world_size() > 1 and torch.distributed.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -4,11 +4,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from headrace.platform.fields import SampleSchema
+from headrace.platform.lazy_torch import Tensor, torch
 from headrace.platform.spec import Spec
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.capabilities import Capabilities

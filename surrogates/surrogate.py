@@ -2,9 +2,8 @@
 
 from abc import abstractmethod
 
-from torch import nn
-
 from headrace.platform.fields import SampleSchema
+from headrace.platform.lazy_torch import nn
 from headrace.platform.spec import Spec, kind_of
 from headrace.surrogates.capabilities import Capabilities
 

@@ -9,17 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headrace.surrogates.layers.modes import largest_modes
+
 MOST_MODES_BY_MATRIX = 64
 """Of an only axis, on a CPU; beyond, an FFT is faster, whatever the number of points (measured from 64 to 4096)."""
-
-
-def largest_modes(num_points: int) -> int:
-    """The most modes that an axis resolves: |k| < modes, without the Nyquist frequency of an even axis.
-
-    At the Nyquist frequency a grid cannot tell a cosine's sign from its phase, so a weight there would mean something
-    else on every grid.
-    """
-    return (num_points + 1) // 2
 
 
 class SpectralConv(nn.Module):

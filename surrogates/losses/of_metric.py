@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from torch import Tensor
 
 from headrace.platform.fields import Domain
+from headrace.platform.lazy_torch import Tensor
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.loss import LossContext
 

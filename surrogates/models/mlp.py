@@ -1,20 +1,13 @@
 """MLP: a fully connected network from the scalars of a problem, and its input fields if it has any, to its fields."""
 
-import itertools
-import math
 from typing import Annotated, ClassVar, Literal
 
-import torch
-from jaxtyping import Float
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
 
 from headrace.platform.fields import SampleSchema
+from headrace.platform.lazy_torch import nn
 from headrace.surrogates.capabilities import Capabilities
-from headrace.surrogates.query import NOTHING, Query
 from headrace.surrogates.surrogate import AbstractSurrogate
-
-_ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
 class MLP(AbstractSurrogate):
@@ -46,7 +39,10 @@ class MLP(AbstractSurrogate):
         """
         if reason := self.mismatch(schema):
             raise ValueError(reason)
-        return _Perceptron(self, schema)
+        # torch takes seconds to import: those who only describe a network do not wait for it.
+        from headrace.surrogates.models.mlp_network import Perceptron
+
+        return Perceptron(schema, self.hidden, self.activation)
 
     def mismatch(self, schema: SampleSchema) -> str | None:
         """Why the schema leaves nothing to learn from, or None."""
@@ -55,31 +51,3 @@ class MLP(AbstractSurrogate):
         if not schema.num_parameters and not schema.num_input_channels:
             return "mlp needs parameters or input fields, the samples have neither: all would be alike"
         return None
-
-
-class _Perceptron(nn.Module):
-    """The network of `MLP`."""
-
-    def __init__(self, spec: MLP, schema: SampleSchema) -> None:
-        super().__init__()
-        grid = schema.domain.shape
-        self.shape = (len(schema.times), schema.num_output_channels, *grid)
-        widths = (schema.num_parameters + schema.num_input_channels * math.prod(grid), *spec.hidden)
-        self.hidden = nn.Sequential(
-            *(
-                layer
-                for before, after in itertools.pairwise(widths)
-                for layer in (nn.Linear(before, after), _ACTIVATIONS[spec.activation]())
-            )
-        )
-        self.project = nn.Linear(widths[-1], math.prod(self.shape))
-
-    def forward(
-        self,
-        inputs: Float[Tensor, "batch channels_in *grid"],
-        parameters: Float[Tensor, "batch num_parameters"],
-        query: Query = NOTHING,
-    ) -> Float[Tensor, "batch time channels_out *grid"]:
-        """Predict all output times at once."""
-        given = torch.cat([parameters, inputs.flatten(1)], dim=1)
-        return self.project(self.hidden(given)).reshape(len(given), *self.shape)

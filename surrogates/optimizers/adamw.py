@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
+from headrace.platform.lazy_torch import torch
 from headrace.surrogates.optimizer import AbstractOptimizer
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]

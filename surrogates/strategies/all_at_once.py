@@ -2,11 +2,10 @@
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from headrace.platform.fields import SampleSchema
+from headrace.platform.lazy_torch import Tensor, torch
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.loss import Loss

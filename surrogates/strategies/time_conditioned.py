@@ -3,12 +3,11 @@
 import dataclasses
 from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import PositiveInt
-from torch import Tensor
 
 from headrace.platform.fields import FieldSpec, SampleSchema
+from headrace.platform.lazy_torch import Tensor, torch
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.loss import Loss

@@ -19,7 +19,8 @@ from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import Checkpoint, Predictor, _load_pyfunc, load_checkpoint, save_checkpoint
 from headrace.surrogates.models import SURROGATES
 from headrace.surrogates.models.fno import FNO
-from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
+from headrace.surrogates.normalization import NormalizationSpec
+from headrace.surrogates.normalizer import NormalizedNetwork, Normalizer
 from headrace.surrogates.strategies import AllAtOnce
 from headrace.surrogates.training import TrainingSpec
 

@@ -11,7 +11,8 @@ from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import SampleBatch
 from headrace.surrogates.batch import Batch
-from headrace.surrogates.normalization import NormalizationSpec, Normalizer, RunningMoments
+from headrace.surrogates.normalization import NormalizationSpec
+from headrace.surrogates.normalizer import Normalizer, RunningMoments
 
 
 def test_moments_of_a_stream_are_those_of_all_of_it() -> None:

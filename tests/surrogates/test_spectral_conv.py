@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.surrogates.layers.spectral_conv import SpectralConv, largest_modes
+from headrace.surrogates.layers.modes import largest_modes
+from headrace.surrogates.layers.spectral_conv import SpectralConv
 
 # Sums of some hundred terms of order 1 in float64, through two transforms.
 EXACT = 1e-12

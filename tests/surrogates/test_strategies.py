@@ -21,7 +21,8 @@ from headrace.surrogates.fit import fit
 from headrace.surrogates.loss import LossContext
 from headrace.surrogates.losses import RelativeL2
 from headrace.surrogates.models import FNO, MLP
-from headrace.surrogates.normalization import NormalizationSpec, NormalizedNetwork, Normalizer
+from headrace.surrogates.normalization import NormalizationSpec
+from headrace.surrogates.normalizer import NormalizedNetwork, Normalizer
 from headrace.surrogates.query import Query
 from headrace.surrogates.strategies import STRATEGIES, AllAtOnce, Autoregressive, TimeConditioned
 from headrace.surrogates.strategy import AbstractStrategy, TrainingStep

@@ -8,7 +8,8 @@ from torch import Tensor
 from headrace.platform.fields import SampleSchema
 from headrace.surrogates import AbstractStrategy, Capabilities, Loss, TrainingStep
 from headrace.surrogates.batch import Batch
-from headrace.surrogates.normalization import NormalizedNetwork, Scales
+from headrace.surrogates.normalization import Scales
+from headrace.surrogates.normalizer import NormalizedNetwork
 
 
 class ThrowawayCurriculum(AbstractStrategy):
