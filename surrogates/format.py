@@ -5,7 +5,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from headrace.platform.dataset.trajectories import Samples
+from headrace.platform.dataset.samples import Samples
 from headrace.platform.spec import Spec
 
 

@@ -44,7 +44,6 @@ class StreamFeed:
     Attributes:
         coordinator: who leases.
         shards: one a rank.
-        shard_nodes: where they are.
         is_observed: whether the sampler wants to know of losses; `ShardReader.observe` is of no use otherwise.
     """
 

@@ -18,18 +18,19 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import h5py
 import numpy as np
 
-from headrace.platform.dataset.trajectories import Samples
-from headrace.platform.dataset.writer import write_dataset
+from headrace.platform.dataset.samples import Samples
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
 from headrace.surrogates.format import AbstractFormat
 from headrace.surrogates.formats.plain import ROWS, PlainData, dataset_names, find_files, require_new
+
+if TYPE_CHECKING:
+    import h5py
 
 _PAIRS = (("inputs", "outputs"), ("x", "y"))
 _STRINGS = ("spec_hash", "level", "solver", "status", "version")
@@ -75,6 +76,8 @@ class HDF5(AbstractFormat):
         Raises:
             InputError: nothing to import, a file is not of this format, or its numbers cannot be used.
         """
+        from headrace.platform.dataset.writer import write_dataset
+
         files = find_files(Path(path), self.suffixes)
         names = dataset_names(files)
         require_new(Path(out_dir))
@@ -114,6 +117,8 @@ class HDF5(AbstractFormat):
         Raises:
             InputError: the file exists.
         """
+        import h5py
+
         target = Path(out_dir) / f"{name}_{split}.h5"
         if target.exists():
             raise InputError.single(str(target), "there already", "a new file")
@@ -154,7 +159,9 @@ def _shapes(schema: SampleSchema) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _open(path: Path) -> h5py.File:
+def _open(path: Path) -> "h5py.File":
+    import h5py
+
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -162,12 +169,14 @@ def _open(path: Path) -> h5py.File:
         raise InputError.single(str(path), f"not readable as HDF5 ({reason})", _EXPECTED, "Is it cut off?") from error
 
 
-def _schema(path: Path, file: h5py.File) -> SampleSchema | None:
+def _schema(path: Path, file: "h5py.File") -> SampleSchema | None:
     """The schema that the file brings.
 
     Raises:
         InputError: it is damaged.
     """
+    import h5py
+
     text = file.attrs.get("headrace_schema")
     if text is None and isinstance(file.get("headrace_schema"), h5py.Dataset):
         text = file["headrace_schema"].asstr()[()]
@@ -181,8 +190,10 @@ def _schema(path: Path, file: h5py.File) -> SampleSchema | None:
         ) from error
 
 
-def _check(path: Path, file: h5py.File) -> list[Fault]:
+def _check(path: Path, file: "h5py.File") -> list[Fault]:
     """All that is wrong with a file."""
+    import h5py
+
     schema = _schema(path, file)
     if schema is None:
         return _plain(path, file).check()
@@ -208,18 +219,22 @@ def _check(path: Path, file: h5py.File) -> list[Fault]:
     return faults
 
 
-def _fault(path: Path, key: str, file: h5py.File, expected: str) -> Fault:
+def _fault(path: Path, key: str, file: "h5py.File", expected: str) -> Fault:
+    import h5py
+
     array = file.get(key)
     value = f"{array.dtype} of shape {array.shape}" if isinstance(array, h5py.Dataset) else "missing"
     return Fault(where=f"{path}: {key}", value=value, expected=expected)
 
 
-def _plain(path: Path, file: h5py.File) -> PlainData:
+def _plain(path: Path, file: "h5py.File") -> PlainData:
     """The arrays of a file without schema.
 
     Raises:
         InputError: one cannot tell which.
     """
+    import h5py
+
     found: dict[str, h5py.Dataset] = {}
     file.visititems(lambda name, node: found.update({name: node}) if isinstance(node, h5py.Dataset) else None)
     for x, y in _PAIRS:
@@ -229,7 +244,7 @@ def _plain(path: Path, file: h5py.File) -> PlainData:
     raise InputError.single(str(path), f"a file with {f'the datasets {names}' if names else 'no dataset'}", _EXPECTED)
 
 
-def _batches(file: h5py.File) -> Iterator[SampleBatch]:
+def _batches(file: "h5py.File") -> Iterator[SampleBatch]:
     """The samples of a file that follows the layout."""
     group = file["provenance"]
     for start in range(0, len(file["index"]), ROWS):

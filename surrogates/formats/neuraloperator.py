@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from headrace.platform.dataset.trajectories import Samples
-from headrace.platform.dataset.writer import write_dataset
+from headrace.platform.dataset.samples import Samples
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.fields import Mesh
 from headrace.surrogates.format import AbstractFormat
@@ -63,6 +62,8 @@ class NeuralOperator(AbstractFormat):
         Raises:
             InputError: nothing to import, a file is not of this format, or its numbers cannot be used.
         """
+        from headrace.platform.dataset.writer import write_dataset
+
         files = find_files(Path(path), self.suffixes)
         names = dataset_names(files)
         require_new(Path(out_dir))

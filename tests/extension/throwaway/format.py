@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from headrace.platform.dataset.trajectories import Samples
+from headrace.platform.dataset.samples import Samples
 from headrace.platform.dataset.writer import write_dataset
 from headrace.platform.errors import InputError
 from headrace.platform.fields import Mesh
