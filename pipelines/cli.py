@@ -345,8 +345,11 @@ def import_(source: Path, format_name: str | None, out: Path, as_json: bool) -> 
 def list_(what: str | None, as_json: bool) -> None:
     """Show what there is: problems, solvers, samplers, surrogates, losses, strategies, formats, recipes, and so on."""
     from headrace.pipelines.recipe.catalogue import catalogue
+    from headrace.platform.spec import broken_plug_ins
 
     listing = catalogue(what)
+    for plug_in in broken_plug_ins():
+        errors.print(str(plug_in), markup=False, highlight=False, soft_wrap=True)
     if as_json:
         click.echo(json.dumps(listing))
         return
