@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from headrace.pipelines.summary import RunSummary
 from headrace.platform.errors import HeadraceError, InputError
 
 console = Console()
@@ -69,9 +70,10 @@ def _warn_ignored(recipe: str, overrides: tuple[str, ...], command: Any) -> None
         errors.print(f"{command} does not use the recipe's {', '.join(ignored)}", highlight=False)
 
 
-def _result(summary: Mapping[str, Any], run: Path) -> dict[str, Any]:
+def _result(summary: RunSummary, run: Path) -> dict[str, Any]:
     keys = ("status", "errors", "seconds", "samples", "training", "cost", "tracking")
-    return {"run": str(run)} | {key: summary[key] for key in keys if key in summary}
+    written = summary.to_json()
+    return {"run": str(run)} | {key: written[key] for key in keys if key in written}
 
 
 def _show_errors(levels: Mapping[str, Mapping[str, Any]]) -> None:
@@ -96,16 +98,16 @@ def _show_errors(levels: Mapping[str, Mapping[str, Any]]) -> None:
     console.print(table)
 
 
-def _show_run(summary: Mapping[str, Any], run: Path, json_wanted: bool) -> None:
-    num = summary["samples"]
-    _show_errors(summary.get("errors", {}))
+def _show_run(summary: RunSummary, run: Path, json_wanted: bool) -> None:
+    num = summary.samples
+    _show_errors(summary.errors)
     rows = {
-        "samples": f"{num['stored']} stored, {num['failed']} failed, {num['duplicates']} duplicates dropped",
-        "seconds": f"{summary['seconds']:.0f}",
+        "samples": f"{num.stored} stored, {num.failed} failed, {num.duplicates} duplicates dropped",
+        "seconds": f"{summary.seconds:.0f}",
         "report": str(run / "report.html"),
         "checkpoint": str(run / "checkpoints" / "last.pt"),
         "data set": str(run / "data"),
-        "MLflow": str(summary.get("tracking", {}).get("url") or "off"),
+        "MLflow": summary.tracking.url or "off",
     }
     for name, value in rows.items():
         if name in ("report", "checkpoint", "data set") and not Path(value).exists():
