@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from headrace.pipelines.summary import RunSummary, read_summary
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.files import is_locked, lock, write_synced
 
@@ -167,17 +168,16 @@ class RunDir:
             )
         return run
 
-    def read_summary(self) -> dict[str, Any]:
+    def read_summary(self) -> RunSummary:
         """The summary.
 
         Raises:
-            InputError: it is not JSON.
+            InputError: it is not the JSON of a run, or a newer version of Headrace wrote it.
         """
         try:
-            summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+            return read_summary(self.summary)
         except (OSError, ValueError) as error:
             raise InputError.single(str(self.summary), "unreadable", "the JSON of a run", str(error)) from error
-        return summary
 
 
 def data_sets(directory: Path) -> dict[str, Path]:

@@ -32,7 +32,7 @@ def scale(run: RunDir, changes: Sequence[str]) -> int:
         faults.append(Fault(where="scale", value=" ".join(changes), expected=f"solvers=NUMBER, from 1 to {MOST}"))
     # Every default is written out in it; reading it as a recipe would import torch.
     recipe = yaml.safe_load(run.recipe.read_text(encoding="utf-8"))
-    if run.read_summary().get("command") == "train" or recipe["stream"]["mode"] == "replay":
+    if run.read_summary().command == "train" or recipe["stream"]["mode"] == "replay":
         faults.append(Fault(where=str(run.path), value="without solvers", expected="a run in which solvers work"))
     elif not run.is_worked_on:
         faults.append(

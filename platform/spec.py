@@ -5,10 +5,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from importlib.metadata import entry_points
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +22,8 @@ class Spec(BaseModel):
     describes on another machine. Concrete kinds carry `kind: Literal["name"] = "name"`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    # Schemas are built when they are first needed: plug-ins that belong into them are imported by then (see `OneOf`).
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, defer_build=True)
 
 
 class FieldError(ValueError):
@@ -45,34 +48,111 @@ def kind_of(spec: type[Spec]) -> str:
     return str(spec.model_fields["kind"].default)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BrokenPlugIn:
+    """An entry point of another package that gives no kind.
+
+    Attributes:
+        group: of entry points, for example `headrace.problems`.
+        name: of the entry point, which recipes use as the kind.
+        package: the distribution that declares it, with its version; empty when that is not known.
+        error: why it gives none.
+    """
+
+    group: str
+    name: str
+    package: str
+    error: str
+
+    def __str__(self) -> str:
+        owner = f" of {self.package}" if self.package else ""
+        return f"The plug-in {self.name}{owner} ({self.group}) cannot be used: {self.error}"
+
+
+_broken: dict[tuple[str, str], BrokenPlugIn] = {}
+
+
+def broken_plug_ins() -> list[BrokenPlugIn]:
+    """Those that were found broken so far: each group is looked up when its kinds are asked for."""
+    return list(_broken.values())
+
+
+def _note_broken(group: str, point: EntryPoint, error: str) -> None:
+    package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else ""
+    broken = BrokenPlugIn(group=group, name=point.name, package=package, error=error)
+    _broken[group, point.name] = broken
+    log.debug("%s", broken)
+
+
+def _loaded(group: str, point: EntryPoint) -> type[Spec] | None:
+    """What an entry point names; None, and noted as broken, when that is no kind."""
+    try:
+        spec = point.load()
+    except Exception as error:
+        # Whatever somebody else's module raises must not stop recipes that do not use it.
+        _note_broken(group, point, f"{type(error).__name__}: {error}")
+        return None
+    if not (isinstance(spec, type) and issubclass(spec, Spec) and "kind" in spec.model_fields):
+        _note_broken(group, point, f"{point.value} is not a Spec with a kind")
+        return None
+    return spec
+
+
 @functools.cache
 def kinds(group: str, built_in: tuple[type[Spec], ...]) -> dict[str, type[Spec]]:
     """Every class of a group by its kind: those built in, then those of installed packages.
 
+    A plug-in that cannot be imported, is not a `Spec` with a `kind`, or takes a kind that exists is left out: see
+    `broken_plug_ins`.
+
     Args:
         group: the entry-point group, for example `headrace.problems`.
         built_in: the classes of the room's own tuple.
-
-    Raises:
-        TypeError: a plug-in is not a `Spec` with a `kind`, or takes a kind that exists.
     """
     found = {kind_of(spec): spec for spec in built_in}
     for point in entry_points(group=group):
-        spec = point.load()
-        if not (isinstance(spec, type) and issubclass(spec, Spec) and "kind" in spec.model_fields):
-            raise TypeError(f"entry point {point.name} of {group} ({point.value}) is not a Spec with a kind")
+        spec = _loaded(group, point)
+        if spec is None:
+            continue
         if found.get(kind_of(spec), spec) is not spec:
-            raise TypeError(f"entry point {point.name} of {group} takes the kind {kind_of(spec)}, which exists")
+            _note_broken(group, point, f"{point.value} takes the kind {kind_of(spec)}, which exists")
+            continue
         found[kind_of(spec)] = spec
     return found
 
 
+class OneOf:
+    """The type of a field that holds a spec of a group; pydantic takes it as a union discriminated on `kind`.
+
+    The union is made when the first spec with such a field is validated, not when its class is: plug-ins are imported
+    then, and import from Headrace what they want, for all of it stands. (Specs defer their schemas for this.)
+    """
+
+    def __init__(self, group: str, built_in: tuple[type[Spec], ...]) -> None:
+        self.group, self._built_in = group, built_in
+
+    def __repr__(self) -> str:
+        return f"one of {self.group}"
+
+    def __or__(self, other: Any) -> Any:
+        return Union[self, other]  # noqa: UP007  (mypy reads neither)
+
+    @property
+    def members(self) -> tuple[type[Spec], ...]:
+        """The classes, plug-ins included."""
+        return tuple(kinds(self.group, self._built_in).values())
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The schema of the union; of the class itself, whose kind may be left out, when it is the only one."""
+        members = self.members
+        if len(members) == 1:
+            return handler.generate_schema(members[0])
+        return handler.generate_schema(Annotated[Union[members], Field(discriminator="kind")])  # noqa: UP007
+
+
 def one_of(group: str, built_in: Sequence[type[Spec]]) -> Any:
-    """The pydantic type of a group: a union discriminated on `kind`."""
-    members = tuple(kinds(group, tuple(built_in)).values())
-    if len(members) == 1:
-        return members[0]
-    return Annotated[Union[members], Field(discriminator="kind")]  # noqa: UP007  (members are known at run time)
+    """The type of a field for one spec of a group (see `OneOf`); untyped, for mypy knows no types of run time."""
+    return OneOf(group, tuple(built_in))
 
 
 def spec_hash(spec: Spec) -> str:

@@ -63,6 +63,7 @@ def examine(folder: Path | None = None) -> list[Finding]:
         lambda: [library("storage", probe(probes.STORAGE))],
         lambda: [numba(probe(probes.NUMBA))],
         lambda: [dolfinx(probe(probes.DOLFINX))],
+        lambda: plug_ins(lambda: probe(probes.PLUG_INS)),
         lambda: [processors(), memory(), shared_memory(), disk(where)],
     ]
     # The probes mostly wait for files to be read: three at once are faster than one, nine on two cores are not.
@@ -168,6 +169,24 @@ def dolfinx(answer: ProbeResult) -> Finding:
         versions = f"DOLFINx {answer.told['dolfinx']}, PETSc {answer.told['petsc']} with MUMPS"
         return Finding(name="DOLFINx", status="ok", detail=f"{versions}: solved Poisson's equation")
     return Finding(name="DOLFINx", status="warn", detail=detail, advice=advice)
+
+
+def plug_ins(ask: Callable[[], ProbeResult]) -> list[Finding]:
+    """The kinds that other packages add; nothing where none does.
+
+    Args:
+        ask: runs the probe `PLUG_INS`, which takes seconds.
+    """
+    points = [point for point in importlib.metadata.entry_points() if point.group.startswith("headrace.")]
+    if not points:
+        return []
+    answer = ask()
+    troubles = [answer.trouble] if answer.trouble else list(answer.told["broken"])
+    if not troubles:
+        names = ", ".join(sorted({point.name for point in points}))
+        return [Finding(name="plug-ins", status="ok", detail=names)]
+    advice = "Mend or uninstall the package; recipes that do not use it run."
+    return [Finding(name="plug-ins", status="warn", detail=one, advice=advice) for one in troubles]
 
 
 def cgroup_limits(name: str, root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[str]:

@@ -56,6 +56,15 @@ def _last_line(text: str) -> str:
     return lines[-1].strip() if lines else ""
 
 
+# Every group of entry points is looked up; what cannot be imported is told, not raised.
+PLUG_INS = """
+import json
+from headrace.pipelines.recipe.config import RunConfig
+from headrace.platform.spec import broken_plug_ins
+RunConfig.model_rebuild(force=True)
+print(json.dumps({"broken": [str(one) for one in broken_plug_ins()]}))
+"""
+
 TORCH = """
 import json, torch
 matrix = torch.eye(4) + torch.ones(4, 4)

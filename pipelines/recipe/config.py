@@ -1,5 +1,6 @@
 """RunConfig: a recipe, read, completed and checked. The only place where the kinds of the rooms are joined."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,13 +17,15 @@ from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
 from headrace.platform.samplers.fixed_mix import MIXED
 from headrace.platform.samplers.sampler import AbstractSampler
-from headrace.platform.spec import Spec
+from headrace.platform.spec import Spec, broken_plug_ins
 from headrace.platform.tracking.address import without_password
 from headrace.platform.tracking.tracker import TrackingSpec
 from headrace.solvers.sampled import AbstractSource
 from headrace.solvers.sources.source_of import source_of
 from headrace.surrogates.models import AnySurrogate
 from headrace.surrogates.training import TrainingSpec
+
+log = logging.getLogger(__name__)
 
 Command = Literal["run", "generate", "train"]
 Split = Literal["train", "validation", "test"]
@@ -230,8 +233,11 @@ def validate(raw: Mapping[str, Any], command: Command = "run") -> RunConfig:
 
 
 def load(recipe: str, overrides: Sequence[str] = (), command: Command = "run") -> RunConfig:
-    """Read, complete and check a recipe; see `validate`."""
-    return validate(parse(read_recipe(recipe), recipe, overrides), command)
+    """Read, complete and check a recipe; see `validate`. Warns of plug-ins that are broken and not in its way."""
+    config = validate(parse(read_recipe(recipe), recipe, overrides), command)
+    for plug_in in broken_plug_ins():
+        log.warning("%s", plug_in)
+    return config
 
 
 def ignored_sections(raw: Mapping[str, Any], command: Command) -> list[str]:

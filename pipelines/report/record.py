@@ -11,6 +11,7 @@ import yaml
 
 from headrace.pipelines.report import pictures
 from headrace.pipelines.run_dir import RunDir, read_metrics
+from headrace.pipelines.summary import LevelCost, RunSummary, read_summary
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
@@ -18,23 +19,12 @@ from headrace.platform.fields import SampleSchema
 EXAMPLES = 4
 
 
-NO_COST: dict[str, Any] = {
-    "samples": 0,
-    "whole_samples": 0.0,
-    "failed": 0,
-    "cpu_seconds": 0.0,
-    "wall_seconds": 0.0,
-    "iterations": 0,
-    "methods": {},
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """All that a run's folder holds for its page; a part that is missing or broken is empty and named in `missing`."""
 
     path: Path
-    run: Mapping[str, Any] = field(default_factory=dict)
+    run: RunSummary = RunSummary()
     recipe: Mapping[str, Any] = field(default_factory=dict)
     recipe_text: str = ""
     metrics: Sequence[Mapping[str, Any]] = ()
@@ -47,23 +37,26 @@ class RunRecord:
     def schema(self) -> SampleSchema | None:
         """What the samples are, when the run has written it down."""
         try:
-            return SampleSchema.from_json(self.run["schema"])
+            return None if self.run.sample_schema is None else SampleSchema.from_json(self.run.sample_schema)
         except (KeyError, ValueError):
             return None
 
     @property
     def errors(self) -> Mapping[str, Mapping[str, Any]]:
         """Held-out errors per level, `all` first."""
-        levels: Mapping[str, Mapping[str, Any]] = self.evaluation.get("levels") or self.run.get("errors") or {}
+        levels: Mapping[str, Mapping[str, Any]] = self.evaluation.get("levels") or self.run.errors
         return self._by_level(levels)
 
     @property
     def cost(self) -> dict[str, dict[str, Any]]:
         """What the solvers spent per level, every entry complete."""
-        cost: Mapping[str, Mapping[str, Any]] = self.run.get("cost") or {}
+        cost = self.run.cost
         # Runs of before wrote no whole samples.
-        whole = {name: {"whole_samples": spent.get("samples", 0)} for name, spent in cost.items()}
-        return {name: {**NO_COST, **whole[name], **cost[name]} for name in pictures.in_order(cost, self.levels)}
+        whole = {name: {"whole_samples": spent.samples} for name, spent in cost.items()}
+        return {
+            name: LevelCost().model_dump() | whole[name] | cost[name].to_json()
+            for name in pictures.in_order(cost, self.levels)
+        }
 
     @property
     def unit(self) -> str:
@@ -102,10 +95,9 @@ def read_run(directory: Path) -> RunRecord:
         return empty
 
     recipe_text = part("recipe.yaml", lambda path: path.read_text(encoding="utf-8"), "")
-    nothing: Mapping[str, Any] = {}
-    run = part("run.json", _read_mapping, nothing)
+    run = part("run.json", read_summary, RunSummary())
     # A data set is not evaluated; its page shows samples.
-    evaluates = run.get("command") != "generate"
+    evaluates = run.command != "generate"
     return RunRecord(
         path=directory,
         run=run,

@@ -14,8 +14,9 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from headrace.pipelines.report import pictures, trajectories
-from headrace.pipelines.report.record import NO_COST, RunRecord, mapping, read_run
+from headrace.pipelines.report.record import RunRecord, mapping, read_run
 from headrace.pipelines.report.words import duration, error_text, percent, quantity, spec_text, when_text
+from headrace.pipelines.summary import LevelCost
 from headrace.platform.fields import Mesh, SampleSchema
 from headrace.platform.spec import kinds
 from headrace.solvers.problem import AbstractProblem
@@ -130,19 +131,20 @@ def _selection(run: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def context(record: RunRecord) -> dict[str, Any]:
     """All that the template shows, computed."""
-    run, cost = record.run, record.cost
-    training = run.get("training") or {}
+    summary, cost = record.run, record.cost
+    run = summary.to_json()
+    training = summary.training.to_json() if summary.training else {}
     return {
         "record": record,
         "run": run,
         "name": run.get("name") or record.path.name,
         "status": run.get("status") or "unknown",
         "command": run.get("command") or "run",
-        "started": when_text(run.get("started")),
+        "started": when_text(summary.started or None),
         "seconds": run.get("seconds"),
         "samples": run.get("samples") or {},
         "splits": run.get("splits") or {},
-        "asked": asked(record.recipe, command=run.get("command")),
+        "asked": asked(record.recipe, command=summary.command or None),
         "errors": record.errors,
         "metrics": [name for name in record.evaluation.get("metrics", ["relative_l2"]) if name in METRIC_NAMES],
         "metric_names": METRIC_NAMES,
@@ -157,8 +159,8 @@ def context(record: RunRecord) -> dict[str, Any]:
         "training": training,
         "phases": run.get("phases") or {},
         "stream": stream_summary(record.metrics, training, record.levels),
-        "failures": (run.get("failures") or [])[:MAX_FAILURES],
-        "num_failed": (run.get("samples") or {}).get("failed") or 0,
+        "failures": summary.failures[:MAX_FAILURES],
+        "num_failed": summary.samples.failed,
         "versions": run.get("versions") or {},
         "git": run.get("git"),
         "machine": run.get("machine") or {},
@@ -224,7 +226,7 @@ def cost_total(cost: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     methods: Counter[str] = Counter()
     for level in cost.values():
         methods.update(level["methods"])
-    total = {key: sum(level[key] for level in cost.values()) for key in NO_COST if key != "methods"}
+    total = {key: sum(level[key] for level in cost.values()) for key in LevelCost.model_fields if key != "methods"}
     return {**total, "methods": dict(methods)}
 
 
@@ -266,11 +268,11 @@ def stream_summary(
 def commands(record: RunRecord) -> list[str]:
     """What to type to get the run, its page and its errors again."""
     folder = shlex.quote(str(record.path))
-    command = record.run.get("command") or "run"
+    command = record.run.command or "run"
     recipe = shlex.quote(str(record.path / "recipe.yaml"))
-    data = f" --data {shlex.quote(str(record.run['data_folder']))}" if record.run.get("data_folder") else ""
+    data = f" --data {shlex.quote(record.run.data_folder)}" if record.run.data_folder else ""
     again = f"headrace {command if command in ('run', 'generate', 'train') else 'run'} {recipe}{data}"
-    git = record.run.get("git") or {}
+    git = record.run.git or {}
     checkout = [f"git checkout {git['commit']}"] if git.get("commit") else []
     evaluate = [] if command == "generate" else [f"headrace evaluate {folder}"]
     return [*checkout, again, *evaluate, f"headrace report {folder}"]

@@ -37,16 +37,16 @@ def status(run: RunDir) -> dict[str, Any]:
         InputError: the folder holds no run, or its summary or ledger is damaged.
     """
     summary = run.read_summary()
-    is_killed = summary.get("status") == "running" and not run.is_worked_on
+    is_killed = summary.status == "running" and not run.is_worked_on
     newest, step, seconds = _newest_metrics(run)
     found: dict[str, Any] = {
         "run": str(run.path),
-        "command": summary.get("command"),
-        "status": "killed" if is_killed else summary.get("status"),
+        "command": summary.command or None,
+        "status": "killed" if is_killed else summary.status,
         "reason": f"nobody works on it any more; go on with: headrace resume {run.path}"
         if is_killed
-        else summary.get("reason"),
-        "seconds": max(seconds, float(summary.get("seconds", 0.0))),
+        else summary.reason,
+        "seconds": max(seconds, summary.seconds),
         "step": step,
         "metrics": {name: newest[name] for name in _SHOWN if name in newest},
         "validation": {
@@ -54,7 +54,7 @@ def status(run: RunDir) -> dict[str, Any]:
             for name, value in newest.items()
             if name.startswith(_ERROR)
         },
-        "errors": summary.get("errors", {}),
+        "errors": summary.errors,
         "splits": {},
         "leases": {},
         "failures": [],

@@ -65,7 +65,7 @@ def evaluate(run: RunDir, sets: Mapping[str, Path] | None = None) -> dict[str, A
         InputError: there is no checkpoint or no data, or they do not fit each other.
     """
     keep_freed_memory()
-    sets = sets or held_out_sets(Path(run.read_summary().get("data_folder", run.path)))
+    sets = sets or held_out_sets(Path(run.read_summary().data_folder or run.path))
     predictor: Predictor | None = None
     levels: dict[str, dict[str, Any]] = {}
     rollout: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def conclude(session: Session, sets: Mapping[str, Path] | None = None) -> None:
     assert session.config.surrogate is not None
     with session.phase("evaluate"):
         evaluation = evaluate(session.run, sets)
-        session.summary["errors"] = evaluation["levels"]
+        session.note(errors=evaluation["levels"])
     with session.phase("track results"):
         session.record(
             {

@@ -84,7 +84,7 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
             planned = {str(split): count for split, count in config.planned().items()}
             recording = Recording.open(config)
             if recording is not None:
-                session.summary["recording"] = str(recording.path)
+                session.note(recording=str(recording.path))
                 recording.copy(session.run, first_number=resources.num_ranks)
                 if not config.solves:
                     planned = recording.planned

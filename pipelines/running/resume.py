@@ -40,14 +40,12 @@ def resume(path: Path, overrides: Sequence[str], console: Console) -> Session | 
         if override.partition(".")[0].partition("=")[0] not in CHANGEABLE
     ]
     commands: dict[str, Command] = {"run": "run", "generate": "generate", "train": "train"}
-    command = commands.get(str(summary.get("command")))
+    command = commands.get(summary.command)
     if command is None:
-        faults.append(
-            Fault(where=f"{run.summary}: command", value=str(summary.get("command")), expected="run, generate or train")
-        )
+        faults.append(Fault(where=f"{run.summary}: command", value=summary.command, expected="run, generate or train"))
     if faults or command is None:
         raise InputError(faults)
-    if summary.get("status") == "finished":
+    if summary.status == "finished":
         return None
     config = load(str(run.recipe), overrides, command)
     before = load(str(run.recipe), command=command).resources.trainers.ranks
@@ -59,7 +57,7 @@ def resume(path: Path, overrides: Sequence[str], console: Console) -> Session | 
         )
     earlier = Earlier(run=run, summary=summary, lock=run.claim())
     if command == "train":
-        folder = summary.get("data_folder")
+        folder = summary.data_folder
         if folder is None:
             raise InputError.single(str(run.summary), "without data_folder", "a run that had begun", "Start it anew.")
         return train.train(config, Path(folder), earlier, console)

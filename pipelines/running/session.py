@@ -14,6 +14,7 @@ from typing import Any
 
 from headrace.pipelines.recipe.config import SPLITS, RunConfig, Split
 from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
+from headrace.pipelines.summary import FORMAT, FailedSample, RunSummary, SampleCounts, TrackedAs
 from headrace.platform import provenance
 from headrace.platform.dataset.manifest import write_manifest
 from headrace.platform.dataset.reader import StoredSamples
@@ -50,12 +51,12 @@ class Earlier:
 
     run: RunDir
     lock: int
-    summary: Mapping[str, Any]
+    summary: RunSummary
 
     @property
     def seconds(self) -> float:
         """How long it had run, as far as it is known [s]."""
-        return max(float(self.summary.get("seconds", 0.0)), self.run.last_seconds)
+        return max(self.summary.seconds, self.run.last_seconds)
 
 
 class Session:
@@ -77,32 +78,33 @@ class Session:
         self.run.scale.unlink(missing_ok=True)
         # A run that was cut off is as old as it had become.
         self._started = time.time() - (earlier.seconds if earlier else 0.0)
-        self._phases: dict[str, float] = dict(earlier.summary.get("phases", {})) if earlier else {}
+        self._phases: dict[str, float] = dict(earlier.summary.phases) if earlier else {}
         if earlier is None:
             write_synced(self.run.recipe, config.to_yaml())
-        self.summary: dict[str, Any] = {
-            "name": config.name,
-            "command": command,
-            "run_id": self.run.path.name,
-            "status": "running",
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "samples": {"planned": 0, "stored": 0, "failed": 0, "duplicates": 0},
-            "errors": {},
-            "versions": provenance.versions(),
-            "git": provenance.git_state(Path(__file__).parent),
-            "machine": provenance.machine(),
-        }
+        self.summary = RunSummary(
+            format=FORMAT,
+            name=config.name,
+            command=command,
+            run_id=self.run.path.name,
+            status="running",
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            samples=SampleCounts(planned=0, stored=0, failed=0, duplicates=0),
+            errors={},
+            versions=provenance.versions(),
+            git=provenance.git_state(Path(__file__).parent),
+            machine=provenance.machine(),
+        )
         with self.run.reserve.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, RESERVE_NBYTES)
         tracked_as = None
         if earlier is not None:
-            tracked_as = earlier.summary.get("tracking", {}).get("run_id")
-            resumed = [*earlier.summary.get("resumed", []), self.summary["started"]]
-            self.summary |= {"started": earlier.summary["started"], "resumed": resumed}
-            if "numerics" in earlier.summary:
-                self.summary["numerics"] = earlier.summary["numerics"]
+            before = earlier.summary
+            tracked_as = before.tracking.run_id
+            self.note(started=before.started, resumed=[*before.resumed, self.summary.started])
+            if before.numerics:
+                self.note(numerics=before.numerics)
             if tracked_as is not None:
-                self.summary["tracking"] = earlier.summary["tracking"]
+                self.note(tracking=before.tracking)
         self.write_summary()
         self._metrics = MetricsLog(self.run.metrics, self._started)
         self._untracked: list[tuple[dict[str, float], int | None, float]] = []
@@ -125,10 +127,10 @@ class Session:
             InputError: the store refuses.
         """
         tracker = self._tracker.result()
-        known = {"uri": tracker.uri, "run_id": tracker.run_id, "url": tracker.url}
-        if self.summary.get("tracking") != known:
+        known = TrackedAs(uri=tracker.uri, run_id=tracker.run_id, url=tracker.url)
+        if self.summary.tracking != known:
             # At once: a run that is killed goes on under the same name.
-            self.summary["tracking"] = known
+            self.note(tracking=known)
             self.write_summary()
         untracked, self._untracked = self._untracked, []
         for metrics, step, seconds in untracked:
@@ -137,9 +139,9 @@ class Session:
 
     def describe(self, schema: SampleSchema, choices: Sequence[Choice], pilot_seconds: float) -> None:
         """Note what the samples look like, which grids and steps were chosen for them, and how long pilots took [s]."""
-        self.summary["schema"] = schema.to_json()
+        self.note(schema=schema.to_json())
         if choices:
-            self.summary["numerics"] = [choice.to_json() for choice in choices]
+            self.note(numerics=[choice.to_json() for choice in choices])
         if pilot_seconds > 0.0:
             self._phases["pilot samples, before the start"] = pilot_seconds
 
@@ -163,14 +165,18 @@ class Session:
 
     def note_interrupt(self) -> None:
         """Write down at once that the run was interrupted: there may be no time to close it."""
-        self.summary["status"] = "interrupted"
+        self.note(status="interrupted")
         self.write_summary()
+
+    def note(self, **changes: object) -> None:
+        """Put values into the summary, by its keys; `write_summary` writes them."""
+        self.summary = self.summary.changed(**changes)
 
     def write_summary(self) -> None:
         """Bring `run.json` up to date."""
-        self.summary["seconds"] = round(time.time() - self._started, 3)
-        self.summary["phases"] = {name: round(seconds, 3) for name, seconds in self._phases.items()}
-        write_json(self.run.summary, self.summary)
+        phases = {name: round(seconds, 3) for name, seconds in self._phases.items()}
+        self.note(seconds=round(time.time() - self._started, 3), phases=phases)
+        write_json(self.run.summary, self.summary.to_json())
 
     def count_samples(self) -> None:
         """Put into the summary how many samples the ledger knows, and what each level has cost."""
@@ -178,20 +184,22 @@ class Session:
             counts = {split: ledger.counts(split) for split in SPLITS}
             failures = {str(split): ledger.failures(split) for split in SPLITS}
         keys = ("planned", "stored", "failed", "duplicates")
-        self.summary["samples"] = {key: sum(getattr(split, key) for split in counts.values()) for key in keys}
-        self.summary["splits"] = {name: {key: getattr(split, key) for key in keys} for name, split in counts.items()}
-        self.summary["failures"] = [
-            {
-                "split": split,
-                "index": failure.index,
-                "seed": self.config.seed,
-                "level": failure.level,
-                "reason": failure.reason,
-            }
-            for split, failed in failures.items()
-            for failure in failed
-        ][:50]
-        self.summary["cost"] = cost_per_level(self.run, failures)
+        self.note(
+            samples={key: sum(getattr(split, key) for split in counts.values()) for key in keys},
+            splits={name: {key: getattr(split, key) for key in keys} for name, split in counts.items()},
+            failures=[
+                FailedSample(
+                    split=split,
+                    index=failure.index,
+                    seed=self.config.seed,
+                    level=failure.level,
+                    reason=failure.reason,
+                )
+                for split, failed in failures.items()
+                for failure in failed
+            ][:50],
+            cost=cost_per_level(self.run, failures),
+        )
 
     def account_for_solving(self, reports: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
         """Put into the summary and the metrics how the solvers chose their methods, and what second tries there were.
@@ -200,7 +208,7 @@ class Session:
             reports: for each split, what the source of each solver reported.
         """
         whole = SourceReport.merged([SourceReport.from_json(one) for each in reports.values() for one in each])
-        self.summary["solving"] = whole.to_json()
+        self.note(solving=whole.to_json())
         metrics = {"solve/rescued": float(whole.rescued), "solve/warm_up_seconds": whole.warm_up_seconds}
         if whole.selection is not None and whole.selection.accepted:
             metrics["solve/regret_seconds"] = whole.selection.regret_seconds
@@ -231,12 +239,13 @@ class Session:
         except Exception as error:
             if is_disk_full(error):
                 status = "disk full"
-                self.summary["reason"] = self._say_disk_full()
-                raise RunFailed(self.summary["reason"]) from error
-            self.summary["reason"] = str(error)
+                reason = self._say_disk_full()
+                self.note(reason=reason)
+                raise RunFailed(reason) from error
+            self.note(reason=str(error))
             raise
         finally:
-            self.summary["status"] = "failed" if status == "disk full" else status
+            self.note(status="failed" if status == "disk full" else status)
             self._close(status)
 
     def _say_disk_full(self) -> str:
@@ -245,7 +254,7 @@ class Session:
         stored = "what is stored is safe"
         if self.run.ledger.is_file():
             self.count_samples()
-            stored = f"the {self.summary['samples']['stored']} samples that are stored are safe"
+            stored = f"the {self.summary.samples.stored} samples that are stored are safe"
         return (
             f"the disk that holds {self.run.path} is full; {stored}. Make room, "
             f"then go on with: headrace resume {self.run.path}"

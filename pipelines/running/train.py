@@ -79,7 +79,7 @@ def watch_ranks(
         look()
     if not session.run.checkpoint.is_file():
         raise RunFailed("training ended before its first step: no samples came. See the failures in run.json.")
-    session.summary["training"] = json.loads(session.run.training.read_text(encoding="utf-8"))
+    session.note(training=json.loads(session.run.training.read_text(encoding="utf-8")))
 
 
 def is_trained(session: Session) -> bool:
@@ -90,7 +90,7 @@ def is_trained(session: Session) -> bool:
     done = json.loads(session.run.training.read_text(encoding="utf-8"))
     if int(done["steps"]) < session.config.training.steps:
         return False
-    session.summary["training"] = done
+    session.note(training=done)
     return True
 
 
@@ -183,9 +183,11 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
         resources, start, free = _placed(config, progress, cluster)
         session = Session(config, "train", out)
         with session.guarded():
-            session.summary["data_folder"] = str(data.resolve())
-            session.summary["samples"]["stored"] = usable
-            session.summary["schema"] = schema.to_json()
+            session.note(
+                data_folder=str(data.resolve()),
+                samples=session.summary.samples.model_copy(update={"stored": usable}),
+                schema=schema.to_json(),
+            )
             if not is_trained(session):
                 with session.phase("train"):
                     job = TrainingJob(

@@ -2,13 +2,14 @@
 
 import importlib.metadata
 import pickle
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from headrace.platform import spec as spec_module
-from headrace.platform.spec import Spec, kind_of, kinds, one_of, spec_hash
+from headrace.platform.spec import Spec, broken_plug_ins, kind_of, kinds, one_of, spec_hash
 
 
 class Round(Spec):
@@ -35,7 +36,8 @@ class Kindless(Spec):
 
 
 @pytest.fixture(autouse=True)
-def fresh_cache():
+def fresh_cache(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(spec_module, "_broken", {})
     kinds.cache_clear()
     yield
     kinds.cache_clear()
@@ -44,8 +46,11 @@ def fresh_cache():
 def plug_in(monkeypatch: pytest.MonkeyPatch, loaded: object) -> None:
     class Point:
         name, value = "extra", "package.module:Extra"
+        dist = SimpleNamespace(name="their-package", version="0.3")
 
         def load(self) -> object:
+            if isinstance(loaded, Exception):
+                raise loaded
             return loaded
 
     monkeypatch.setattr(spec_module, "entry_points", lambda group: [Point()] if group == "headrace.shapes" else [])
@@ -70,7 +75,22 @@ def test_the_kind_chooses_the_class():
     assert shape.validate_python({"kind": "round"}) == Round()
     with pytest.raises(ValidationError, match="'round', 'square'"):
         shape.validate_python({"kind": "oval"})
-    assert one_of("headrace.shapes", (Round,)) is Round
+    assert TypeAdapter(one_of("headrace.shapes", (Round,))).validate_python({}) == Round(), "the only one there is"
+
+
+def test_a_union_is_made_when_it_is_first_used(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(spec_module, "entry_points", lambda group: asked.append(group) or [])
+    shape = one_of("headrace.shapes", (Round, Square))
+
+    class Drawing(Spec):
+        first: shape
+        second: shape | None = None
+
+    assert asked == [], "a module that is half imported must not import plug-ins, which may import it"
+    assert Drawing(first={"kind": "round"}).first == Round() and asked == ["headrace.shapes"]
+    assert Drawing(first=Square(), second={"kind": "square", "side": 2}).second == Square(side=2)
+    assert set(Drawing.model_json_schema()["$defs"]) == {"Round", "Square"}
 
 
 def test_kinds_of_other_packages_join(monkeypatch: pytest.MonkeyPatch):
@@ -83,15 +103,19 @@ def test_kinds_of_other_packages_join(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("loaded", "words"),
     [
-        (Kindless, r"entry point extra of headrace.shapes \(package.module:Extra\) is not a Spec with a kind"),
-        (print, "is not a Spec with a kind"),
-        (Impostor, "takes the kind round, which exists"),
+        (Kindless, "package.module:Extra is not a Spec with a kind"),
+        (print, "package.module:Extra is not a Spec with a kind"),
+        (Impostor, "package.module:Extra takes the kind round, which exists"),
+        (ImportError("no module named theirs"), "ImportError: no module named theirs"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
     ],
 )
-def test_plug_ins_that_do_not_fit_are_told(monkeypatch: pytest.MonkeyPatch, loaded: object, words: str):
+def test_plug_ins_that_do_not_fit_are_told_and_left_out(monkeypatch: pytest.MonkeyPatch, loaded: object, words: str):
     plug_in(monkeypatch, loaded)
-    with pytest.raises(TypeError, match=words):
-        kinds("headrace.shapes", (Round,))
+    assert kinds("headrace.shapes", (Round, Square)) == {"round": Round, "square": Square}
+    assert kinds("headrace.shapes", (Round,)) == {"round": Round}
+    [told] = broken_plug_ins()
+    assert str(told) == f"The plug-in extra of their-package 0.3 (headrace.shapes) cannot be used: {words}"
 
 
 def test_the_groups_are_looked_up_where_packages_declare_them():

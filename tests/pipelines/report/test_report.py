@@ -350,7 +350,7 @@ def test_trajectories_in_parts_are_charged_whole(tmp_path: Path) -> None:
     smooth = cost["smooth"]
     assert (smooth["samples"], smooth["whole_samples"], smooth["failed"]) == (8, 7 / 4 + 1, 1)
     assert smooth["cpu_seconds"] == 7 * 2.0 + 8.0 + 0.25
-    run.summary.write_text(json.dumps(run.read_summary() | {"cost": cost}))
+    run.summary.write_text(json.dumps(run.read_summary().changed(cost=cost).to_json()))
     page = Page(write_report(run.path))
     assert "22.2 s" in page.text and "8.1 s a trajectory" in page.text and "CPU a trajectory" in page.text
     assert "CPU a sample" not in page.text and "parts of trajectories in training" in page.text

@@ -425,7 +425,7 @@ def test_a_shard_that_exists_is_not_overwritten(tmp_path: Path):
 
 def test_a_creation_that_was_cut_off_is_neither_seen_nor_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patch:
-        patch.setattr("headrace.platform.dataset.writer.sync", lambda path: os.stat("/nonexistent"))
+        patch.setattr("headrace.platform.dataset.writer.sync", lambda path: os.stat(tmp_path / "nowhere" / "missing"))
         with pytest.raises(FileNotFoundError):
             make(tmp_path)
     with pytest.raises(InputError, match="without shards"):
