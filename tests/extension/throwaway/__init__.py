@@ -1,1 +1,0 @@
-"""One of each kind, in a package that Headrace does not know of."""
