@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from _machine import ran_on
-from _process_tree import Spent, spend
+from _process_tree import Usage, watched
 
 from headrace.platform.seeding import generator
 from headrace.solvers import Darcy, solve
@@ -61,7 +61,7 @@ def error_of(said: np.ndarray, truth: np.ndarray) -> float:
 
 def headrace(
     steps: int, seed: int, options: argparse.Namespace, folder: Path, a: np.ndarray
-) -> tuple[Spent, np.ndarray]:
+) -> tuple[Usage, np.ndarray]:
     """Run a recipe; what it spent, and what its surrogate says of the held-out samples."""
     recipe = folder / "recipe.yaml"
     recipe.write_text(
@@ -93,8 +93,8 @@ def headrace(
     )
     out = folder / f"headrace-{seed}-{steps}"
     program = Path(sys.executable).with_name("headrace")
-    spent = spend([str(program), "run", str(recipe), "--out", str(out), "--json"], folder=folder, memory=True)
-    if spent.returncode:
+    spent = watched([str(program), "run", str(recipe), "--out", str(out), "--json"], os.environ)
+    if spent.status:
         raise SystemExit(spent.output)
     said = Predictor.from_checkpoint(out / "checkpoints" / "last.pt").predict(a, None)
     return spent, np.asarray(said)[:, 0, 0]
@@ -102,7 +102,7 @@ def headrace(
 
 def offline(
     steps: int, seed: int, options: argparse.Namespace, folder: Path, file: Path, channel_mlp: bool
-) -> tuple[Spent, np.ndarray, dict[str, float]]:
+) -> tuple[Usage, np.ndarray, dict[str, float]]:
     """Run the peer; what it spent, what its surrogate says, and the processor time at the end of each part."""
     case = {
         "points": options.points,
@@ -123,12 +123,12 @@ def offline(
     path = os.pathsep.join(filter(None, [options.peer_path, os.environ.get("PYTHONPATH")]))
     (folder / "case.json").write_text(json.dumps(case))
     peer = Path(__file__).with_name("_offline_peer.py")
-    spent = spend([sys.executable, str(peer), str(folder / "case.json")], environment={"PYTHONPATH": path}, memory=True)
-    if spent.returncode:
+    spent = watched([sys.executable, str(peer), str(folder / "case.json")], {**os.environ, "PYTHONPATH": path})
+    if spent.status:
         raise SystemExit(spent.output)
     told = json.loads(spent.output.splitlines()[-1])
     # What it did after training, for us to judge it, is not its time.
-    spent.cpu_seconds = told["cpu_seconds"]
+    spent.cpu = {"offline": told["cpu_seconds"]}
     return spent, np.load(folder / "said.npy"), told["at"]
 
 
@@ -168,11 +168,11 @@ def main() -> None:
                         "seed": seed,
                         "steps": steps,
                         "error": round(error, 4),
-                        "cpu_seconds": round(spent.cpu_seconds, 1),
-                        "wall_seconds": round(spent.wall_seconds, 1),
-                        "peak_pss_gb": round(spent.peak_pss / 1e9, 2),
+                        "cpu_seconds": round(spent.total_cpu, 1),
+                        "wall_seconds": round(spent.seconds, 1),
+                        "peak_pss_gb": round(spent.total_pss / 1e9, 2),
                         "reached": error <= options.error,
-                        "by_process": {k: round(v, 1) for k, v in list(spent.by_command().items())[:12]},
+                        "by_process": {name: round(seconds, 1) for name, seconds in spent.cpu.items()},
                         "at": {k: round(v, 1) for k, v in at.items()},
                     }
                     rows.append(row)
