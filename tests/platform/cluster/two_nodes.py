@@ -25,7 +25,8 @@ from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.reservoir.spec import ReservoirSpec
-from headrace.platform.sample import Failure, Provenance, Sample
+from headrace.platform.sample import Failure, Provenance, Request, Sample
+from headrace.platform.samplers.sampler import SamplerContext
 from headrace.platform.stream.plan import StreamPlan
 from headrace.platform.stream.stream import Stream
 
@@ -50,8 +51,11 @@ class Slow:
     def report(self) -> dict[str, object]:
         return {}
 
-    def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        for index in indices:
+    def sampler_context(self, count: int | None = None) -> SamplerContext:
+        return SamplerContext(mix={"easy": 1.0}, axes={"easy": {}}, seed=0, split="train", count=count)
+
+    def solve(self, requests: Sequence[Request]) -> Iterator[Sample | Failure]:
+        for index in (request.index for request in requests):
             time.sleep(0.02)
             yield Sample(
                 inputs=np.full((1, 8, 8), index, np.float32),
