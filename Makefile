@@ -26,7 +26,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## say what can be made
 	@grep -hE '^[a-z]+:.*## ' Makefile | sort | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
 
-demo: $(VENV)/.run-ready ## environment, then a streamed training run of about four minutes (RECIPE=... for another)
+demo: $(VENV)/.run-ready ## environment, then a streamed training run of a minute on two cores (RECIPE=... for another)
 	$(BIN)/headrace run "$(RECIPE)"
 
 test: $(VENV)/.test-ready ## environment with the test tools, then every test in two processes (PYTEST_ARGS='-k darcy' for some)
