@@ -1,6 +1,7 @@
 """The stream's actors on a real Ray cluster, fed by a source that needs no solver."""
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -246,6 +247,7 @@ def test_a_broken_trajectory_stays_out_after_a_crash(tmp_path: Path, streams: li
     streams.append(stream)
     solve_all(stream)
     kill(stream.shards[0])
+    wait_for_another(stream.shards[0])
     rank = Rank(stream.feed())
     # It has to learn again that nothing more will come: the last batches are below the watermark.
     stream.poll(0.0)
@@ -277,9 +279,24 @@ def test_a_killed_solver_costs_no_sample_and_doubles_none(tmp_path: Path, stream
     assert StoredSamples.open(tmp_path / "data" / "train").indices.tolist() == list(range(100))
 
 
+# The processes that actors had when they were killed.
+killed: dict["ray.actor.ActorHandle", int] = {}
+
+
 def kill(actor: "ray.actor.ActorHandle") -> None:
     """SIGKILL for the process of an actor that Ray may start anew."""
+    killed[actor] = process_of(actor)
     ray.kill(actor, no_restart=False)
+
+
+def process_of(actor: "ray.actor.ActorHandle") -> int:
+    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=60))
+
+
+def wait_for_another(actor: "ray.actor.ActorHandle") -> None:
+    """Until the process that was killed is gone and another one answers: what is said once must not go to the first."""
+    while process_of(actor) == killed[actor]:
+        time.sleep(0.05)
 
 
 def test_a_killed_shard_goes_on_with_its_log(tmp_path: Path, streams: list[Stream]) -> None:
