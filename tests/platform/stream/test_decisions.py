@@ -43,7 +43,7 @@ class Source:
         return SamplerContext(mix={"easy": 1.0, "hard": 1.0}, axes=axes, seed=0, split=self.split, count=count)
 
     def build(self) -> SampleSource:
-        raise NotImplementedError
+        raise AssertionError("decisions are taken before anything is built")
 
 
 class Counting(AbstractSampler):

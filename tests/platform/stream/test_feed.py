@@ -42,7 +42,7 @@ class Numbers:
         return {}
 
     def solve(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
-        raise NotImplementedError("the tests make the samples")
+        raise AssertionError("the tests make the samples")
 
 
 def samples(*indices: int) -> SampleBatch:
