@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from headrace.platform.cluster.rank import MetricsReport, RankContext
+from headrace.platform.cluster.rank import MetricsReport, RankContext, has_ended
 from headrace.platform.cluster.resources import MAX_RESTARTS, THREAD_VARIABLES, Capacity, ResourcePlan, ResourcesSpec
 from headrace.platform.errors import HeadraceError, RunFailed, is_disk_full
 
@@ -81,13 +81,7 @@ class LocalRank:
         Raises:
             RunFailed: it failed; the message holds its own error.
         """
-        try:
-            self._future.result(timeout=seconds)
-        except TimeoutError:
-            if not self._future.done():
-                return False
-            raise
-        return True
+        return has_ended(self._future, seconds)
 
     def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")

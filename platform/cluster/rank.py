@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -80,3 +81,15 @@ class Ranks(Protocol):
             RunFailed: a rank failed; the message holds the rank's own error.
         """
         ...
+
+
+def has_ended(training: Future[None], seconds: float) -> bool:
+    """Wait for a training, at most for a while; whether it has ended. What it failed with is raised."""
+    try:
+        training.result(timeout=seconds)
+    except TimeoutError:
+        # A training may fail with such an error itself.
+        if not training.done():
+            return False
+        raise
+    return True

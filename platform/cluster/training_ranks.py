@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from headrace.platform.cluster.rank import MetricsReport, RankContext
+from headrace.platform.cluster.rank import MetricsReport, RankContext, has_ended
 from headrace.platform.cluster.resources import MAX_RESTARTS, THREAD_VARIABLES, ResourcePlan
 from headrace.platform.errors import HeadraceError, RunFailed, is_disk_full
 
@@ -125,13 +125,7 @@ class TrainingRanks:
         Raises:
             RunFailed: a rank failed; the message holds the rank's own error.
         """
-        try:
-            self._future.result(timeout=seconds)
-        except TimeoutError:
-            if not self._future.done():
-                return False
-            raise
-        return True
+        return has_ended(self._future, seconds)
 
     def _look_after(self) -> None:
         try:
