@@ -17,6 +17,7 @@ from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import Checkpoint
 from headrace.surrogates.loss import Loss, LossContext, Residual
 from headrace.surrogates.normalizer import NormalizedNetwork, Normalizer
+from headrace.surrogates.seen import Seen
 from headrace.surrogates.strategy import TrainingStep
 from headrace.surrogates.surrogate import AbstractSurrogate
 from headrace.surrogates.training import TrainingSpec
@@ -64,6 +65,7 @@ class SurrogateModule(LightningModule):
         # First come the first parts: the scales shall know of as many trajectories as they would see whole.
         scales = training.normalization.model_copy(update={"samples": parts * training.normalization.samples})
         self.model = NormalizedNetwork(network, Normalizer(scales, seen), surrogate.capabilities, seen.domain)
+        self.seen = Seen(schema)
         self._residual = residual
         self._loss: Loss | None = None
         self._resumed: Checkpoint | None = None
@@ -77,6 +79,7 @@ class SurrogateModule(LightningModule):
         """Take a checkpoint's weights and scales now, its optimiser and schedule when training starts."""
         self.model.network.load_state_dict(checkpoint.weights)
         self.model.normalizer.load_state_dict(checkpoint.moments)
+        self.seen.go_on_from(checkpoint.seen)
         self._resumed = checkpoint
 
     def checkpoint(self, step: int) -> Checkpoint:
@@ -94,6 +97,7 @@ class SurrogateModule(LightningModule):
             moments=self.model.normalizer.state_dict(),
             optimizer=schedule.optimizer.state_dict(),
             schedule=schedule.state_dict(),
+            seen=self.seen.bounds,
         )
 
     def forward(
@@ -116,7 +120,8 @@ class SurrogateModule(LightningModule):
         self._loss = self.training_spec.loss.build(context)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Learn the scales, before any rank's forward pass uses them."""
+        """Note what training sees, and learn the scales before any rank's forward pass uses them."""
+        self.seen.update(batch.inputs, batch.parameters)
         if not self.model.normalizer.is_frozen:
             scales = self.training_spec.strategy.scales(self.schema, self.surrogate.capabilities, batch)
             parameters = batch.parameters if scales.parameters is None else scales.parameters

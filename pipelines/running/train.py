@@ -216,5 +216,6 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
             # Brings torch, pictures and tracking, which nobody waited for until here.
             from headrace.pipelines.running.evaluate import conclude
 
-            conclude(session, {name: path for name, path in sets.items() if name not in ("train", "validation")})
+            held_out = {name: path for name, path in sets.items() if name not in ("train", "validation")}
+            conclude(session, held_out, train=sets["train"])
     return session
