@@ -17,7 +17,7 @@ from headrace.platform.spec import kind_of
 from headrace.solvers.evolution.accuracy import Choice, choose_numerics
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
-from headrace.solvers.evolution.stepper import Followed, Stepper
+from headrace.solvers.evolution.stepper import HALVINGS, Followed, Stepper
 from headrace.solvers.problems import AnyEvolution
 from headrace.solvers.sampled import AbstractSource, at_level
 from headrace.solvers.selection import AnyMethod, Auto
@@ -31,9 +31,6 @@ INTEGRATED = "integrated"
 
 # Kinds of equations, and of their systems, that a process has to follow once: to import, to compile.
 type _Kind = tuple[type[AbstractEvolution], AbstractSolver | None, Structure | None]
-
-HALVINGS = 6
-"""How often the step of a trajectory that is not resolved is halved before it is given up."""
 
 
 class EvolutionSource(AbstractSource):
