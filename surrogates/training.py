@@ -21,9 +21,9 @@ class TrainingSpec(Spec):
         strategy: what the network learns of a trajectory: all times at once, or the way from one time to the next.
         steps: planned optimiser steps; the schedule spans them.
         batch_size: samples per step and rank.
-        loss: what is made small.
-        optimizer: how.
-        schedule: the learning rate over the steps.
+        loss: what training makes small: its kind and settings.
+        optimizer: how weights are changed: its kind and settings.
+        schedule: how the learning rate goes over the steps: its kind and settings.
         normalization: how fields are scaled for the network.
         gradient_clip: largest norm of the gradient; null for none.
         validate_every: steps between validations; the last step is always validated.

@@ -21,7 +21,7 @@ from headrace.solvers.sources.all_sampled import AnySampled
 class DataSpec(Spec):
     """Which samples there are: the problem, how its levels are mixed, how many of each split."""
 
-    problem: AnySampled
+    problem: AnySampled = Field(description="What is solved: a kind of equation and its settings.")
     mix: Frozen[Mapping[str, Weight]] = Field(
         default_factory=lambda: FrozenMap({DEFAULT_LEVEL: 1.0}),
         description="Weight of each difficulty level; default: the problem as it is written.",
@@ -82,7 +82,7 @@ class DataSpec(Spec):
 class SolverSpec(Spec):
     """How the samples are solved."""
 
-    method: AnyMethod = Field(default_factory=Auto)
+    method: AnyMethod = Field(default_factory=Auto, description="Who solves the systems: its kind and settings.")
     rtol: PositiveFloat = Field(default=1e-8, lt=1.0, description="Relative residual ||b - A x|| / ||b||.")
     order: Order = Field(
         default="auto", description="How the data set is sorted before it is leased; auto: if the method recycles."
@@ -104,7 +104,9 @@ class StreamSpec(Spec):
     replay_order: ReplayOrder = Field(
         default="recorded", description="The order in which the samples of the recording enter the reservoir."
     )
-    reservoir: ReservoirSpec = Field(default_factory=ReservoirSpec)
+    reservoir: ReservoirSpec = Field(
+        default_factory=ReservoirSpec, description="The buffer of each training rank, from which batches are drawn."
+    )
     message_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Size of a message at most [B]."
     )

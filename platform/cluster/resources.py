@@ -49,8 +49,8 @@ class ResourcesSpec(Spec):
     wait_seconds: NonNegativeFloat = Field(
         default=0.0, description="How long to wait for nodes to join a cluster that has too little for the run [s]."
     )
-    solvers: SolverResources = SolverResources()
-    trainers: TrainerResources = TrainerResources()
+    solvers: SolverResources = Field(default=SolverResources(), description="What the solver actors may use.")
+    trainers: TrainerResources = Field(default=TrainerResources(), description="What the training ranks may use.")
     placement: Literal["pack", "spread"] = Field(
         default="pack", description="Keep the parts on few nodes, or spread them over many."
     )

@@ -37,8 +37,8 @@ class Output(Spec):
         file: the file in the scratch folder that it writes: .npy, .npz, .h5, .hdf5, or numbers in text (.txt, .dat).
             Left out, the program sends the field through the client.
         dataset: the array's name in an .npz or HDF5 file.
-        components: values at each point.
-        unit: "1" when dimensionless.
+        components: numbers at each point: 1 for a scalar, 2 or 3 for a vector.
+        unit: of the values; "1" when dimensionless.
     """
 
     file: str | None = None
@@ -83,7 +83,7 @@ class Points(Spec):
     """The grid that all fields live on.
 
     Attributes:
-        shape: points per axis.
+        shape: number of points along each axis.
         extent: length of each axis; default: 1.
         periodic: whether each axis wraps around; default: none does.
         location: `nodes` (both ends of an axis are points) or `cells` (points are centres of cells).

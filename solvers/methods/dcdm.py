@@ -57,10 +57,10 @@ class DCDM(AbstractSolver):
     Attributes:
         training_systems: systems that conjugate gradients solve first.
         training_steps: steps of Adam in all; 0 leaves the network untrained.
-        channels: of the network.
-        learning_rate: at the start of each of three rounds.
+        channels: hidden channels of the network.
+        learning_rate: of Adam, at the start of each of three rounds.
         directions: how many earlier directions a new one is made orthogonal to; the paper takes 2.
-        seed: of the weights and of training.
+        seed: of the network's weights and of its training.
         max_iterations: products with A after which a direct method takes over.
     """
 

@@ -34,13 +34,13 @@ class NavierStokes(AbstractSemilinear):
     0.003 to 0.01, `turbulent` 0.001 to 0.003.
 
     Attributes:
-        resolution: points a side.
-        length: of the square.
-        horizon: the last time.
-        snapshots: output times.
-        viscosity: ν, positive.
-        drag: α.
-        forcing: A.
+        resolution: points of the output grid along each axis.
+        length: side of the square.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
+        viscosity: ν, a number, or drawn from a range; positive.
+        drag: α, by which friction slows the vorticity down; 0 for none.
+        forcing: amplitude A of the steady force; 0 for none.
         forcing_wave: waves of the force along y.
         start: how ω is drawn at time 0, in lengths of the square; its mean is taken away.
     """

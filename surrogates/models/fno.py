@@ -27,7 +27,7 @@ class FNO(AbstractSurrogate):
     Attributes:
         modes: frequencies |k| < modes are kept, per axis or the same for all; at most half the points of an axis.
         width: channels of the hidden fields.
-        layers: Fourier layers.
+        layers: number of Fourier layers.
         projection_width: hidden channels of Q.
         padding: zeros appended to every non-periodic axis, as a share of its points, so that its ends do not meet.
     """

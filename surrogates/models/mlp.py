@@ -21,8 +21,8 @@ class MLP(AbstractSurrogate):
     Good values: two hidden layers of 256 for up to 10 scalars and 32-64 points a side.
 
     Attributes:
-        hidden: widths of the hidden layers.
-        activation: what follows each of them.
+        hidden: widths of the hidden layers, one number each.
+        activation: the function that follows each hidden layer.
     """
 
     kind: Literal["mlp"] = "mlp"
