@@ -17,6 +17,9 @@ from pydantic_core import CoreSchema, to_jsonable_python
 
 log = logging.getLogger(__name__)
 
+Count = Annotated[int, Field(gt=0, le=10**12)]
+"""A number of things that a recipe asks for: at least one, and no more than anything counts, so that sums stay sums."""
+
 
 class Spec(BaseModel):
     """Base of everything that a recipe describes.

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.reservoir.spec import ReservoirSpec
 from headrace.platform.samplers import AnySampler
 from headrace.platform.samplers.fixed_mix import FixedMix
-from headrace.platform.spec import Spec
+from headrace.platform.spec import Count, Spec
 from headrace.platform.stream.plan import ReplayOrder
 from headrace.solvers.evolution.evolution import Numerics
 from headrace.solvers.sampled import DEFAULT_LEVEL, Weight
@@ -41,12 +41,12 @@ class DataSpec(Spec):
         default_factory=lambda: FrozenMap({}),
         description="Of an equation in time: grid and step by level; default: by the accuracy, or the equation's own.",
     )
-    times_per_part: PositiveInt | None = Field(
+    times_per_part: Count | None = Field(
         default=None,
         description="Of an equation in time: trajectories are trained on in parts of so many output times, which come "
         "as they are solved; default: whole.",
     )
-    samples: PositiveInt | None = Field(
+    samples: Count | None = Field(
         default=None,
         description="Training samples that are planned; of trajectories in parts, whole ones. Left out with a budget.",
     )
@@ -59,8 +59,8 @@ class DataSpec(Spec):
         default_factory=lambda: FrozenMap({}),
         description="With a budget: what a sample of each level costs; default: measured on pilot samples [s].",
     )
-    validation: PositiveInt = Field(default=64, description="Held-out samples for the curves.")
-    test: PositiveInt = Field(default=128, description="Held-out samples for the final errors.")
+    validation: Count = Field(default=64, description="Held-out samples for the curves.")
+    test: Count = Field(default=128, description="Held-out samples for the final errors.")
 
     @property
     def training_mix(self) -> Mapping[str, float]:
@@ -87,7 +87,7 @@ class SolverSpec(Spec):
     order: Order = Field(
         default="auto", description="How the data set is sorted before it is leased; auto: if the method recycles."
     )
-    sequence_length: PositiveInt = Field(default=32, description="Samples in a sequence, which one solver solves.")
+    sequence_length: Count = Field(default=32, description="Samples in a sequence, which one solver solves.")
 
 
 class StreamSpec(Spec):
@@ -113,7 +113,7 @@ class StreamSpec(Spec):
     message_seconds: PositiveFloat = Field(
         default=2.0, description="A message with a sample of this age is sent, full or not [s]."
     )
-    credits: PositiveInt = Field(default=4, description="Messages of a solver that may be unacknowledged.")
+    credits: Count = Field(default=4, description="Messages of a solver that may be unacknowledged.")
     lease_seconds: PositiveFloat = Field(
         default=3600.0, description="A solver that takes longer for one sample is taken to hang, and replaced [s]."
     )

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from headrace.platform.errors import nearest
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.samplers.sampler import Axis
-from headrace.platform.spec import Spec
+from headrace.platform.spec import Count, Spec
 from headrace.solvers.random_inputs.parameters import Uniform
 from headrace.solvers.sampled import AbstractSampled
 
@@ -43,7 +43,7 @@ class Output(Spec):
 
     file: str | None = None
     dataset: str | None = None
-    components: PositiveInt = 1
+    components: Count = 1
     unit: str = "1"
 
     @model_validator(mode="after")
@@ -89,7 +89,7 @@ class Points(Spec):
         location: `nodes` (both ends of an axis are points) or `cells` (points are centres of cells).
     """
 
-    shape: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=4)]
+    shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)]
     extent: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
     periodic: tuple[bool, ...] = ()
     location: Literal["nodes", "cells"] = "nodes"

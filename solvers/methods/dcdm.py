@@ -70,7 +70,7 @@ class DCDM(AbstractSolver):
     channels: Annotated[int, Field(ge=1, le=256)] = 8
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-2
     directions: Annotated[int, Field(ge=1, le=1000)] = 10
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     max_iterations: Annotated[int, Field(ge=1, le=1_000_000)] = 5000
 
     def build(self) -> "RunningDCDM":

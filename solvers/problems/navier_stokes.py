@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, model_validator
 
 from headrace.platform.fields import FieldSpec
+from headrace.platform.spec import Count
 from headrace.solvers.evolution.equation import Semilinear
 from headrace.solvers.evolution.semilinear import AbstractSemilinear, log_levels
 from headrace.solvers.random_inputs.parameters import Scalar, Uniform, bounds
@@ -55,7 +56,7 @@ class NavierStokes(AbstractSemilinear):
     viscosity: Scalar = Uniform(low=1e-3, high=2e-2, scale="log")
     drag: Scalar = 0.0
     forcing: Scalar = 0.0
-    forcing_wave: PositiveInt = 4
+    forcing_wave: Count = 4
     start: Gaussian = Gaussian(std=3.0, length_scale=0.1, smoothness=2.5)
 
     @model_validator(mode="after")

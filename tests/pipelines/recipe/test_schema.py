@@ -24,6 +24,22 @@ def test_each_key_of_the_schema_says_what_it_is_and_its_default() -> None:
     assert keys["TrainingSpec.steps"]["description"] == "Planned optimiser steps; the schedule spans them."
 
 
+def test_no_count_is_without_bounds() -> None:
+    # Python's integers have none, and what allocates, sums or plans does.
+    schema = RunConfig.model_json_schema()
+    sections = {**schema["$defs"], "recipe": schema}
+    integers = {
+        f"{name}.{key}": choice
+        for name, section in sections.items()
+        for key, entry in section.get("properties", {}).items()
+        for choice in entry.get("anyOf", [entry])
+        if choice.get("type") == "integer" and not choice.keys() & {"enum", "const"}
+    }
+    assert len(integers) > 50
+    assert [key for key, entry in integers.items() if not entry.keys() & {"maximum", "exclusiveMaximum"}] == []
+    assert [key for key, entry in integers.items() if not entry.keys() & {"minimum", "exclusiveMinimum"}] == []
+
+
 def _specs(cls: type[Spec]) -> Iterator[type[Spec]]:
     for spec in cls.__subclasses__():
         yield spec
