@@ -105,16 +105,31 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None) -> Answer:
 @main.command()
 @recipe_argument
 @overrides_argument
+@out_option
+@click.option("--pilots", is_flag=True, help="Solve a few samples, thrown away, to learn what all will cost.")
 @as_json
-def check(recipe: str, overrides: tuple[str, ...]) -> Answer:
-    """Say everything that is wrong with a recipe; start nothing."""
+def check(recipe: str, overrides: tuple[str, ...], out: Path | None, pilots: bool) -> Answer:
+    """Say everything that is wrong with a recipe, and what it will take; start nothing."""
     from headrace.pipelines.recipe.config import load
+    from headrace.pipelines.run_dir import RunDir
+    from headrace.pipelines.running.estimate import counted, estimate, shortages, told, warnings
+    from headrace.platform.errors import InputError
 
-    config = load(recipe, overrides)
+    config, costs = load(recipe, overrides), None
+    unusable = RunDir.unusable(out) if out is not None else []
+    if faults := [*unusable, *shortages(estimate(config, out), config)]:
+        raise InputError(faults)
+    if pilots:
+        from headrace.pipelines.running.pilots import measured
+
+        config, costs = measured(config, console)
+    found = estimate(config, out, costs)
     assert config.data is not None
-    is_known = config.data.num_training is not None
-    planned = config.planned() if is_known else f"as many samples as {config.data.budget:g} solver seconds buy"
-    return Answer(words=[f"{recipe} is right: {config.name}, {planned}"], data={"recipe": recipe, "faults": []})
+    return Answer(
+        words=[f"{recipe} is right: {config.name}, {counted(found, config.data.budget)}", *told(found)],
+        warnings=warnings(found),
+        data={"recipe": recipe, "faults": [], "estimate": found.to_json()},
+    )
 
 
 @main.command()

@@ -45,7 +45,8 @@ class FailedSample(_Section):
 class LevelCost(_Section):
     """What the solvers spent on the samples of a difficulty level, failed ones included; how many by each method.
 
-    `whole_samples` counts trajectories where samples are parts of them.
+    `whole_samples` counts trajectories where samples are parts of them; `measured_for` stands for all that decides what
+    a sample costs (see `headrace.pipelines.running.estimate`).
     """
 
     samples: int = 0
@@ -55,6 +56,7 @@ class LevelCost(_Section):
     wall_seconds: float = 0.0
     iterations: int = 0
     methods: dict[str, int] = {}
+    measured_for: str = ""
 
 
 class TrainingOutcome(_Section):

@@ -118,7 +118,7 @@ class AbstractSource(Spec):
     name: ClassVar[str]
 
     problem: AbstractSampled
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     split: Literal["train", "validation", "test"] = "train"
     mix: Frozen[Mapping[str, Weight]] = FrozenMap({DEFAULT_LEVEL: 1.0})
     levels: Frozen[Mapping[str, Mapping[str, Any]]] = FrozenMap({})

@@ -28,7 +28,7 @@ from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import Pace, RunProgress
 from headrace.pipelines.running.rank import StreamedData, TrainingJob, train_on_rank
 from headrace.pipelines.running.recording import Recording
-from headrace.pipelines.running.session import Earlier, Session, preflight
+from headrace.pipelines.running.session import Earlier, Session, preflight, require_room
 from headrace.pipelines.running.train import SECONDS_TO_START, is_trained, watch_ranks
 from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources, starting_phase
 from headrace.platform.cluster.resources import ResourcePlan
@@ -54,6 +54,7 @@ def preflight_stream(config: RunConfig, out: Path | Earlier | None) -> None:
         InputError: see `preflight` and `Recording.open`.
     """
     preflight(config, out)
+    require_room(config, out)
     if not isinstance(out, Earlier):
         Recording.open(config)
 
@@ -209,6 +210,7 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
     """
     preflight_stream(config, out)
     config, choices, pilot_seconds = settled(config, console)
+    require_room(config, out)
     assert config.data is not None and config.training is not None
     with RunProgress(console) as progress, ExitStack() as cluster:
         planned, steps = config.planned()["train"], config.training.steps

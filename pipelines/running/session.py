@@ -14,6 +14,7 @@ from typing import Any
 
 from headrace.pipelines.recipe.config import SPLITS, RunConfig, Split
 from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
+from headrace.pipelines.running.estimate import cost_key, estimate, shortages, warnings
 from headrace.pipelines.summary import FORMAT, FailedSample, RunSummary, SampleCounts, TrackedAs
 from headrace.platform import provenance
 from headrace.platform.dataset.manifest import write_manifest
@@ -43,6 +44,23 @@ def preflight(config: RunConfig, out: "Path | Earlier | None") -> None:
         faults = [*faults, *RunDir.unusable(out)]
     if faults:
         raise InputError(faults)
+
+
+def require_room(config: RunConfig, out: "Path | Earlier | None") -> None:
+    """Look whether the disk and the memory can hold what is asked for; warns where only compression makes it fit.
+
+    Of a budget that is not priced yet, the held-out samples alone count.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if isinstance(out, Earlier) or config.data is None:
+        return  # some of it is there
+    found = estimate(config, out)
+    if faults := shortages(found, config):
+        raise InputError(faults)
+    for warning in warnings(found):
+        log.warning("%s", warning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +216,16 @@ class Session:
                 for split, failed in failures.items()
                 for failure in failed
             ][:50],
-            cost=cost_per_level(self.run, failures),
+            cost=self._costs(failures),
         )
+
+    def _costs(self, failures: Mapping[str, Sequence[Failure]]) -> dict[str, dict[str, Any]]:
+        """What each level has cost, and for what: a later recipe that asks for the same is told."""
+        costs = cost_per_level(self.run, failures)
+        if self.config.data is not None:
+            for level in costs.keys() & self.config.data.mix.keys():
+                costs[level]["measured_for"] = cost_key(self.config, level)
+        return costs
 
     def account_for_solving(self, reports: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
         """Put into the summary and the metrics how the solvers chose their methods, and what second tries there were.

@@ -54,8 +54,8 @@ class AbstractFiniteElementProblem(AbstractProblem):
     Attributes:
         geometry: where the equation lives.
         degree: of the elements: 1, linear, errors of u fall with h²; 2, quadratic, with h³ where the data are smooth.
-        output: `mesh` or `grid`.
-        grid_points: points a side of the grid.
+        output: whether samples are values at the nodes of the `mesh`, or on a regular `grid`.
+        grid_points: points of the regular grid along each axis; only with `output: grid`.
     """
 
     geometry: AnyGeometry = Plate()

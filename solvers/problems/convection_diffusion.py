@@ -41,13 +41,13 @@ class ConvectionDiffusion(AbstractProblem):
     speed / ν of 10, 100 and 500) and ℓ to 0.3, 0.2 and 0.15.
 
     Attributes:
-        resolution: points a side, boundary included.
-        diffusivity: ν.
-        speed: scale of v.
-        length_scale: ℓ, as a fraction of the side.
+        resolution: points of the grid along each axis, boundary included.
+        diffusivity: ν, the same in all samples.
+        speed: the scale of the velocity v.
+        length_scale: ℓ, the correlation length of g, as a fraction of the side.
         smoothness: s, the Matérn ν of g; more than 1, or v would not exist.
-        scheme: what a face carries.
-        source: f, the same everywhere.
+        scheme: what a face between cells carries: what is upstream (`upwind`), or the mean of both sides (`central`).
+        source: the source f, the same everywhere.
 
     Example:
         >>> problem = ConvectionDiffusion(resolution=129, diffusivity=0.01)

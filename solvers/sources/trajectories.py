@@ -7,14 +7,14 @@ from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.sample import Failure, Request, Sample
 from headrace.platform.seeding import generator
-from headrace.platform.spec import kind_of
+from headrace.platform.spec import Count, kind_of
 from headrace.solvers.evolution.accuracy import Choice, choose_numerics
 from headrace.solvers.evolution.defect import forecast_defect
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
@@ -54,7 +54,7 @@ class EvolutionSource(AbstractSource):
 
     problem: AnyEvolution
     numerics: Frozen[Mapping[str, Numerics]] = FrozenMap({})
-    times_per_part: PositiveInt | None = None
+    times_per_part: Count | None = None
     method: AnyMethod = Auto()
     rtol: Annotated[float, Field(ge=SMALLEST_RTOL, lt=1.0)] = 1e-8
 
