@@ -19,6 +19,7 @@ from headrace.pipelines.answers import (
     console,
     errors_table,
     failure,
+    notes,
     run_answer,
     show,
     warn,
@@ -92,12 +93,15 @@ def _warn_ignored(recipe: str, overrides: tuple[str, ...], command: Any) -> None
 @as_json
 def run(recipe: str, overrides: tuple[str, ...], out: Path | None) -> Answer:
     """Stream, train and evaluate: the whole recipe."""
+    from headrace.pipelines.recipe.cautions import cautions
     from headrace.pipelines.recipe.config import load
     from headrace.pipelines.running import generate as generating
     from headrace.pipelines.running import online
 
     config = load(recipe, overrides, "run")
     carry_out = generating.generate if config.stream.mode == "generate" else online.run
+    for caution in cautions(config):
+        warn(f"caution: {caution}")
     session = carry_out(config, out, console)
     return run_answer(session.summary, session.run.path)
 
@@ -108,13 +112,17 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None) -> Answer:
 @as_json
 def check(recipe: str, overrides: tuple[str, ...]) -> Answer:
     """Say everything that is wrong with a recipe; start nothing."""
+    from headrace.pipelines.recipe.cautions import cautions
     from headrace.pipelines.recipe.config import load
 
     config = load(recipe, overrides)
     assert config.data is not None
     is_known = config.data.num_training is not None
     planned = config.planned() if is_known else f"as many samples as {config.data.budget:g} solver seconds buy"
-    return Answer(words=[f"{recipe} is right: {config.name}, {planned}"], data={"recipe": recipe, "faults": []})
+    cautioned = cautions(config)
+    data = {"recipe": recipe, "faults": [], "cautions": cautioned}
+    warnings = [f"caution: {one}" for one in cautioned]
+    return Answer(words=[f"{recipe} is right: {config.name}, {planned}"], warnings=warnings, data=data)
 
 
 @main.command()
@@ -221,7 +229,8 @@ def evaluate(run_dir: Path, data: Path | None) -> Answer:
 
     found = RunDir.open(run_dir)
     result = evaluating.evaluate(found, None if data is None else evaluating.held_out_sets(data))
-    return Answer(words=errors_table(result["levels"]), data={"run": str(found.path), "errors": result["levels"]})
+    told = {"run": str(found.path), "errors": result["levels"], "notes": result["notes"]}
+    return Answer(words=[*errors_table(result["levels"]), *notes(result["notes"])], data=told)
 
 
 @main.command()
