@@ -19,6 +19,7 @@ from headrace.pipelines.answers import (
     console,
     errors_table,
     failure,
+    notes,
     run_answer,
     show,
     warn,
@@ -92,12 +93,15 @@ def _warn_ignored(recipe: str, overrides: tuple[str, ...], command: Any) -> None
 @as_json
 def run(recipe: str, overrides: tuple[str, ...], out: Path | None) -> Answer:
     """Stream, train and evaluate: the whole recipe."""
+    from headrace.pipelines.recipe.cautions import cautions
     from headrace.pipelines.recipe.config import load
     from headrace.pipelines.running import generate as generating
     from headrace.pipelines.running import online
 
     config = load(recipe, overrides, "run")
     carry_out = generating.generate if config.stream.mode == "generate" else online.run
+    for caution in cautions(config):
+        warn(f"caution: {caution}")
     session = carry_out(config, out, console)
     return run_answer(session.summary, session.run.path)
 
@@ -110,6 +114,7 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None) -> Answer:
 @as_json
 def check(recipe: str, overrides: tuple[str, ...], out: Path | None, pilots: bool) -> Answer:
     """Say everything that is wrong with a recipe, and what it will take; start nothing."""
+    from headrace.pipelines.recipe.cautions import cautions
     from headrace.pipelines.recipe.config import load
     from headrace.pipelines.run_dir import RunDir
     from headrace.pipelines.running.estimate import counted, estimate, shortages, told, warnings
@@ -125,10 +130,11 @@ def check(recipe: str, overrides: tuple[str, ...], out: Path | None, pilots: boo
         config, costs = measured(config, console)
     found = estimate(config, out, costs)
     assert config.data is not None
+    cautioned = cautions(config)
     return Answer(
         words=[f"{recipe} is right: {config.name}, {counted(found, config.data.budget)}", *told(found)],
-        warnings=warnings(found),
-        data={"recipe": recipe, "faults": [], "estimate": found.to_json()},
+        warnings=[*warnings(found), *(f"caution: {one}" for one in cautioned)],
+        data={"recipe": recipe, "faults": [], "cautions": cautioned, "estimate": found.to_json()},
     )
 
 
@@ -236,7 +242,8 @@ def evaluate(run_dir: Path, data: Path | None) -> Answer:
 
     found = RunDir.open(run_dir)
     result = evaluating.evaluate(found, None if data is None else evaluating.held_out_sets(data))
-    return Answer(words=errors_table(result["levels"]), data={"run": str(found.path), "errors": result["levels"]})
+    told = {"run": str(found.path), "errors": result["levels"], "notes": result["notes"]}
+    return Answer(words=[*errors_table(result["levels"]), *notes(result["notes"])], data=told)
 
 
 @main.command()

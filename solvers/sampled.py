@@ -159,9 +159,19 @@ class AbstractSource(Spec):
         axes = {name: self.problem_at(name).choosable for name in self.mix}
         return SamplerContext(mix=self.mix, axes=axes, seed=self.seed, split=self.split, count=count)
 
-    def requests(self, indices: Sequence[int], sampler: AbstractSampler = MIXED) -> tuple[Request, ...]:
-        """What samples are by their indices alone: those of the mix, or as a sampler says that does not decide late."""
-        return DerivedRequests(sampler, self.sampler_context(), self.schema().parts)(indices)
+    def requests(
+        self, indices: Sequence[int], sampler: AbstractSampler = MIXED, count: int | None = None
+    ) -> tuple[Request, ...]:
+        """What samples are by their indices alone: those of the mix, or as a sampler says that does not decide late.
+
+        Args:
+            indices: of the samples.
+            sampler: decides.
+            count: how many samples there are, for one that must know.
+        """
+        parts = self.schema().parts
+        context = self.sampler_context(None if count is None else count // parts)
+        return DerivedRequests(sampler, context, parts)(indices)
 
     def planned_order(self, count: int, sampler: AbstractSampler = MIXED) -> Int64[np.ndarray, " samples"] | None:
         """The order in which to solve the samples 0 to count - 1.

@@ -15,8 +15,8 @@ from headrace.pipelines.recipe.sections import DataSpec, SolverSpec, StreamSpec
 from headrace.platform.cluster.resources import ResourcesSpec
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
-from headrace.platform.samplers.fixed_mix import MIXED
 from headrace.platform.samplers.sampler import AbstractSampler
+from headrace.platform.samplers.stratified import STRATIFIED
 from headrace.platform.spec import Spec, broken_plug_ins
 from headrace.platform.tracking.address import without_password
 from headrace.platform.tracking.tracker import TrackingSpec
@@ -100,7 +100,7 @@ class RunConfig(Spec):
     def sampler(self, split: Split) -> AbstractSampler:
         """Who decides what a split's samples shall be."""
         assert self.data is not None
-        return self.data.sampler if split == "train" else MIXED
+        return self.data.sampler if split == "train" else STRATIFIED
 
     def planned(self) -> dict[Split, int]:
         """How many samples of each split are planned; each part of a trajectory is one.

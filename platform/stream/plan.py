@@ -25,7 +25,7 @@ class StreamPlan:
         run_dir: folder of the run; must be reachable from every node that holds a shard.
         checkpoint_dir: where joint checkpoints go.
         sources: the source of each split.
-        sampler: who decides what the training samples shall be; held-out ones are those of the mix.
+        sampler: who decides what the training samples shall be; held-out ones are stratified to the mix.
         sequence_length: simulations in a sequence, neighbours in the ledger's order; a lease is one sequence, or
             several while they are solved in no time.
         message_bytes: size of a message between solver and shard at most, as far as one sample is not larger [B].
@@ -71,8 +71,8 @@ class StreamPlan:
         return {split: source.schema() for split, source in self.sources.items()}
 
     def requests(self, split: str) -> DerivedRequests:
-        """What the samples of a split shall be, by their indices; unless it is decided late."""
-        sampler = self.sampler if split == "train" and not self.sampler.decides_late else MIXED
+        """What the training samples shall be, by their indices, where a lease does not say it."""
+        sampler = MIXED if self.sampler.decides_late else self.sampler
         return DerivedRequests(sampler, self.sources[split].sampler_context(), self.parts(split))
 
     def parts(self, split: str) -> int:

@@ -82,7 +82,7 @@ class SolverSource(AbstractSource):
             return None
         family: AbstractProblem = self.problem
         problems = {name: at_level(family, self.levels, name) for name in self.mix}
-        requests = self.requests(range(count), sampler)
+        requests = self.requests(range(count), sampler, count)
 
         def feature(index: int) -> Float[np.ndarray, "..."] | None:
             problem = problems[requests[index].level]
