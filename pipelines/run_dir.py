@@ -16,7 +16,7 @@ import yaml
 
 from headrace.pipelines.summary import RunSummary, read_summary
 from headrace.platform.errors import Fault, InputError
-from headrace.platform.files import is_locked, lock, write_synced
+from headrace.platform.files import Lock, is_locked, lock, write_synced
 
 RUNS = Path("runs")
 
@@ -58,8 +58,8 @@ class RunDir:
         """A file that the process which works on the run holds locked."""
         return self.path / ".lock"
 
-    def claim(self) -> int:
-        """Become the process that works on the run, until the descriptor is closed or the process ends.
+    def claim(self) -> Lock:
+        """Become the process that works on the run, until the lock is closed or the process ends.
 
         Raises:
             InputError: another one does.
