@@ -34,5 +34,5 @@ program example
   call model%run_double(batch, said, first, second)
   print '(i0, a, es8.2)', batch, ' samples, relative difference ', norm2(said - expected)/norm2(expected)
   call model%close()
-  if (norm2(said - expected) > 1e-6_c_double*norm2(expected)) error stop 1
+  if (norm2(said - expected) > 1e-6_c_double*norm2(expected)) stop 1
 end program example

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
 #include <atomic>
@@ -50,6 +51,10 @@ template <typename Result, typename Function>
 Result guarded(Result failed, Function function) {
   try {
     return function();
+  } catch (const c10::Error& error) {
+    // Without torch's stack, and of the rest the first line.
+    const std::string text = error.what_without_backtrace();
+    last_error = text.substr(0, text.find('\n'));
   } catch (const std::exception& error) {
     last_error = error.what();
   } catch (...) {
@@ -131,7 +136,12 @@ headrace_model* headrace_model_open(const char* path) {
   return guarded(static_cast<headrace_model*>(nullptr), [&] {
     if (path == nullptr) throw std::invalid_argument("the path is NULL");
     auto model = std::make_unique<headrace_model>();
-    model->loader = std::make_unique<torch::inductor::AOTIModelPackageLoader>(path);
+    try {
+      model->loader = std::make_unique<torch::inductor::AOTIModelPackageLoader>(path);
+    } catch (const c10::Error& error) {
+      const std::string text = error.what_without_backtrace();
+      throw std::runtime_error(std::string(path) + " cannot be loaded: " + text.substr(0, text.find('\n')));
+    }
     const auto metadata = model->loader->get_metadata();
     const auto shapes = metadata.find("headrace_shapes");
     if (shapes == metadata.end())

@@ -201,7 +201,7 @@ contains
       status = failed
     else if (failed /= 0) then
       write (*, '(a)') 'headrace_model: '//error_text()
-      error stop 1
+      stop 1
     end if
   end subroutine told
 
