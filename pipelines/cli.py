@@ -290,11 +290,24 @@ def submit(recipe: str, overrides: tuple[str, ...], address: str, out: str | Non
 
 @main.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--format", "format_name", required=True, help="One of those that `headrace list formats` shows.")
+@click.option(
+    "--format",
+    "format_name",
+    required=True,
+    help="Of data: one that `headrace list formats` shows; of a trained model: onnx, torch-export, aoti, torchscript.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the files; must be new.")
+@click.option("--precision", type=click.Choice(["float32", "float64"]), default="float32", help="Of a model's numbers.")
+@click.option("--grid", help="Points that a model shall take, as in 64x64; default: those of its training.")
 @as_json
-def export(directory: Path, format_name: str, out: Path) -> Answer:
-    """Write data sets as files that other programs load."""
+def export(directory: Path, format_name: str, out: Path, precision: str, grid: str | None) -> Answer:
+    """Write data sets, or a trained model (of a run, or a checkpoint), as files that other programs load."""
+    from headrace.surrogates.capabilities import MODEL_FORMATS
+
+    if format_name in MODEL_FORMATS:
+        from headrace.pipelines.portable import export_trained
+
+        return export_trained(directory, format_name, out, precision, grid)
     from headrace.pipelines.interchange import export_data
 
     files = [str(file) for file in export_data(directory, format_name, out)]
