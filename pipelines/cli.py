@@ -328,6 +328,18 @@ def import_(source: Path, format_name: str | None, out: Path) -> Answer:
     return Answer(words=words, data={"out": str(out), "sets": sets})
 
 
+@main.command()
+@click.argument("name")
+@as_json
+def init(name: str) -> Answer:
+    """Write a package with a problem, an equation, a network, a loss, a strategy and a sampler to begin from."""
+    from headrace.pipelines.scaffold import write_package
+
+    files = [str(path) for path in write_package(name, Path())]
+    words = f"\nNow: cd {name} && pip install -e . && headrace check recipe.yaml && pytest"
+    return Answer(words=[*files, words], data={"package": name, "files": files})
+
+
 @main.command("list")
 @click.argument("what", required=False)
 @as_json
