@@ -105,16 +105,14 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None) -> Answer:
 @main.command()
 @recipe_argument
 @overrides_argument
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of stored data that it shall train on.")
 @as_json
-def check(recipe: str, overrides: tuple[str, ...]) -> Answer:
+def check(recipe: str, overrides: tuple[str, ...], data: Path | None) -> Answer:
     """Say everything that is wrong with a recipe; start nothing."""
-    from headrace.pipelines.recipe.config import load
+    from headrace.pipelines.check import check_recipe
 
-    config = load(recipe, overrides)
-    assert config.data is not None
-    is_known = config.data.num_training is not None
-    planned = config.planned() if is_known else f"as many samples as {config.data.budget:g} solver seconds buy"
-    return Answer(words=[f"{recipe} is right: {config.name}, {planned}"], data={"recipe": recipe, "faults": []})
+    words = f"{recipe} is right: {check_recipe(recipe, overrides, data)}"
+    return Answer(words=[words], data={"recipe": recipe, "faults": []})
 
 
 @main.command()

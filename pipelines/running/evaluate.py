@@ -71,8 +71,9 @@ def evaluate(run: RunDir, sets: Mapping[str, Path] | None = None) -> dict[str, A
     rollout: dict[str, Any] = {}
     for number, (name, directory) in enumerate(sets.items()):
         stored = StoredSamples.open(directory)
-        batch = stored.read_all()
         predictor = predictor or Predictor(load_checkpoint(run.checkpoint, schema=stored.schema))
+        predictor.check_schema(stored.schema, str(directory))
+        batch = stored.read_all()
         prediction = predictor.predict(batch.inputs, batch.parameters)
         errors = per_sample(prediction, batch.outputs, stored.schema.domain)
         names = np.array([item.level for item in batch.provenance])

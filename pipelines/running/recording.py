@@ -61,11 +61,11 @@ class Recording:
         faults = [
             Fault(
                 where=f"{WHERE}: {split}",
-                value=str(samples.schema),
-                expected=f"samples as the recipe's: {schemas[split]}",
+                value=f"with {'; '.join(samples.schema.differences(schemas[split]))}",
+                expected="samples as the recipe's",
             )
             for split, samples in stored.items()
-            if samples.schema != schemas[split]
+            if samples.schema.differences(schemas[split])
         ]
         if replays:
             assert config.training is not None
