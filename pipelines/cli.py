@@ -186,7 +186,7 @@ def scale(run_dir: Path, changes: tuple[str, ...]) -> Answer:
     from headrace.pipelines.run_dir import RunDir
     from headrace.pipelines.scale import scale as ask_for
 
-    solvers = ask_for(RunDir.open(run_dir), changes)
+    solvers = ask_for(RunDir.open(run_dir, writes=True), changes)
     words = f"{run_dir}: {solvers} solver actors from now on"
     return Answer(words=[words], data={"run": str(run_dir), "solvers": solvers})
 
@@ -217,7 +217,7 @@ def evaluate(run_dir: Path, data: Path | None) -> Answer:
     from headrace.pipelines.run_dir import RunDir
     from headrace.pipelines.running import evaluate as evaluating
 
-    found = RunDir.open(run_dir)
+    found = RunDir.open(run_dir, writes=True)
     result = evaluating.evaluate(found, None if data is None else evaluating.held_out_sets(data))
     return Answer(words=errors_table(result["levels"]), data={"run": str(found.path), "errors": result["levels"]})
 
@@ -230,7 +230,7 @@ def report(run_dir: Path) -> Answer:
     from headrace.pipelines.report.report import write_report
     from headrace.pipelines.run_dir import RunDir
 
-    path = write_report(RunDir.open(run_dir).path)
+    path = write_report(RunDir.open(run_dir, writes=True).path)
     return Answer(words=[str(path)], data={"report": str(path)}, instead=True)
 
 

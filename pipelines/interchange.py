@@ -6,6 +6,7 @@ from headrace.pipelines.run_dir import RunDir, data_sets
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.dataset.trajectories import whole
 from headrace.platform.errors import InputError, nearest
+from headrace.platform.files import usable_path
 from headrace.platform.spec import kinds
 from headrace.surrogates.format import AbstractFormat
 from headrace.surrogates.formats import FORMATS
@@ -47,7 +48,7 @@ def import_data(source: Path, format_name: str | None, out: Path) -> dict[str, i
     Raises:
         InputError: nothing is there, nothing fits, a file is broken, or `out` is taken.
     """
-    if not source.exists():
+    if not usable_path(source, "FILE", "a file or a folder that exists").exists():
         raise InputError.single("FILE", str(source), "a file or a folder that exists")
     format_ = _format_of(format_name, source)
     _require_new(out)
@@ -63,7 +64,7 @@ def export_data(directory: Path, format_name: str, out: Path) -> list[Path]:
         InputError: there is no data set, or the format cannot hold it, or `out` is taken.
     """
     format_ = _format_of(format_name, directory)
-    sets = data_sets(directory)
+    sets = data_sets(directory, "DIR")
     if not sets:
         raise InputError.single("DIR", str(directory), "a run's folder, or one with data sets in it")
     _require_new(out)

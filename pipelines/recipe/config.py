@@ -15,6 +15,7 @@ from headrace.pipelines.recipe.sections import DataSpec, SolverSpec, StreamSpec
 from headrace.platform.cluster.resources import ResourcesSpec
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
+from headrace.platform.files import usable_path
 from headrace.platform.samplers.fixed_mix import MIXED
 from headrace.platform.samplers.sampler import AbstractSampler
 from headrace.platform.spec import Spec, broken_plug_ins
@@ -132,7 +133,8 @@ def read_recipe(recipe: str) -> str:
     Raises:
         InputError: there is no such file, or it cannot be read.
     """
-    path = Path(recipe)
+    expected = "a recipe's path, or the name of one that comes with Headrace"
+    path = usable_path(Path(recipe), "RECIPE", expected)
     try:
         if path.is_file():
             return path.read_text(encoding="utf-8")
@@ -141,7 +143,7 @@ def read_recipe(recipe: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError.single(recipe, "unreadable", "a YAML file in UTF-8", str(error)) from error
     hint = nearest(recipe, recipe_names()) or f"The recipes that come with Headrace: {', '.join(recipe_names())}."
-    raise InputError.single(recipe, "not a file", "a recipe's path, or the name of one that comes with Headrace", hint)
+    raise InputError.single(recipe, "not a file", expected, hint)
 
 
 class _StrictLoader(yaml.SafeLoader):
