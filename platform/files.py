@@ -104,6 +104,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """The same for who writes by a name: the draft's, whose file becomes `path` when the block ends well."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        sync(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync(path.parent)
+
+
 def write_synced(path: Path, text: str) -> None:
     """Replace a file's text."""
     with replacing(path) as file:
