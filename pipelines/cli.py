@@ -24,6 +24,7 @@ from headrace.pipelines.answers import (
     warn,
     write_in_any_encoding,
 )
+from headrace.pipelines.importing import import_
 from headrace.pipelines.interrupts import STATUS, WORDS, Interrupts
 from headrace.platform.errors import HeadraceError
 
@@ -277,18 +278,7 @@ def export(directory: Path, format_name: str, out: Path) -> Answer:
     return Answer(words=files, data={"files": files}, instead=True)
 
 
-@main.command("import")
-@click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--format", "format_name", help="Default: by the files' ending.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the data sets; must be new.")
-@as_json
-def import_(source: Path, format_name: str | None, out: Path) -> Answer:
-    """Take in data that others made: a file, or a folder of files."""
-    from headrace.pipelines.interchange import import_data
-
-    sets = import_data(source, format_name, out)
-    words = [f"{out / name}: {size} samples" for name, size in sets.items()]
-    return Answer(words=words, data={"out": str(out), "sets": sets})
+main.add_command(import_)
 
 
 @main.command("list")

@@ -63,13 +63,16 @@ class Layout(Spec):
         times: of the entries of the time axis; or the path of an array that holds them. Those of a state begin with its
             first time, and become differences to it.
         dt: distance of the times, in place of `times`: states begin at 0, outputs at `dt`.
+        coordinates: paths of arrays with the coordinates along each grid axis, from which follow `extent` and
+            `location` where they are not said.
         extent: length of each grid axis [m, or 1 when dimensionless].
-        periodic: names of the grid axes that wrap around; empty: none does.
+        periodic: names of the grid axes that wrap around, or `all`; empty: none does.
         location: whether values stand at `nodes` (both ends of an axis that does not wrap are points) or in `cells`.
         index: path of an array with the index of each sample; None: they are numbered.
         split: names of data sets and their shares of the samples, drawn by trajectory.
         seed: of that draw.
-        units: of fields by name, where neither they nor the file say.
+        units: of fields by name: those that the file itself names.
+        axes_of: of the arrays of fields by name: the same.
     """
 
     fields: tuple[FieldLayout, ...] = ()
@@ -77,6 +80,7 @@ class Layout(Spec):
     grid: tuple[str, ...] | None = None
     times: tuple[float, ...] | str | None = None
     dt: float | None = None
+    coordinates: tuple[str, ...] | None = None
     extent: tuple[float, ...] | None = None
     periodic: tuple[str, ...] | None = None
     location: Literal["nodes", "cells"] | None = None
@@ -84,6 +88,7 @@ class Layout(Spec):
     split: Frozen[Mapping[str, float]] | None = None
     seed: int = 0
     units: Frozen[Mapping[str, str]] | None = None
+    axes_of: Frozen[Mapping[str, tuple[str, ...]]] | None = None
 
     @field_validator("extent")
     @classmethod
@@ -121,6 +126,17 @@ class Layout(Spec):
         said = {name: getattr(self, name) for name in self.model_fields_set if getattr(self, name) is not None}
         if "times" in said or "dt" in said:
             below = below.model_copy(update={"times": None, "dt": None})
+        if self.axes is not None and not self.fields:
+            # What the file says of arrays with as many axes is what the user says otherwise.
+            fields = [
+                field.model_copy(update={"axes": None}) if len(field.axes or ()) == len(self.axes) else field
+                for field in below.fields
+            ]
+            below = below.model_copy(update={"fields": tuple(fields)})
+        if self.axes_of is not None and not self.fields:
+            axes = self.axes_of
+            fields = [field.model_copy(update={"axes": axes.get(field.name, field.axes)}) for field in below.fields]
+            below = below.model_copy(update={"fields": tuple(fields)})
         return below.model_copy(update=said)
 
     def to_json(self) -> str:
