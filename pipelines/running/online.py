@@ -30,6 +30,7 @@ from headrace.pipelines.running.rank import StreamedData, TrainingJob, train_on_
 from headrace.pipelines.running.recording import Recording
 from headrace.pipelines.running.session import Earlier, Session, preflight, require_room
 from headrace.pipelines.running.train import SECONDS_TO_START, is_trained, watch_ranks
+from headrace.pipelines.running.training_data import described
 from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources, starting_phase
 from headrace.platform.cluster.hosts import HostWatch
 from headrace.platform.cluster.resources import ResourcePlan
@@ -89,6 +90,7 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
                 session.note(recording=str(recording.path))
                 recording.copy(session.run, first_number=resources.num_ranks)
                 if not config.solves:
+                    session.note(data_sets=described(recording.sets))
                     planned = recording.planned
             orders = lease_orders(config, shuffled=trains) if config.solves else {}
             Ledger.create(session.run.ledger, planned, orders=orders).close()
