@@ -15,8 +15,9 @@ from headrace.pipelines.recipe.sections import DataSpec, SolverSpec, StreamSpec
 from headrace.platform.cluster.resources import ResourcesSpec
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
-from headrace.platform.samplers.fixed_mix import MIXED
+from headrace.platform.files import usable_path
 from headrace.platform.samplers.sampler import AbstractSampler
+from headrace.platform.samplers.stratified import STRATIFIED
 from headrace.platform.spec import Spec, broken_plug_ins
 from headrace.platform.tracking.address import without_password
 from headrace.platform.tracking.tracker import TrackingSpec
@@ -100,7 +101,7 @@ class RunConfig(Spec):
     def sampler(self, split: Split) -> AbstractSampler:
         """Who decides what a split's samples shall be."""
         assert self.data is not None
-        return self.data.sampler if split == "train" else MIXED
+        return self.data.sampler if split == "train" else STRATIFIED
 
     def planned(self) -> dict[Split, int]:
         """How many samples of each split are planned; each part of a trajectory is one.
@@ -117,9 +118,14 @@ class RunConfig(Spec):
         """What a sample looks like; one that comes in parts, when it is whole."""
         return self.source("test").schema()
 
-    def to_yaml(self, *, with_password: bool = False) -> str:
-        """The full recipe, every default written out; without the password that a tracking address may hold."""
-        values = self.model_dump(mode="json")
+    def asked(self, command: Command = "run") -> dict[str, Any]:
+        """The recipe as plain values, every default written out; of a training on stored data what takes part in it."""
+        left_out = UNUSED[command] if command == "train" else ()
+        return {name: value for name, value in self.model_dump(mode="json").items() if name not in left_out}
+
+    def to_yaml(self, command: Command = "run", *, with_password: bool = False) -> str:
+        """The same as text; without the password that a tracking address may hold."""
+        values = self.asked(command)
         if self.tracking.uri is not None and not with_password:
             values["tracking"]["uri"] = without_password(self.tracking.uri)
         return yaml.safe_dump(values, sort_keys=False, width=120)
@@ -137,7 +143,8 @@ def read_recipe(recipe: str) -> str:
     Raises:
         InputError: there is no such file, or it cannot be read.
     """
-    path = Path(recipe)
+    expected = "a recipe's path, or the name of one that comes with Headrace"
+    path = usable_path(Path(recipe), "RECIPE", expected)
     try:
         if path.is_file():
             return path.read_text(encoding="utf-8")
@@ -146,7 +153,7 @@ def read_recipe(recipe: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError.single(recipe, "unreadable", "a YAML file in UTF-8", str(error)) from error
     hint = nearest(recipe, recipe_names()) or f"The recipes that come with Headrace: {', '.join(recipe_names())}."
-    raise InputError.single(recipe, "not a file", "a recipe's path, or the name of one that comes with Headrace", hint)
+    raise InputError.single(recipe, "not a file", expected, hint)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -220,7 +227,10 @@ def validate(raw: Mapping[str, Any], command: Command = "run") -> RunConfig:
     for name, field in RunConfig.model_fields.items():
         if name not in raw or (raw[name] is None and not field.is_required()):
             if name in NEEDED[command]:
-                faults.append(Fault(where=name, value="missing", expected=f"a section {name}:, which {command} needs"))
+                expected = f"a section {name}:, which {command} needs"
+                advice = "A recipe without one trains on stored data: headrace train RECIPE --data DIR."
+                advice = advice if trains_on_stored_data(raw) else ""
+                faults.append(Fault(where=name, value="missing", expected=expected, advice=advice))
             sections[name] = field.get_default(call_default_factory=True)
             continue
         try:
@@ -248,6 +258,11 @@ def load(recipe: str, overrides: Sequence[str] = (), command: Command = "run") -
     for plug_in in broken_plug_ins():
         log.warning("%s", plug_in)
     return config
+
+
+def trains_on_stored_data(raw: Mapping[str, Any]) -> bool:
+    """Whether a recipe names no data to make, and all else that a training needs."""
+    return raw.get("data") is None and all(raw.get(name) is not None for name in NEEDED["train"])
 
 
 def ignored_sections(raw: Mapping[str, Any], command: Command) -> list[str]:

@@ -1,5 +1,6 @@
 """Numbers and names as people read them."""
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from numbers import Real
@@ -25,7 +26,9 @@ def digits(value: float) -> str:
 
 
 def error_text(value: "float | Undefined | None", metric: str) -> str:
-    """An error as its field writes it: relative ones in percent, VRMSE as it is."""
+    """An error as its field writes it: relative ones in percent, VRMSE as it is; null where it is not finite."""
+    if value is None or (_is_known(value) and not math.isfinite(value)):
+        return "not finite"
     return quantity(value) if metric == "vrmse" else percent(value)
 
 
@@ -81,3 +84,8 @@ def when_text(text: str | None) -> str:
         return datetime.fromisoformat(text or "").strftime("%Y-%m-%d %H:%M:%S %Z").strip()
     except ValueError:
         return text or "unknown"
+
+
+def count_of(number: int, what: str) -> str:
+    """How many of what: `1 sample`, `2 samples`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -82,9 +82,9 @@ class ResourcePlan:
         return "SPREAD" if self.placement == "spread" else "DEFAULT"
 
     @property
-    def shard_strategy(self) -> str:
-        """Ray's scheduling strategy for reservoir shards: as the ranks they stand beside."""
-        return self.solver_strategy
+    def spreads_shards(self) -> bool:
+        """Whether the shards stand on several nodes, as the ranks that read them do; else beside the driver."""
+        return self.placement == "spread" and self.num_ranks > 1
 
     @property
     def solver_environment(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 from pydantic import Field
 
+from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.problem import AbstractProblem, as_generator
 from headrace.solvers.problems.darcy import Source
@@ -133,6 +134,17 @@ class ConvectionDiffusion(AbstractProblem):
             (backward_x[1:] - nu, backward_y[:, 1:] - nu),
         )
         return LinearSystem.from_matrix(matrix, rhs, feature=psi)
+
+    def fields_of(
+        self, inputs: Float[np.ndarray, "2 points points"], parameters: Float[np.ndarray, " 0"]
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """Not told by the inputs: they are the velocity, and the scheme conserves mass by the stream function."""
+        raise InputError.single(
+            "inputs",
+            "the velocity at the points",
+            "the stream function, which the equation is discretised with",
+            "A data set does not hold it: solve from the drawn fields instead.",
+        )
 
     def sample_arrays(
         self, fields: Mapping[str, Float[np.ndarray, "points points"]], solution: Float[np.ndarray, " unknowns"]

@@ -1,6 +1,7 @@
 """Autoregressive: from one output time to the next, again and again."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 from jaxtyping import Float, Int64
@@ -58,6 +59,15 @@ class Autoregressive(AbstractStrategy):
         entering = inputs[:, None].expand(-1, before.shape[1], *inputs.shape[1:]).clone()
         entering[:, :, _state_channels(schema).to(inputs.device)] = before
         return Scales(entering.flatten(0, 1), said.flatten(0, 1)[:, None])
+
+    def deviations(
+        self, model: NormalizedNetwork, schema: SampleSchema
+    ) -> Callable[[], Float[Tensor, " channels_out"]] | None:
+        """Of increments: how much larger the states are that enter the network."""
+        channels, normalizer = _state_channels(schema), model.normalizer
+        if self.predict == "state" or bool(normalizer.logarithmic.cpu()[channels].any()):
+            return None
+        return lambda: normalizer.input_moments.std[channels] / normalizer.output_moments.std
 
     def losses(
         self, model: NormalizedNetwork, schema: SampleSchema, loss: Loss, batch: Batch, at: TrainingStep

@@ -86,7 +86,7 @@ class TimeConditioned(AbstractStrategy):
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """What the network says of every output time; one at a time, since all of them may not fit into memory."""
         found = [
-            _ask(model, schema, inputs, parameters, time.expand(len(parameters), 1), generator)
+            _ask(model, schema, inputs, parameters, time.expand(parameters.shape[0], 1), generator)
             for time in _times(schema, parameters)
         ]
         return torch.stack(found, dim=1)
