@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import yaml
 
 from headrace.pipelines.summary import RunSummary, read_summary
 from headrace.platform.errors import Fault, InputError
-from headrace.platform.files import is_locked, lock, write_synced
+from headrace.platform.files import Lock, is_locked, lock, write_synced
 
 RUNS = Path("runs")
 
@@ -57,8 +58,8 @@ class RunDir:
         """A file that the process which works on the run holds locked."""
         return self.path / ".lock"
 
-    def claim(self) -> int:
-        """Become the process that works on the run, until the descriptor is closed or the process ends.
+    def claim(self) -> Lock:
+        """Become the process that works on the run, until the lock is closed or the process ends.
 
         Raises:
             InputError: another one does.
@@ -189,8 +190,17 @@ def data_sets(directory: Path) -> dict[str, Path]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
-    write_synced(path, json.dumps(value, indent=2, default=str))
+    """Write JSON so that a reader sees the old file or the new one, never a part; see `finite`."""
+    write_synced(path, json.dumps(finite(value), indent=2, default=str, allow_nan=False))
+
+
+def finite(value: Any) -> Any:
+    """A value as JSON can say it: a number that is not finite is null. Python alone would write and read Infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -230,7 +240,7 @@ class MetricsLog:
     def write(self, metrics: Mapping[str, float], step: int | None = None, at: float | None = None) -> float:
         """Write one line; returns its time since the start of the run [s]."""
         seconds = (time.time() if at is None else at) - self._started
-        self._file.write(json.dumps({"seconds": round(seconds, 3), "step": step, **metrics}) + "\n")
+        self._file.write(json.dumps(finite({"seconds": round(seconds, 3), "step": step, **metrics})) + "\n")
         self._file.flush()
         return seconds
 

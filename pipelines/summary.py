@@ -45,7 +45,8 @@ class FailedSample(_Section):
 class LevelCost(_Section):
     """What the solvers spent on the samples of a difficulty level, failed ones included; how many by each method.
 
-    `whole_samples` counts trajectories where samples are parts of them.
+    `whole_samples` counts trajectories where samples are parts of them; `measured_for` stands for all that decides what
+    a sample costs (see `headrace.pipelines.running.estimate`).
     """
 
     samples: int = 0
@@ -55,12 +56,15 @@ class LevelCost(_Section):
     wall_seconds: float = 0.0
     iterations: int = 0
     methods: dict[str, int] = {}
+    measured_for: str = ""
 
 
 class TrainingOutcome(_Section):
     """What training came to (see `headrace.surrogates.fit.FitResult`), and on how many ranks."""
 
     steps: int = 0
+    planned_steps: int = 0
+    zero_targets: int = 0
     ranks: int = 1
     seconds: float = 0.0
     samples_seen: int = 0
@@ -97,7 +101,8 @@ class RunSummary(_Section):
         solving: how methods were chosen, and what second tries there were.
         numerics: the grids and steps that were chosen for equations in time.
         training: what training came to.
-        errors: held-out errors by level, `all` among them.
+        errors: held-out errors by level, `all` among them; null for one that is not finite.
+        notes: what to know before relying on these numbers.
         sample_schema: what a sample looks like; `schema` in the file.
         data_folder: where the data come from that were trained on.
         recording: the run whose stream was used again.
@@ -127,6 +132,7 @@ class RunSummary(_Section):
     numerics: list[dict[str, object]] = []
     training: TrainingOutcome | None = None
     errors: dict[str, dict[str, object]] = {}
+    notes: list[str] = []
     sample_schema: dict[str, object] | None = Field(default=None, alias="schema")
     data_folder: str | None = None
     recording: str | None = None

@@ -1,14 +1,18 @@
 """Files that a crash leaves as they were or as they shall be, never in between; and locks that end with a process."""
 
 import fcntl
+import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from headrace.platform.errors import InputError
+from headrace.platform.errors import InputError, TakenOver
 
 
 def sync(path: Path) -> None:
@@ -41,16 +45,90 @@ def write_synced(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-def lock(path: Path, what: str, *, seconds: float = 0.0) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who holds a lock, as it has written down itself.
+
+    Attributes:
+        process: its id.
+        host: the name of its machine; empty where an earlier version wrote it.
+        boot: which start of that machine it was; empty where the system does not say.
+        since: when it took the lock, in UTC.
+        epoch: how many holders there have been, this one included.
+    """
+
+    process: int
+    host: str = ""
+    boot: str = ""
+    since: str = ""
+    epoch: int = 0
+
+    def __str__(self) -> str:
+        host = f" on {self.host}" if self.host else ""
+        since = f", since {self.since} UTC" if self.since else ""
+        return f"process {self.process}{host}{since}"
+
+
+class Lock:
+    """A lock that this process holds until it is closed, or the process ends.
+
+    Where locks reach other machines nobody else can hold it meanwhile. Where they are local to each machine, one can:
+    it raises the epoch that stands in the note beside the lock, and `check` then stops this process. So a writer that
+    was beyond a cut link, and comes back, does no harm.
+    """
+
+    def __init__(self, descriptor: int, note: Path, epoch: int) -> None:
+        self._descriptor: int | None = descriptor
+        self._note, self.epoch = note, epoch
+
+    def check(self) -> None:
+        """See that no other process has taken over.
+
+        Raises:
+            TakenOver: one has.
+        """
+        holder = read_holder(self._note)
+        if holder is not None and holder.epoch != self.epoch:
+            raise TakenOver(
+                f"{self._note}: {holder} has taken over from process {os.getpid()} on {socket.gethostname()}, "
+                "which had been out of reach, and writes no more"
+            )
+
+    def close(self) -> None:
+        """Let another process have it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Who holds the lock of a file or a folder, or held it last; None where nobody has written it down."""
+    try:
+        found = json.loads(_note_of(path).read_text(encoding="utf-8"))
+        return Holder(process=found) if isinstance(found, int) else Holder(**found)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _note_of(path: Path) -> Path:
+    """Where it stands who holds a lock: in the file, or beside the folder."""
+    return path.with_name(f".{path.name}.writer") if path.is_dir() else path
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def lock(path: Path, what: str, *, seconds: float = 0.0) -> Lock:
     """Become the one process that holds a file, which is made, or a folder, which is there.
 
     Args:
         path: what to lock. Never lock a database itself: closing any descriptor of it drops the locks inside it.
         what: what nobody else may be at work on, for the error.
-        seconds: how long to wait for one that is just going.
-
-    Returns:
-        The descriptor; closing it, or the end of the process, frees the lock.
+        seconds: how long to wait for one that is just going, or whose machine is out of reach.
 
     Raises:
         InputError: another process holds it.
@@ -64,11 +142,10 @@ def lock(path: Path, what: str, *, seconds: float = 0.0) -> int:
             break
         except BlockingIOError as error:
             if time.monotonic() > deadline:
-                holder = "" if is_folder else os.pread(descriptor, 20, 0).decode()
                 os.close(descriptor)
                 raise InputError.single(
                     str(path.parent / path.name.removesuffix(".lock")),
-                    f"in the hands of {f'process {holder}' if holder else 'another process'}",
+                    f"in the hands of {read_holder(path) or 'another process'}",
                     f"{what} that nobody works on",
                     "Stop it first.",
                 ) from error
@@ -78,10 +155,30 @@ def lock(path: Path, what: str, *, seconds: float = 0.0) -> int:
             raise InputError.single(
                 str(path), f"on a file system that cannot lock ({error.strerror})", f"{what} on one that can"
             ) from error
-    if not is_folder:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor
+    try:
+        return Lock(descriptor, _note_of(path), _write_holder(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _write_holder(path: Path) -> int:
+    """Write down that this process holds a lock now; the epoch that begins."""
+    before = read_holder(path)
+    holder = Holder(
+        process=os.getpid(),
+        host=socket.gethostname(),
+        boot=_boot_id(),
+        since=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
+        epoch=1 + (before.epoch if before is not None else 0),
+    )
+    # In place: a file that took this one's place would not be locked.
+    with _note_of(path).open("r+b" if _note_of(path).exists() else "wb") as file:
+        file.write(json.dumps(asdict(holder)).encode())
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+    return holder.epoch
 
 
 def is_locked(path: Path) -> bool:

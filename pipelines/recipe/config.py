@@ -15,8 +15,8 @@ from headrace.pipelines.recipe.sections import DataSpec, SolverSpec, StreamSpec
 from headrace.platform.cluster.resources import ResourcesSpec
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
-from headrace.platform.samplers.fixed_mix import MIXED
 from headrace.platform.samplers.sampler import AbstractSampler
+from headrace.platform.samplers.stratified import STRATIFIED
 from headrace.platform.spec import Spec, broken_plug_ins
 from headrace.platform.tracking.address import without_password
 from headrace.platform.tracking.tracker import TrackingSpec
@@ -44,14 +44,24 @@ UNUSED: dict[Command, tuple[str, ...]] = {
 
 
 class RunConfig(Spec):
-    """Everything that a recipe may say."""
+    """Everything that a recipe may say.
+
+    Attributes:
+        name: of the run: of its folder below `runs` and in MLflow.
+        seed: from which all randomness comes: samples, weights, batches.
+        deterministic: the batches depend on the step alone, not on who was fast: stopped or not, the same weights.
+        data: which samples there are: the problem, how difficult, how many.
+        solver: how the samples are solved.
+        stream: how samples get from the solvers to the trainer.
+        surrogate: the network that is trained: its kind and settings.
+        training: how it is trained.
+        resources: what each part may use of which machines.
+        tracking: where MLflow keeps the run.
+    """
 
     name: str = Field(default="headrace", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    deterministic: bool = Field(
-        default=False,
-        description="The batches depend on the step alone, not on who was fast: stopped or not, the same weights.",
-    )
+    deterministic: bool = False
     data: DataSpec | None = None
     solver: SolverSpec = Field(default_factory=SolverSpec)
     stream: StreamSpec = Field(default_factory=StreamSpec)
@@ -90,7 +100,7 @@ class RunConfig(Spec):
     def sampler(self, split: Split) -> AbstractSampler:
         """Who decides what a split's samples shall be."""
         assert self.data is not None
-        return self.data.sampler if split == "train" else MIXED
+        return self.data.sampler if split == "train" else STRATIFIED
 
     def planned(self) -> dict[Split, int]:
         """How many samples of each split are planned; each part of a trajectory is one.

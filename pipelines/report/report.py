@@ -157,6 +157,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "solving": run.get("solving") or {},
         "selection": _selection(run),
         "training": training,
+        "notes": list(dict.fromkeys([*summary.notes, *record.evaluation.get("notes", [])])),
         "phases": run.get("phases") or {},
         "stream": stream_summary(record.metrics, training, record.levels),
         "failures": summary.failures[:MAX_FAILURES],

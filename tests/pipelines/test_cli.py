@@ -116,6 +116,15 @@ def test_a_run_leaves_everything_it_promises(finished: Any) -> None:
     assert seen >= {"train/loss", "validation/relative_l2", "stream/fill", "stream/reuse", "test/relative_l2"}
 
 
+def test_check_tells_what_a_run_has_cost(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished.path.parent.parent)
+    done = headrace("check", *finished.arguments, "--json")
+    found = json.loads(done.stdout.splitlines()[-1])["estimate"]
+    spent = json.loads((finished.path / "run.json").read_text())["cost"]
+    each = {level: entry["cpu_seconds"] / entry["whole_samples"] for level, entry in spent.items()}
+    assert found["costs"] == pytest.approx(each) and found["costs_from"] == f"runs/{finished.path.name}"
+
+
 def test_data_sets_say_which_problem_made_them(finished: Any) -> None:
     for split in ("train", "validation", "test"):
         manifest = read_manifest(finished.path / "data" / split)
