@@ -10,6 +10,7 @@ import numpy as np
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
+from headrace.platform.files import usable_path
 from headrace.platform.tracking.models import is_model_uri
 from headrace.surrogates.named import Given, to_names
 from headrace.surrogates.seen import Outside
@@ -69,10 +70,10 @@ def predict_file(
         InputError: the file cannot be read, does not fit the surrogate, or `out` exists or has another ending; or
             inputs are outside of what training saw, and that shall be refused.
     """
-    if out.suffix not in ENDINGS or out.exists():
-        raise InputError.single("--out", str(out), f"a new file that ends in {', '.join(ENDINGS)}")
-    if not out.absolute().parent.is_dir():
-        raise InputError.single("--out", str(out), "a file in a folder that exists")
+    expected = f"a new file that ends in {', '.join(ENDINGS)}, in a folder that exists"
+    if usable_path(out, "--out", expected, new="file").suffix not in ENDINGS:
+        raise InputError.single("--out", str(out), expected)
+    usable_path(source, "INPUT", EXPECTED)
     surrogate = _surrogate(model, tracking_uri)
     asked = None if times is None else _times(times)
     labelled = _labelled(source, surrogate.schema) if source.suffix == ".nc" else None
@@ -99,13 +100,12 @@ def predict_file(
 
 
 def _surrogate(model: str, tracking_uri: str | None) -> TrainedSurrogate:
-    if not is_model_uri(model) and not Path(model).exists():
-        raise InputError.single(
-            model,
-            "not a run",
-            "a folder that `headrace run` or `headrace train` made, with a run.json in it; a checkpoint; or a model of "
-            "MLflow, models:/NAME@ALIAS or runs:/RUN_ID/NAME",
-        )
+    expected = (
+        "a folder that `headrace run` or `headrace train` made, with a run.json in it; a checkpoint; or a model of "
+        "MLflow, models:/NAME@ALIAS or runs:/RUN_ID/NAME"
+    )
+    if not is_model_uri(model) and not usable_path(Path(model), "RUN", expected).exists():
+        raise InputError.single(model, "not a run", expected)
     return load(model, tracking_uri=tracking_uri)
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.errors import InputError, nearest
-from headrace.platform.fields import Mesh, SampleSchema
+from headrace.platform.fields import SampleSchema
 from headrace.platform.files import replacing
 from headrace.platform.spec import kinds
-from headrace.surrogates.inputs import checked_arrays, chosen_times, described
+from headrace.surrogates.inputs import checked_arrays, chosen_times
 from headrace.surrogates.models import SURROGATES
 from headrace.surrogates.normalization import NormalizationSpec
 from headrace.surrogates.normalizer import NormalizedNetwork, Normalizer
@@ -56,7 +56,8 @@ class Checkpoint:
         optimizer: the optimiser's state.
         schedule: the learning-rate schedule's state.
         version: version of Headrace that wrote it.
-        seen: lowest and highest value of every input channel and parameter in training; None when it is not known.
+        seen: the indices of the samples that a normaliser which is not frozen yet has learned from.
+        ranges: lowest and highest value of every input channel and parameter in training; None when it is not known.
     """
 
     step: int
@@ -70,7 +71,8 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]
     version: str = version("headrace")
-    seen: Mapping[str, Tensor] | None = None
+    seen: Sequence[int] = ()
+    ranges: Mapping[str, Tensor] | None = None
 
     def build(self) -> NormalizedNetwork:
         """The trained network with its normalisation, in evaluation mode; `strategy` forecasts with it."""
@@ -102,9 +104,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "moments": dict(checkpoint.moments),
         "optimizer": dict(checkpoint.optimizer),
         "schedule": dict(checkpoint.schedule),
+        "seen": list(checkpoint.seen),
     }
-    if checkpoint.seen is not None:
-        content["seen"] = dict(checkpoint.seen)
+    if checkpoint.ranges is not None:
+        content["ranges"] = dict(checkpoint.ranges)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         torch.save(content, file)
@@ -115,7 +118,8 @@ def load_checkpoint(path: Path, *, schema: SampleSchema | None = None) -> Checkp
 
     Args:
         path: the file.
-        schema: the problem at hand; the checkpoint must know the same fields, on a grid with as many axes.
+        schema: the problem at hand; the checkpoint must know the same fields in the same units, on the same box, with
+            values at the same kind of places. The number of points may be another one.
 
     Raises:
         InputError: there is no such file, it is no Headrace checkpoint, it is damaged, newer than this program, of a
@@ -136,14 +140,15 @@ def load_checkpoint(path: Path, *, schema: SampleSchema | None = None) -> Checkp
             optimizer=content["optimizer"],
             schedule=content["schedule"],
             version=content["headrace"],
-            seen=_seen(content, found),
+            seen=content.get("seen", ()),
+            ranges=_ranges(content, found),
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise InputError.single(
             str(path), "", "a Headrace checkpoint", f"Part of it cannot be read: {error}"
         ) from error
     if schema is not None and (reason := _differs(found, schema)):
-        raise InputError.single(str(path), "", "a checkpoint of this problem", f"It is of another one: {reason}.")
+        raise InputError.single(str(path), "", "a checkpoint of this problem", f"It is of another one, with {reason}.")
     return checkpoint
 
 
@@ -181,7 +186,7 @@ class Predictor:
             InputError: they are of another problem.
         """
         if reason := _differs(self.schema, schema):
-            raise InputError.single(where, "", "data of the checkpoint's problem", f"The checkpoint differs: {reason}.")
+            raise InputError.single(where, "", "data of the checkpoint's problem", f"The checkpoint has {reason}.")
 
     def predict(
         self,
@@ -329,11 +334,11 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _seen(content: Mapping[str, Any], schema: SampleSchema) -> Mapping[str, Tensor] | None:
+def _ranges(content: Mapping[str, Any], schema: SampleSchema) -> Mapping[str, Tensor] | None:
     # Written since predictions tell what is outside of it.
-    if "seen" not in content:
+    if "ranges" not in content:
         return None
-    bounds = {name: content["seen"][name] for name in ("inputs", "parameters")}
+    bounds = {name: content["ranges"][name] for name in ("inputs", "parameters")}
     wanted = {"inputs": schema.num_input_channels, "parameters": schema.num_parameters}
     for name, tensor in bounds.items():
         if tuple(tensor.shape) != (2, wanted[name]):
@@ -367,17 +372,4 @@ def _surrogate(path: Path, data: dict[str, Any]) -> AbstractSurrogate:
 
 def _differs(found: SampleSchema, wanted: SampleSchema) -> str | None:
     """How two problems differ for a network; another resolution is no difference."""
-    for what in ("inputs", "outputs", "parameters"):
-        mine, theirs = getattr(found, what), getattr(wanted, what)
-        if mine != theirs:
-            return f"its {what} are ({described(mine)}), the problem's are ({described(theirs)})"
-    if found.times != wanted.times:
-        return (
-            f"it predicts {len(found.times)} times, {found.times[0]:g} to {found.times[-1]:g}; the problem has others"
-        )
-    if isinstance(found.domain, Mesh) or isinstance(wanted.domain, Mesh):
-        same = found.domain == wanted.domain
-        return None if same else f"it was trained on {found.domain}, the problem's samples are on {wanted.domain}"
-    if len(found.domain.shape) != len(wanted.domain.shape):
-        return f"its grid has {len(found.domain.shape)} axes, the problem's has {len(wanted.domain.shape)}"
-    return None
+    return "; ".join(found.differences(wanted, resolution=False)) or None

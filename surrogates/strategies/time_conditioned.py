@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from jaxtyping import Float
-from pydantic import PositiveInt
 
 from headrace.platform.fields import FieldSpec, SampleSchema
 from headrace.platform.lazy_torch import Tensor, torch
+from headrace.platform.spec import Count
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.loss import Loss
@@ -36,7 +36,7 @@ class TimeConditioned(AbstractStrategy):
     """
 
     kind: Literal["time_conditioned"] = "time_conditioned"
-    num_times: PositiveInt = 1
+    num_times: Count = 1
 
     tells_time: ClassVar[bool] = True
     any_time: ClassVar[bool] = True
@@ -100,7 +100,7 @@ class TimeConditioned(AbstractStrategy):
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """What the network says of these times; one at a time, since all of them may not fit into memory."""
         found = [
-            _ask(model, schema, inputs, parameters, time.expand(len(parameters), 1), generator)
+            _ask(model, schema, inputs, parameters, time.expand(parameters.shape[0], 1), generator)
             for time in torch.tensor(times, dtype=parameters.dtype, device=parameters.device)
         ]
         return torch.stack(found, dim=1)
