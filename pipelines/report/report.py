@@ -185,7 +185,8 @@ def asked(recipe: Mapping[str, Any], command: str | None = None) -> list[tuple[s
     if command in ("generate", "train"):
         from headrace.pipelines.recipe.config import UNUSED  # it brings torch, which other pages do without
 
-        recipe = {name: section for name, section in recipe.items() if name not in UNUSED[command]}
+        unused = next(sections for name, sections in UNUSED.items() if name == command)
+        recipe = {name: section for name, section in recipe.items() if name not in unused}
     if mapping(recipe.get("stream")).get("mode") == "replay":
         # What the recipe says of how samples are made was not looked at: those of the recording were taken.
         recipe = {name: section for name, section in recipe.items() if name not in ("data", "solver")}

@@ -84,7 +84,7 @@ class NetCDF(AbstractFormat):
 
 @contextmanager
 def _version_4(path: Path) -> Iterator[Container]:
-    import h5netcdf  # type: ignore[import-untyped]
+    import h5netcdf
 
     with open_tree(path, _EXPECTED) as tree:
         # The library would follow links and open what they lead to.
