@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headrace.pipelines.summary import RunSummary, read_summary
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.files import Lock, is_locked, lock, usable_path, write_synced
+from headrace.platform.yaml_text import read_yaml
 
 RUNS = Path("runs")
 
@@ -35,8 +34,8 @@ class RunDir:
     def levels(self) -> list[str]:
         """The difficulty levels in the order of the recipe's mix; none where no recipe names them."""
         try:
-            found = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            found = read_yaml(self.recipe.read_text(encoding="utf-8"), str(self.recipe))
+        except (OSError, UnicodeDecodeError, InputError):
             return []
         for key in ("data", "mix"):
             found = found.get(key) if isinstance(found, dict) else None

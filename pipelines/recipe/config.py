@@ -21,6 +21,7 @@ from headrace.platform.samplers.stratified import STRATIFIED
 from headrace.platform.spec import Spec, broken_plug_ins
 from headrace.platform.tracking.address import without_password
 from headrace.platform.tracking.tracker import TrackingSpec
+from headrace.platform.yaml_text import MAX_CHARACTERS, read_yaml, too_long
 from headrace.solvers.sampled import AbstractSource
 from headrace.solvers.sources.source_of import source_of
 from headrace.surrogates.models import AnySurrogate
@@ -147,6 +148,8 @@ def read_recipe(recipe: str) -> str:
     path = usable_path(Path(recipe), "RECIPE", expected)
     try:
         if path.is_file():
+            if path.stat().st_size > 4 * MAX_CHARACTERS:  # UTF-8 has four bytes a letter at most
+                raise too_long(recipe, path.stat().st_size)
             return path.read_text(encoding="utf-8")
         if recipe in recipe_names():
             return (resources.files("headrace.pipelines.recipes") / f"{recipe}.yaml").read_text(encoding="utf-8")
@@ -156,34 +159,13 @@ def read_recipe(recipe: str) -> str:
     raise InputError.single(recipe, "not a file", expected, hint)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML whose mappings may not name a key twice: the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping after looking for keys that stand twice."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    "while reading a mapping", node.start_mark, f'the key "{key}" stands twice', key_node.start_mark
-                )
-            seen.add(key) if isinstance(key, str) else None
-        return super().construct_mapping(node, deep=deep)
-
-
 def parse(text: str, where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The recipe's mapping, with `KEY=VALUE` overrides applied.
 
     Raises:
         InputError: it is not YAML, not a mapping, or an override cannot be applied.
     """
-    try:
-        raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
-        raise InputError.single(place, getattr(error, "problem", None) or "broken", "valid YAML") from error
+    raw = read_yaml(text, where)
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
@@ -205,8 +187,8 @@ def parse(text: str, where: str, overrides: Sequence[str] = ()) -> dict[str, Any
             target = below
         else:
             try:
-                target[last] = yaml.load(value, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
-            except yaml.YAMLError:
+                target[last] = read_yaml(value, key)
+            except InputError:
                 faults.append(Fault(where=key, value=shown(value), expected="a YAML value"))
     if faults:
         raise InputError(faults)

@@ -233,7 +233,8 @@ def cost_total(cost: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     methods: Counter[str] = Counter()
     for level in cost.values():
         methods.update(level["methods"])
-    total = {key: sum(level[key] for level in cost.values()) for key in LevelCost.model_fields if key != "methods"}
+    numbers = [key for key, field in LevelCost.model_fields.items() if field.annotation in (int, float)]
+    total = {key: sum(level[key] for level in cost.values()) for key in numbers}
     return {**total, "methods": dict(methods)}
 
 
