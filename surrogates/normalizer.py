@@ -79,7 +79,7 @@ class Normalizer(nn.Module):
     of a batch are there for the first time.
 
     Attributes:
-        seen: the indices of the samples that were learned from, until it freezes.
+        seen: the indices of the samples that were learned from, until it freezes; None learns from repeats, too.
     """
 
     samples_seen: Tensor
@@ -95,7 +95,7 @@ class Normalizer(nn.Module):
         self.input_moments = RunningMoments(schema.num_input_channels)
         self.output_moments = RunningMoments(schema.num_output_channels)
         self.parameter_moments = RunningMoments(schema.num_parameters)
-        self.seen: set[int] = set()
+        self.seen: set[int] | None = set()
         # Kept beside the buffer so that asking costs no transfer from an accelerator.
         self._frozen = False
         self.register_load_state_dict_post_hook(self._note_frozen)
@@ -110,6 +110,8 @@ class Normalizer(nn.Module):
 
         Every rank must call it together. Of those that several ranks have at once, the first rank's is new.
         """
+        if self.seen is None:
+            return torch.ones_like(indices, dtype=torch.bool)
         mine = indices.to(device())
         sizes = [int(size) for size in gather(mine.new_tensor([len(mine)]))]
         padded = mine.new_full((max(sizes),), -1)
@@ -155,7 +157,7 @@ class Normalizer(nn.Module):
         count = len(parameters) if num_samples is None else num_samples
         self.samples_seen += sum(int(rows) for rows in gather(self.samples_seen.new_tensor([count])))
         self._frozen = 0 < self.freeze_after <= int(self.samples_seen)
-        if self._frozen:
+        if self._frozen and self.seen is not None:
             self.seen.clear()
 
     def normalize(

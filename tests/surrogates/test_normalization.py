@@ -156,7 +156,7 @@ class TestDistinct:
         fit(surrogate=network, training=training, schema=schema, data=data, checkpoint_dir=tmp_path)
         kept = load_checkpoint(tmp_path / "last.pt")
         seen = sorted({int(row) for step in (0, 1) for row in data.rows(step)})
-        assert list(kept.seen) == seen and len(seen) == 8
+        assert kept.seen == seen and len(seen) == 8
         module = SurrogateModule(surrogate=network, training=training, schema=schema, seed=0)
         module.go_on_from(kept)
         module.on_train_batch_start(Batch.of(samples.take(seen[:4])), 0)
