@@ -132,7 +132,7 @@ class SurrogateModule(LightningModule):
             new = batch.rows(self.model.normalizer.unseen(batch.indices))
             scales = self.training_spec.strategy.scales(self.schema, self.surrogate.capabilities, new)
             parameters = new.parameters if scales.parameters is None else scales.parameters
-            self.model.normalizer.update(scales.inputs, scales.outputs, parameters, len(new.parameters))
+            self.model.normalizer.update(scales.inputs, scales.outputs, parameters, len(new.parameters), new.indices)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """The loss of a batch: the one place where a mean over samples is taken.

@@ -89,7 +89,7 @@ class Normalizer(nn.Module):
         super().__init__()
         self.freeze_after = spec.samples
         logarithmic = [field.name in spec.log for field in schema.inputs for _ in range(field.components)]
-        self._takes_log = any(logarithmic)
+        self._takes_log, self._log = any(logarithmic), spec.log
         self.register_buffer("samples_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("logarithmic", torch.tensor(logarithmic), persistent=False)
         self.input_moments = RunningMoments(schema.num_input_channels)
@@ -130,6 +130,7 @@ class Normalizer(nn.Module):
         outputs: Float[Tensor, "rows time channels_out *grid"],
         parameters: Float[Tensor, "any_rows num_parameters"],
         num_samples: int | None = None,
+        indices: Int64[Tensor, " samples"] | None = None,
     ) -> None:
         """Learn from a batch, unless frozen. Of one sample there may be several rows.
 
@@ -138,23 +139,27 @@ class Normalizer(nn.Module):
             outputs: what it has to say.
             parameters: scalars that enter it.
             num_samples: how many samples they are of; default: a row of the parameters is one.
+            indices: of these samples, to name one that is wrong.
 
         Raises:
             InputError: a field whose logarithm is wanted is not positive.
         """
         if self.is_frozen:
             return
+        count = len(parameters) if num_samples is None else num_samples
         if self._takes_log and not bool((inputs[:, self.logarithmic] > 0).all()):
+            row = int(torch.nonzero(~(inputs[:, self.logarithmic] > 0).flatten(1).all(1))[0])
+            sample = "Some sample" if indices is None else f"Sample {int(indices[row * count // len(inputs)])}"
+            least = inputs[row, self.logarithmic].amin().item()
             raise InputError.single(
                 "training.normalization.log",
                 "",
                 "positive fields",
-                "Some sample has values of 0 or less: leave it out.",
+                f"{sample} has values of 0 or less in {', '.join(self._log)} (down to {least:.3g}): leave it out.",
             )
         self.input_moments.update(_rows(self._transform(inputs)))
         self.output_moments.update(_rows(outputs.flatten(0, 1)))
         self.parameter_moments.update(parameters)
-        count = len(parameters) if num_samples is None else num_samples
         self.samples_seen += sum(int(rows) for rows in gather(self.samples_seen.new_tensor([count])))
         self._frozen = 0 < self.freeze_after <= int(self.samples_seen)
         if self._frozen and self.seen is not None:

@@ -126,7 +126,7 @@ class TestLogarithm:
 
     def test_of_a_field_that_is_not_positive_is_an_error(self, schema: SampleSchema, samples: SampleBatch) -> None:
         normalizer = Normalizer(NormalizationSpec(log=("source",)), schema)
-        with pytest.raises(InputError, match=r"training\.normalization\.log: expected positive fields"):
+        with pytest.raises(InputError, match=r"log: expected positive fields. Some sample has values of 0 or less in"):
             streamed(normalizer, samples, 8)
 
 
