@@ -201,7 +201,10 @@ class Stream:
         return dict(reports)
 
     def stop(self, grace_seconds: float = 5.0) -> None:
-        """End the stream: no more leases, wake the trainer with the end, close the logs, end the solvers."""
+        """End the stream: no more leases, wake the trainer with the end, close the logs, end the solvers.
+
+        What these had leased then waits again: nobody is under way any more.
+        """
         if self._stopped:
             return
         self._ended = self._stopped = True
@@ -211,6 +214,10 @@ class Stream:
         except (RayActorError, GetTimeoutError) as error:
             log.warning("a part of the stream did not answer while it was stopped: %s", error)
         self.solvers.stop(2.0)
+        try:
+            ray.get(self.coordinator.take_back.remote(), timeout=grace_seconds)
+        except (RayActorError, GetTimeoutError) as error:
+            log.warning("the ledger still counts samples as leased that nobody solves: %s", error)
 
     def close(self) -> None:
         """End the coordinator and the shards of a stream that was stopped; their files are free then."""
