@@ -228,6 +228,14 @@ class Validation(Callback):
         errors = module.validate(self._samples)
         if ranks.rank() == 0:
             log.info("step %d: held-out relative L2 error %.4f", step, errors["validation/relative_l2"])
+            lost = [name.rpartition("/")[2] for name, error in errors.items() if not math.isfinite(error)]
+            if lost:
+                log.warning(
+                    "step %d: forecasts of held-out samples blew up (level %s): the error is not finite; a longer "
+                    "training.strategy.rollout or a smaller learning rate keeps them stable",
+                    step,
+                    ", ".join(lost[1:]) or "unknown",
+                )
             if self._report is not None:
                 self._report(step, errors)
 
