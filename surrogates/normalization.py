@@ -1,9 +1,9 @@
 """NormalizationSpec: how fields are scaled for the network. What carries it out is in `normalizer.py`."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from jaxtyping import Float
-from pydantic import NonNegativeInt
+from pydantic import Field
 
 from headrace.platform.fields import SampleSchema
 from headrace.platform.lazy_torch import Tensor, stand_in
@@ -29,7 +29,7 @@ class NormalizationSpec(Spec):
             like a log-normal permeability.
     """
 
-    samples: NonNegativeInt = 512
+    samples: Annotated[int, Field(ge=0, le=10**12)] = 512
     log: tuple[str, ...] = ()
 
     def mismatch(self, schema: SampleSchema) -> str | None:

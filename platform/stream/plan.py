@@ -13,6 +13,9 @@ from headrace.platform.samplers.fixed_mix import MIXED
 from headrace.platform.samplers.sampler import AbstractSampler, DerivedRequests
 from headrace.platform.source import SourceSpec
 
+# How long one that starts where another was lost waits for its files: that one may be alive beyond a cut link, and Ray
+# gives it a minute to find out that it is cut off.
+TAKE_OVER_SECONDS = 600.0
 HELD_OUT = ("validation", "test")
 ReplayOrder = Literal["recorded", "shuffled"]
 
@@ -95,7 +98,7 @@ class StreamPlan:
     def sample_log(self, name: str) -> SampleLog:
         """The log of a process that stores samples in shards of this name."""
         rows = {split: self.message_rows(split) for split in self.sources}
-        return SampleLog(name, self.schemas, self.data_dir, rows)
+        return SampleLog(name, self.schemas, self.data_dir, rows, wait_seconds=TAKE_OVER_SECONDS)
 
 
 def solver_name(number: int) -> str:

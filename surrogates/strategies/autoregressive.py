@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Literal
 
 from jaxtyping import Float, Int64
-from pydantic import PositiveInt
 
 from headrace.platform.fields import FieldSpec, SampleSchema
 from headrace.platform.lazy_torch import Tensor, torch
+from headrace.platform.spec import Count
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.loss import Loss
@@ -31,7 +31,7 @@ class Autoregressive(AbstractStrategy):
     """
 
     kind: Literal["autoregressive"] = "autoregressive"
-    rollout: PositiveInt = 1
+    rollout: Count = 1
     predict: Literal["increment", "state"] = "increment"
 
     def mismatch(self, schema: SampleSchema) -> str | None:
