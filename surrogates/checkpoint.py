@@ -55,7 +55,8 @@ class Checkpoint:
         optimizer: the optimiser's state.
         schedule: the learning-rate schedule's state.
         version: version of Headrace that wrote it.
-        seen: the indices of the samples that a normaliser which is not frozen yet has learned from.
+        seen: the indices of the samples that a normaliser which is not frozen yet has learned from; None in those of
+            before, which learned from repeats as well, and go on so.
     """
 
     step: int
@@ -69,7 +70,7 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]
     version: str = version("headrace")
-    seen: Sequence[int] = ()
+    seen: Sequence[int] | None = None
 
     def build(self) -> NormalizedNetwork:
         """The trained network with its normalisation, in evaluation mode; `strategy` forecasts with it."""
@@ -101,7 +102,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "moments": dict(checkpoint.moments),
         "optimizer": dict(checkpoint.optimizer),
         "schedule": dict(checkpoint.schedule),
-        "seen": list(checkpoint.seen),
+        "seen": None if checkpoint.seen is None else list(checkpoint.seen),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
@@ -135,7 +136,7 @@ def load_checkpoint(path: Path, *, schema: SampleSchema | None = None) -> Checkp
             optimizer=content["optimizer"],
             schedule=content["schedule"],
             version=content["headrace"],
-            seen=content.get("seen", ()),
+            seen=content.get("seen"),
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise InputError.single(

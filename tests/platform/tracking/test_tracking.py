@@ -410,3 +410,30 @@ def test_the_state_of_the_code(tmp_path: Path) -> None:
 def test_versions_leave_out_what_is_missing() -> None:
     found = provenance.versions(["numpy", "no-such-package"])
     assert found == {"python": sys.version.split()[0], "numpy": np.__version__}
+
+
+def test_what_is_not_finite_is_named_and_steps_done_again_stand_once(spec: TrackingSpec) -> None:
+    """MLflow would store an infinite number as 1.8e308, and a step twice when a resumed run comes to it again."""
+    from mlflow import MlflowClient
+
+    tracker = Tracker.start(spec, run_name="first", config={})
+    for step in (10, 20, 30):
+        tracker.log_metrics({"train/loss": 1.0 / step}, step, 0.1 * step)
+    tracker.log_metrics({"test/vrmse": float("inf"), "test/relative_l2": 0.5}, None, 4.0)
+    tracker.log_metrics({"test/vrmse": float("nan")}, None, 5.0)
+    tracker.finish("interrupted")
+
+    again = Tracker.start(spec, run_name="first", config={}, run_id=tracker.run_id)
+    for step in (20, 30, 40, 30, 40, 50):  # and the ranks died once
+        again.log_metrics({"train/loss": 2.0 / step}, step, 10.0 + 0.1 * step)
+    again.log_metrics({"test/relative_l2": 0.25}, None, 16.0)
+    again.finish("finished")
+
+    client = MlflowClient(spec.uri)
+    assert tracker.run_id is not None
+    history = client.get_metric_history(tracker.run_id, "train/loss")
+    expected = [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 0.05), (50, 0.04)]
+    assert sorted((row.step, row.value) for row in history) == expected
+    run = client.get_run(tracker.run_id)
+    assert run.data.metrics["test/relative_l2"] == 0.25 and "test/vrmse" not in run.data.metrics
+    assert run.data.tags["headrace.not_finite"] == "test/vrmse (2 times)"
