@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from headrace.pipelines.report import pictures, trajectories
+from headrace.pipelines.report.palette import in_order
+from headrace.pipelines.report.rates import solving_rate
 from headrace.pipelines.report.record import RunRecord, mapping, read_run
 from headrace.pipelines.report.used_data import used_data
 from headrace.pipelines.report.words import duration, error_text, percent, quantity, spec_text, when_text
@@ -97,7 +98,7 @@ def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
         ("distribution", bool(arrays), partial(pictures.error_distribution, arrays, record.levels)),
         ("spectrum", bool(arrays) and not on_mesh, partial(pictures.energy_spectrum, arrays, schema)),
         ("rollout", bool(rollout), lambda: trajectories.rollout_errors(rollout, record.levels)),
-        ("cost", bool(record.cost), partial(pictures.solver_cost, record.cost, record.unit)),
+        ("cost", bool(record.cost), partial(pictures.solver_cost, record.cost, record.unit, record.levels)),
     ]
     for name, (title, ylabel, lines) in STREAM_CURVES.items():
         shown = {key: label for key, label in lines.items() if key in present}
@@ -242,11 +243,7 @@ def stream_summary(
 ) -> list[tuple[str, str]]:
     """How well solvers and trainer kept up with each other; what it says of levels comes in the order of `levels`."""
     lines: list[tuple[str, str]] = []
-    seconds, stored = pictures.series(rows, "stream/stored")
-    if len(stored) and stored[-1] > stored[0]:
-        # From the last look before the first one came to the look that found the last one there.
-        first, last_one = np.flatnonzero(stored > stored[0])[0] - 1, np.argmax(stored)
-        rate = (stored[last_one] - stored[first]) / (seconds[last_one] - seconds[first])
+    if (rate := solving_rate(rows)) is not None:
         lines.append(("Solved, mean from the first to the last", f"{rate:.3g} samples / s"))
     if training.get("samples_per_second") is not None:
         lines.append(("Trained on", f"{training['samples_per_second']:.3g} samples / s"))
@@ -262,7 +259,7 @@ def stream_summary(
         if len(values):
             lines.append((word, f"{values[-1]:.3g}{unit}" if unit else percent(values[-1])))
     last = {name: value for row in rows for name, value in row.items() if name.startswith("stream/")}
-    for name in pictures.in_order(last, [f"stream/came_in/{level}" for level in levels]):
+    for name in in_order(last, [f"stream/came_in/{level}" for level in levels]):
         kind, _, level = name.removeprefix("stream/").partition("/")
         if kind == "came_in":
             served = percent(last.get(f"stream/served/{level}", 0.0))
