@@ -16,6 +16,7 @@ from headrace.surrogates.intake.layout import Layout
 from headrace.surrogates.intake.sniffing import kind_of_file
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_SHORT = {"well": "the_well"}  # what a format is also called
 
 
 def _formats() -> dict[str, AbstractFormat]:
@@ -29,6 +30,7 @@ def _formats() -> dict[str, AbstractFormat]:
 
 def _format_of(name: str | None, sources: Sequence[Path]) -> AbstractFormat:
     known = _formats()
+    name = _SHORT.get(name, name) if name is not None else None
     if name is not None:
         if name not in known:
             raise InputError.single("--format", f'"{name}"', f"one of {', '.join(known)}", nearest(name, known))

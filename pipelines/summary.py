@@ -123,6 +123,7 @@ class RunSummary(_Section):
         failures: the first of the samples that failed.
         cost: what the solvers spent, by level.
         solving: how methods were chosen, and what second tries there were.
+        scouts: training samples that came first, from all over the planned order; see `headrace.platform.scouts`.
         numerics: the grids and steps that were chosen for equations in time.
         training: what training came to.
         errors: held-out errors by level, `all` among them; null for one that is not finite.
@@ -154,6 +155,7 @@ class RunSummary(_Section):
     failures: list[FailedSample] = []
     cost: dict[str, LevelCost] = {}
     solving: dict[str, object] = {}
+    scouts: int = 0
     numerics: list[dict[str, object]] = []
     training: TrainingOutcome | None = None
     errors: dict[str, dict[str, object]] = {}

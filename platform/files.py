@@ -1,9 +1,11 @@
 """Files that a crash leaves as they were or as they shall be, never in between; and locks that end with a process."""
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -111,7 +113,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def drafted(path: Path) -> Iterator[Path]:
     """The same for who writes by a name: the draft's, whose file becomes `path` when the block ends well."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".headrace-{os.getpid()}")
     try:
         yield draft
         sync(draft)
@@ -119,6 +121,32 @@ def drafted(path: Path) -> Iterator[Path]:
     finally:
         draft.unlink(missing_ok=True)
     sync(path.parent)
+
+
+@contextmanager
+def drafted_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder that becomes `path`, which is new or empty, when the block ends well; else nothing is left."""
+    path = path.absolute()
+    missing = [parent for parent in path.parents if not parent.exists()]
+    # A folder that is there stays the same one: somebody may stand in it.
+    draft = (path if path.exists() else path.parent) / f".headrace-{os.getpid()}"
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        if not path.exists():
+            draft.rename(path)
+        else:
+            for child in list(draft.iterdir()):
+                child.rename(path / child.name)
+            draft.rmdir()
+        sync(path)
+        sync(path.parent)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
 
 
 def write_synced(path: Path, text: str) -> None:

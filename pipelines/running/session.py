@@ -120,6 +120,8 @@ class Session:
             before = earlier.summary
             tracked_as = before.tracking.run_id
             self.note(started=before.started, resumed=[*before.resumed, self.summary.started])
+            if before.scouts:
+                self.note(scouts=before.scouts)
             if before.numerics:
                 self.note(numerics=before.numerics)
             if tracked_as is not None:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -84,6 +84,7 @@ class _Found:
             self.largest_in_file = max(self.largest_in_file, float(np.abs(values).max(initial=0.0)))
 
 
+@runtime_checkable
 class Intake(Protocol):
     """A file that is understood: its samples can be counted, looked at and read."""
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import ValidationError, field_validator, model_validator
 
@@ -105,7 +105,7 @@ class Layout(Spec):
         return dt
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> "Layout":
         if self.times is not None and self.dt is not None:
             raise ValueError("times or dt, not both")
         for kind in (("input", "state"), ("output", "state"), ("parameter",)):

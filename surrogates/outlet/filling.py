@@ -11,11 +11,10 @@ from headrace.platform.dataset.samples import Samples
 from headrace.platform.errors import InputError
 from headrace.platform.fields import Grid, Mesh
 from headrace.platform.files import drafted
-from headrace.surrogates.outlet.parts import INDEX, PROVENANCE, Plan
+from headrace.surrogates.intake.origin import INDEX, PROVENANCE
+from headrace.surrogates.outlet.parts import Plan
 
 NBYTES = 32 * 1024**2  # of samples that are in memory at a time
-ORIGIN = "headrace_origin"
-"""Where an exported file says its schema, and the words that the numbers of the provenance stand for; JSON."""
 
 
 def require_grid(stored: Samples, kind: str) -> Grid:

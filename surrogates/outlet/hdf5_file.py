@@ -7,8 +7,9 @@ import numpy as np
 
 from headrace.platform.dataset.samples import Samples
 from headrace.surrogates.intake.layout import ATTRIBUTE
-from headrace.surrogates.outlet.filling import ORIGIN, fill, num_provenance
-from headrace.surrogates.outlet.parts import INDEX, PROVENANCE, Part, Plan
+from headrace.surrogates.intake.origin import INDEX, ORIGIN, PROVENANCE
+from headrace.surrogates.outlet.filling import fill, num_provenance
+from headrace.surrogates.outlet.parts import Part, Plan
 
 if TYPE_CHECKING:
     import h5py

@@ -7,8 +7,9 @@ import numpy as np
 
 from headrace.platform.dataset.samples import Samples
 from headrace.surrogates.intake.layout import ATTRIBUTE, CHANNEL, SAMPLE, TIME
-from headrace.surrogates.outlet.filling import ORIGIN, fill, num_provenance, require_grid
-from headrace.surrogates.outlet.parts import INDEX, PROVENANCE, Part, Plan, plan_of
+from headrace.surrogates.intake.origin import INDEX, ORIGIN, PROVENANCE
+from headrace.surrogates.outlet.filling import fill, num_provenance, require_grid
+from headrace.surrogates.outlet.parts import Part, Plan, plan_of
 
 
 def write_netcdf(path: Path, stored: Samples, name: str) -> None:

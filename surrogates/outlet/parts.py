@@ -10,9 +10,7 @@ import numpy as np
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.sample import SampleBatch
 from headrace.surrogates.intake.layout import CHANNEL, SAMPLE, TIME, FieldLayout, Layout, Role, grid_axes
-
-INDEX, PROVENANCE = "headrace/index", "headrace/provenance"
-"""Arrays of an exported file: the index of each sample, and where it came from."""
+from headrace.surrogates.intake.origin import INDEX
 
 _NOTHING = slice(0, 0)
 
@@ -31,6 +29,7 @@ class Part:
         inputs: where its components stand among those of the inputs.
         outputs: the same of the outputs.
         parameters: the same of the parameters.
+        fields: what stands along its channel axis, where that is more than one field.
     """
 
     path: str
@@ -42,6 +41,24 @@ class Part:
     inputs: slice = _NOTHING
     outputs: slice = _NOTHING
     parameters: slice = _NOTHING
+    fields: tuple[FieldSpec, ...] = ()
+
+    @property
+    def layout(self) -> tuple[FieldLayout, ...]:
+        """How the array is read."""
+        if not self.fields:
+            return (FieldLayout(name=self.name, role=self.role, array=self.path, axes=self.axes, unit=self.unit),)
+        return tuple(
+            FieldLayout(
+                name=spec.name,
+                role=self.role,
+                array=self.path,
+                axes=self.axes,
+                channels=tuple(range(place.start, place.stop)),
+                unit=spec.unit,
+            )
+            for spec, place in _places(self.fields)
+        )
 
     def values(self, batch: SampleBatch) -> np.ndarray:
         """The values of some samples, along the axes."""
@@ -82,12 +99,8 @@ class Plan:
     @property
     def layout(self) -> Layout:
         """How the file is read."""
-        fields = (
-            FieldLayout(name=part.name, role=part.role, array=part.path, axes=part.axes, unit=part.unit)
-            for part in self.parts
-        )
         return Layout(
-            fields=tuple(fields),
+            fields=tuple(field for part in self.parts for field in part.layout),
             grid=self.axes,
             times=self.times,
             extent=self.grid.extent,
@@ -134,6 +147,39 @@ def plan_of(
                 )
             )
     return Plan(schema=schema, grid=grid, axes=axes, times=times, parts=tuple(parts))
+
+
+def whole_plan(schema: SampleSchema, grid: Grid, paths: tuple[str, str, str], *, has_times: bool = True) -> Plan:
+    """Lay out a data set in one array for all inputs, one for all outputs, and one for all parameters.
+
+    Args:
+        schema: of the samples.
+        grid: where they live.
+        paths: of the three arrays; one that would be empty is left out.
+        has_times: whether the outputs have a time axis; only steady ones do without.
+    """
+    axes = grid_axes(len(grid.shape))
+    times = ((TIME, len(schema.times)),) if has_times else ()
+    space = tuple(zip(axes, grid.shape, strict=True))
+    roles: tuple[Role, ...] = ("input", "output", "parameter")
+    parts = []
+    for role, path, specs in zip(roles, paths, (schema.inputs, schema.outputs, schema.parameters), strict=True):
+        count = sum(spec.components for spec in specs)
+        along = (*(times if role == "output" else ()), (CHANNEL, count), *(space if role != "parameter" else ()))
+        if count:
+            parts.append(
+                Part(
+                    path=path,
+                    name=path,
+                    role=role,
+                    unit="1",
+                    axes=(SAMPLE, *(name for name, _ in along)),
+                    shape=tuple(length for _, length in along),
+                    fields=specs,
+                    **{f"{role}s": slice(0, count)},
+                )
+            )
+    return Plan(schema=schema, grid=grid, axes=axes, times=schema.times, parts=tuple(parts))
 
 
 def _joins(schema: SampleSchema) -> bool:
