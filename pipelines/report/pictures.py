@@ -375,12 +375,10 @@ def solver_cost(cost: Mapping[str, Mapping[str, Any]], unit: str = "sample", lev
     )
     values = [scale * seconds for seconds in each.values()]
     bars = axes.barh(list(colours), values, color=list(colours.values()), height=0.6)
-    labels = [
-        f"{scale * seconds:.3g} {name}; all {cost[level]['whole_samples']:.0f}: {float(cost[level]['cpu_seconds']):.3g} s"
-        if cost[level]["whole_samples"]
-        else "none stored"
-        for level, seconds in each.items()
-    ]
+    labels = []
+    for level, value in zip(colours, values, strict=True):
+        stored, spent = cost[level]["whole_samples"], float(cost[level]["cpu_seconds"])
+        labels.append(f"{value:.3g} {name}; all {stored:.0f}: {spent:.3g} s" if stored else "none stored")
     axes.bar_label(bars, labels, padding=4, fontsize=8.5)
     axes.set_xlim(0, 1.6 * max([*values, 1e-9]))
     axes.grid(False, axis="y")
