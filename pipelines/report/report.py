@@ -18,7 +18,7 @@ from headrace.pipelines.report.rates import solving_rate
 from headrace.pipelines.report.record import RunRecord, mapping, read_run
 from headrace.pipelines.report.used_data import used_data
 from headrace.pipelines.report.words import duration, error_text, percent, quantity, spec_text, when_text
-from headrace.pipelines.summary import LevelCost
+from headrace.pipelines.summary import LevelCost, RunSummary
 from headrace.platform.fields import Mesh, SampleSchema
 from headrace.platform.spec import kinds
 from headrace.solvers.problem import AbstractProblem
@@ -161,7 +161,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "selection": _selection(run),
         "training": training,
         "notes": list(dict.fromkeys([*summary.notes, *record.evaluation.get("notes", [])])),
-        "phases": run.get("phases") or {},
+        "phases": phases(summary),
         "stream": stream_summary(record.metrics, training, record.levels),
         "failures": summary.failures[:MAX_FAILURES],
         "num_failed": summary.samples.failed,
@@ -179,6 +179,15 @@ def _is_solved(problem: Mapping[str, Any]) -> bool:
     """Whether a method solves its systems: no program, no equation in time, has one."""
     found = kinds("headrace.problems", SAMPLED).get(str(problem.get("kind")))
     return found is None or issubclass(found, AbstractProblem)
+
+
+def phases(summary: RunSummary) -> dict[str, float]:
+    """Wall time by phase [s], those before the run's own clock first, and what no phase has counted."""
+    before = {name: seconds for name, seconds in summary.phases.items() if name.endswith("before the start")}
+    inside = {name: seconds for name, seconds in summary.phases.items() if name not in before}
+    rest = summary.seconds - sum(inside.values())
+    # A run that is at work, or was gone on with, has been longer than its phases say.
+    return {**before, **inside, **({"all else: opening, waiting, closing": rest} if inside and rest >= 0.05 else {})}
 
 
 def asked(recipe: Mapping[str, Any], command: str | None = None) -> list[tuple[str, str]]:
