@@ -31,6 +31,7 @@ from headrace.solvers.sources.report import SourceReport
 
 log = logging.getLogger(__name__)
 
+CONNECTING = "finding a cluster, before the start"  # the phase in which Ray comes up
 RESERVE_NBYTES = 512 * 1024  # of the disk, for the last words of a run
 
 
@@ -99,6 +100,7 @@ class Session:
         self._started = time.time() - (earlier.seconds if earlier else 0.0)
         self._began = time.monotonic() - (earlier.seconds if earlier else 0.0)
         self._phases: dict[str, float] = dict(earlier.summary.phases) if earlier else {}
+        self._accounted = 0.0
         if earlier is None:
             write_synced(self.run.recipe, config.to_yaml(command))
         self.summary = RunSummary(
@@ -165,16 +167,21 @@ class Session:
         if choices:
             self.note(numerics=[choice.to_json() for choice in choices])
         if pilot_seconds > 0.0:
-            self._phases["pilot samples, before the start"] = pilot_seconds
+            self.account("pilot samples, before the start", pilot_seconds)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the block's wall time under a name [s]."""
-        started = time.monotonic()
+        """Count the block's wall time under a name [s], without that of phases inside of it."""
+        started, before = time.monotonic(), self._accounted
         try:
             yield
         finally:
-            self._phases[name] = self._phases.get(name, 0.0) + time.monotonic() - started
+            self.account(name, time.monotonic() - started - (self._accounted - before))
+
+    def account(self, name: str, seconds: float) -> None:
+        """Count wall time under a name [s]."""
+        self._accounted += seconds
+        self._phases[name] = self._phases.get(name, 0.0) + seconds
 
     def record(self, metrics: Mapping[str, float], step: int | None = None, at: float | None = None) -> None:
         """Take metrics at a step, or at a moment when there is no step."""
