@@ -119,8 +119,9 @@ def run_answer(summary: RunSummary, run: Path, first: str = "") -> Answer:
         first: what is said before.
     """
     counts = summary.samples
+    stored = f"{counts.stored} stored, {counts.failed} failed, {counts.duplicates} duplicates dropped"
     rows = {
-        "samples": f"{counts.stored} stored, {counts.failed} failed, {counts.duplicates} duplicates dropped",
+        "samples": f"{counts.stored} trained on, of {summary.data_folder}" if summary.command == "train" else stored,
         "seconds": f"{summary.seconds:.0f}",
         "report": str(run / "report.html"),
         "checkpoint": str(run / "checkpoints" / "last.pt"),

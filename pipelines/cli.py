@@ -25,6 +25,7 @@ from headrace.pipelines.answers import (
     warn,
     write_in_any_encoding,
 )
+from headrace.pipelines.importing import import_
 from headrace.pipelines.interrupts import STATUS, WORDS, Interrupts
 from headrace.platform.errors import HeadraceError
 
@@ -110,32 +111,14 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None) -> Answer:
 @recipe_argument
 @overrides_argument
 @out_option
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of stored data that it shall train on.")
 @click.option("--pilots", is_flag=True, help="Solve a few samples, thrown away, to learn what all will cost.")
 @as_json
-def check(recipe: str, overrides: tuple[str, ...], out: Path | None, pilots: bool) -> Answer:
+def check(recipe: str, overrides: tuple[str, ...], out: Path | None, data: Path | None, pilots: bool) -> Answer:
     """Say everything that is wrong with a recipe, and what it will take; start nothing."""
-    from headrace.pipelines.recipe.cautions import cautions
-    from headrace.pipelines.recipe.config import load
-    from headrace.pipelines.run_dir import RunDir
-    from headrace.pipelines.running.estimate import counted, estimate, shortages, told, warnings
-    from headrace.platform.errors import InputError
+    from headrace.pipelines.check import check_recipe
 
-    config, costs = load(recipe, overrides), None
-    unusable = RunDir.unusable(out) if out is not None else []
-    if faults := [*unusable, *shortages(estimate(config, out), config)]:
-        raise InputError(faults)
-    if pilots:
-        from headrace.pipelines.running.pilots import measured
-
-        config, costs = measured(config, console)
-    found = estimate(config, out, costs)
-    assert config.data is not None
-    cautioned = cautions(config)
-    return Answer(
-        words=[f"{recipe} is right: {config.name}, {counted(found, config.data.budget)}", *told(found)],
-        warnings=[*warnings(found), *(f"caution: {one}" for one in cautioned)],
-        data={"recipe": recipe, "faults": [], "cautions": cautioned, "estimate": found.to_json()},
-    )
+    return check_recipe(recipe, overrides, console, data=data, out=out, pilots=pilots)
 
 
 @main.command()
@@ -209,7 +192,7 @@ def scale(run_dir: Path, changes: tuple[str, ...]) -> Answer:
     from headrace.pipelines.run_dir import RunDir
     from headrace.pipelines.scale import scale as ask_for
 
-    solvers = ask_for(RunDir.open(run_dir), changes)
+    solvers = ask_for(RunDir.open(run_dir, writes=True), changes)
     words = f"{run_dir}: {solvers} solver actors from now on"
     return Answer(words=[words], data={"run": str(run_dir), "solvers": solvers})
 
@@ -240,7 +223,7 @@ def evaluate(run_dir: Path, data: Path | None) -> Answer:
     from headrace.pipelines.run_dir import RunDir
     from headrace.pipelines.running import evaluate as evaluating
 
-    found = RunDir.open(run_dir)
+    found = RunDir.open(run_dir, writes=True)
     result = evaluating.evaluate(found, None if data is None else evaluating.held_out_sets(data))
     told = {"run": str(found.path), "errors": result["levels"], "notes": result["notes"]}
     return Answer(words=[*errors_table(result["levels"]), *notes(result["notes"])], data=told)
@@ -254,7 +237,7 @@ def report(run_dir: Path) -> Answer:
     from headrace.pipelines.report.report import write_report
     from headrace.pipelines.run_dir import RunDir
 
-    path = write_report(RunDir.open(run_dir).path)
+    path = write_report(RunDir.open(run_dir, writes=True).path)
     return Answer(words=[str(path)], data={"report": str(path)}, instead=True)
 
 
@@ -314,18 +297,7 @@ def export(directory: Path, format_name: str, out: Path, precision: str, grid: s
     return Answer(words=files, data={"files": files}, instead=True)
 
 
-@main.command("import")
-@click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--format", "format_name", help="Default: by the files' ending.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the data sets; must be new.")
-@as_json
-def import_(source: Path, format_name: str | None, out: Path) -> Answer:
-    """Take in data that others made: a file, or a folder of files."""
-    from headrace.pipelines.interchange import import_data
-
-    sets = import_data(source, format_name, out)
-    words = [f"{out / name}: {size} samples" for name, size in sets.items()]
-    return Answer(words=words, data={"out": str(out), "sets": sets})
+main.add_command(import_)
 
 
 @main.command()

@@ -79,6 +79,7 @@ class SurrogateModule(LightningModule):
         """Take a checkpoint's weights and scales now, its optimiser and schedule when training starts."""
         self.model.network.load_state_dict(checkpoint.weights)
         self.model.normalizer.load_state_dict(checkpoint.moments)
+        self.model.normalizer.seen = set(checkpoint.seen)
         self._resumed = checkpoint
 
     def checkpoint(self, step: int) -> Checkpoint:
@@ -96,6 +97,7 @@ class SurrogateModule(LightningModule):
             moments=self.model.normalizer.state_dict(),
             optimizer=schedule.optimizer.state_dict(),
             schedule=schedule.state_dict(),
+            seen=tuple(sorted(self.model.normalizer.seen)),
         )
 
     def forward(
@@ -127,9 +129,10 @@ class SurrogateModule(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Learn the scales, before any rank's forward pass uses them."""
         if not self.model.normalizer.is_frozen:
-            scales = self.training_spec.strategy.scales(self.schema, self.surrogate.capabilities, batch)
-            parameters = batch.parameters if scales.parameters is None else scales.parameters
-            self.model.normalizer.update(scales.inputs, scales.outputs, parameters, len(batch.parameters))
+            new = batch.rows(self.model.normalizer.unseen(batch.indices))
+            scales = self.training_spec.strategy.scales(self.schema, self.surrogate.capabilities, new)
+            parameters = new.parameters if scales.parameters is None else scales.parameters
+            self.model.normalizer.update(scales.inputs, scales.outputs, parameters, len(new.parameters))
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """The loss of a batch: the one place where a mean over samples is taken.

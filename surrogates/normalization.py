@@ -20,9 +20,11 @@ class NormalizationSpec(Spec):
     """How inputs, parameters and outputs are scaled for the network.
 
     Attributes:
-        samples: how many samples, over all ranks, the statistics are learned from. They then freeze, because a scale
-            that moves under a trained network's feet undoes its training; while they are learned the learning rate of
-            most schedules is still low. 0 means that they never freeze.
+        samples: how many samples, over all ranks, the statistics are learned from; one that is used again does not
+            count again. They then freeze, because a scale that moves under a trained network's feet undoes its
+            training; while they are learned the learning rate of most schedules is still low. In a stream that is
+            sorted so many samples from all over it come first, so that the scales hold of the rest. 0 means that they
+            never freeze.
         log: names of positive input fields that the network sees as logarithms. It pays where a field spans decades,
             like a log-normal permeability.
     """

@@ -79,8 +79,9 @@ def evaluate(run: RunDir, sets: Mapping[str, Path] | None = None) -> dict[str, A
     notes: list[str] = []
     for number, (name, directory) in enumerate(sets.items()):
         stored = StoredSamples.open(directory)
-        batch = stored.read_all()
         predictor = predictor or Predictor(load_checkpoint(run.checkpoint, schema=stored.schema))
+        predictor.check_schema(stored.schema, str(directory))
+        batch = stored.read_all()
         prediction = predictor.predict(batch.inputs, batch.parameters)
         # Over the whole set, whichever part of it a number is of.
         scale = field_scale(batch.outputs)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from headrace.pipelines.recipe.config import SPLITS, RunConfig, Split
+from headrace.pipelines.recipe.config import SPLITS, Command, RunConfig, Split
 from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
 from headrace.pipelines.running.estimate import cost_key, estimate, shortages, warnings
 from headrace.pipelines.summary import FORMAT, FailedSample, RunSummary, SampleCounts, TrackedAs
@@ -80,7 +80,7 @@ class Earlier:
 class Session:
     """Opens a run's folder and tracking, takes its metrics, and always leaves a summary behind."""
 
-    def __init__(self, config: RunConfig, command: str, out: Path | Earlier | None) -> None:
+    def __init__(self, config: RunConfig, command: Command, out: Path | Earlier | None) -> None:
         """Open the folder.
 
         Args:
@@ -99,7 +99,7 @@ class Session:
         self._began = time.monotonic() - (earlier.seconds if earlier else 0.0)
         self._phases: dict[str, float] = dict(earlier.summary.phases) if earlier else {}
         if earlier is None:
-            write_synced(self.run.recipe, config.to_yaml())
+            write_synced(self.run.recipe, config.to_yaml(command))
         self.summary = RunSummary(
             format=FORMAT,
             name=config.name,
@@ -120,6 +120,8 @@ class Session:
             before = earlier.summary
             tracked_as = before.tracking.run_id
             self.note(started=before.started, resumed=[*before.resumed, self.summary.started])
+            if before.scouts:
+                self.note(scouts=before.scouts)
             if before.numerics:
                 self.note(numerics=before.numerics)
             if tracked_as is not None:
@@ -132,9 +134,9 @@ class Session:
             Tracker.start,
             config.tracking,
             run_name=self.run.path.name,
-            config=config.model_dump(mode="json"),
+            config=config.asked(command),
             tags={"headrace.command": command, "headrace.folder": str(self.run.path)},
-            recipe_text=config.to_yaml(),
+            recipe_text=config.to_yaml(command),
             run_id=tracked_as,
         )
 

@@ -43,6 +43,7 @@ class StreamPlan:
         paced: whether the reservoirs are filled in a fixed order and at a fixed pace (`PacedReservoir`): the order is
             the planned one where there are solvers, and the order of the replay elsewhere.
         replay: the order in which stored samples that came from elsewhere enter the reservoirs.
+        scouts: samples of a replay that enter first, from all over it: what is learned of them holds of all.
         keeps_incomplete: whether the parts of a trajectory that were solved before it broke are trained on.
     """
 
@@ -62,6 +63,7 @@ class StreamPlan:
     paced: bool = False
     replay: ReplayOrder = "recorded"
     keeps_incomplete: bool = False
+    scouts: int = 0
     sampler: AbstractSampler = MIXED
 
     def data_dir(self, split: str) -> Path:

@@ -263,7 +263,7 @@ class External(AbstractSampled):
         for program in (*self.launcher[:1], self.command[0]):
             program = program.replace("{{", "{").replace("}}", "}")
             if shutil.which(program, path=path) is None:
-                there = Path(program).is_file() and os.sep in program
+                there = os.path.isfile(program) and os.sep in program
                 why = "may not be executed (chmod +x)" if there else "is not there"
                 hint = "" if os.sep in program else ', nor on the PATH; write "./NAME" for one in the current folder'
                 return f'The program "{program}" {why}{hint}.'
@@ -272,7 +272,7 @@ class External(AbstractSampled):
                 word = word.replace("{{", "{").replace("}}", "}")
                 if not os.path.exists(word):
                     return f'The file "{word}" of the command is not there.'
-        if self.scratch is not None and not Path(self.scratch).is_dir():
+        if self.scratch is not None and not os.path.isdir(self.scratch):
             return f'The folder for scratch, "{self.scratch}", is not there.'
         return None
 
