@@ -17,6 +17,7 @@ BLOCKS = re.findall(r"^```(shell|python)( title=\"wrong on purpose\")?\n(.*?)^``
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(420)
 def test_the_first_hour_goes_as_it_is_printed(
     finished: Any, in_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
