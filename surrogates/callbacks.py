@@ -19,6 +19,7 @@ from headrace.platform.errors import RunFailed
 from headrace.platform.sample import SampleBatch
 from headrace.platform.seeding import generator
 from headrace.surrogates import ranks
+from headrace.surrogates.astray import Seen, astray
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import save_checkpoint
 from headrace.surrogates.datamodule import AbstractDataModule
@@ -41,6 +42,7 @@ class Progress(Callback):
         samples_seen: rows that all ranks took steps with, as of the last report.
         seconds: time spent in training, as of the last report [s].
         wait_seconds: time that a rank waited for its data, mean over ranks, as of the last report [s].
+        zero_targets: of the rows, those whose relative loss is guarded, as of the last report.
     """
 
     def __init__(self, report: ReportMetrics | None, *, data: AbstractDataModule, every: int, start: int) -> None:
@@ -49,13 +51,18 @@ class Progress(Callback):
         self.samples_seen = 0
         self.seconds = 0.0
         self.wait_seconds = 0.0
+        self.zero_targets = 0
         self._rows = 0
         self._losses: list[Tensor] = []
+        self._seen: list[Seen] = []
         self._began = self._reported = 0.0
         self._learning_rate = 0.0
+        self._module: SurrogateModule | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
+        assert isinstance(pl_module, SurrogateModule)
+        self._module = pl_module
         self._began = self._reported = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
@@ -75,6 +82,7 @@ class Progress(Callback):
         self._rows += len(batch.inputs)
         # Kept on the device: reading every step's loss would make the host wait for it.
         self._losses.append(outputs["loss"].detach())
+        self._seen.append(Seen.of(self.step, batch, outputs["losses"]))
         if self.step % self._every == 0:
             self._send()
 
@@ -88,19 +96,30 @@ class Progress(Callback):
         Raises:
             RunFailed: one did.
         """
-        _require_finite(ranks.total(self._sum_of_losses().to(ranks.device())).item(), self.step)
+        self._require_finite(ranks.total(self._sum_of_losses().to(ranks.device())).item())
 
     def _sum_of_losses(self) -> Tensor:
         return torch.stack(self._losses).double().sum() if self._losses else torch.zeros((), dtype=torch.float64)
+
+    def _require_finite(self, loss: float) -> None:
+        if math.isfinite(loss):
+            return
+        assert self._module is not None
+        found = astray(self._seen, self._module.schema, self._module.training_spec.normalization.log)
+        found = found or "it is that of another rank's samples, which that rank names"
+        raise RunFailed(f"the loss is not finite at step {self.step}: {found}.")
 
     def _send(self) -> None:
         """Every rank comes here at the same step: it sums over ranks."""
         now = time.perf_counter()
         waited = self._data.batches.wait_seconds if self._data.batches else 0.0
-        mine = [self._sum_of_losses().item(), len(self._losses), self._rows, waited]
-        loss, count, rows, wait = ranks.total(torch.tensor(mine, dtype=torch.float64, device=ranks.device())).tolist()
+        counted = self._module.zero_targets if self._module else None
+        zero = 0.0 if counted is None else counted.count.item()
+        mine = [self._sum_of_losses().item(), len(self._losses), self._rows, waited, zero]
+        found = ranks.total(torch.tensor(mine, dtype=torch.float64, device=ranks.device())).tolist()
+        loss, count, rows, wait, zero = found
         wait /= ranks.world_size()
-        _require_finite(loss, self.step)
+        self._require_finite(loss)
         if self._report is not None and ranks.rank() == 0 and count:
             self._report(
                 self.step,
@@ -112,16 +131,10 @@ class Progress(Callback):
                 },
             )
         self.samples_seen, self.wait_seconds, self.seconds = round(rows), wait, now - self._began
+        self.zero_targets = round(zero)
         self._losses.clear()
+        self._seen.clear()
         self._reported = now
-
-
-def _require_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise RunFailed(
-            f"the loss is not finite at step {step}: try a smaller learning rate, and look for samples that are not "
-            "finite, or not positive where training.normalization.log takes their logarithm"
-        )
 
 
 class Observations(Callback):
@@ -215,6 +228,14 @@ class Validation(Callback):
         errors = module.validate(self._samples)
         if ranks.rank() == 0:
             log.info("step %d: held-out relative L2 error %.4f", step, errors["validation/relative_l2"])
+            lost = [name.rpartition("/")[2] for name, error in errors.items() if not math.isfinite(error)]
+            if lost:
+                log.warning(
+                    "step %d: forecasts of held-out samples blew up (level %s): the error is not finite; a longer "
+                    "training.strategy.rollout or a smaller learning rate keeps them stable",
+                    step,
+                    ", ".join(lost[1:]) or "unknown",
+                )
             if self._report is not None:
                 self._report(step, errors)
 

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("platform", "solvers", "surrogates", "pipelines")
-SHIPPED = {".c", ".cpp", ".f90", ".h", ".py", ".pyi", ".yaml", ".html", ".typed"}
+SHIPPED = {".c", ".cpp", ".f90", ".h", ".py", ".pyi", ".yaml", ".html", ".tmpl", ".typed"}
 
 Run = Callable[..., str]
 

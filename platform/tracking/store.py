@@ -133,6 +133,17 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     return str(found.experiment_id)
 
 
+def newest_steps(to: Destination) -> dict[str, int]:
+    """The newest step that the run has of each metric of training; others have seconds for steps."""
+    names = [name for name in to.client.get_run(to.run_id).data.metrics if name.startswith(("train/", "validation/"))]
+    return {name: max(one.step for one in to.client.get_metric_history(to.run_id, name)) for name in names}
+
+
+def tag(to: Destination, name: str, value: str) -> None:
+    """Set a tag of the run, cut to what MLflow takes."""
+    to.client.set_tag(to.run_id, name, _cut(value, MAX_TAG_LENGTH))
+
+
 def log_parameters(to: Destination, config: Mapping[str, Any]) -> None:
     """Store every leaf of a nested configuration."""
     from mlflow.entities import Param

@@ -4,10 +4,10 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from jaxtyping import Float
-from pydantic import PositiveInt
 
 from headrace.platform.fields import FieldSpec, SampleSchema
 from headrace.platform.lazy_torch import Tensor, torch
+from headrace.platform.spec import Count
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.loss import Loss
@@ -35,7 +35,7 @@ class TimeConditioned(AbstractStrategy):
     """
 
     kind: Literal["time_conditioned"] = "time_conditioned"
-    num_times: PositiveInt = 1
+    num_times: Count = 1
 
     tells_time: ClassVar[bool] = True
 

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from sqlalchemy.engine import make_url
 
 from headrace.platform import provenance
 from headrace.platform.errors import InputError
 from headrace.platform.tracking import tracker as tracking
+from headrace.platform.tracking.address import sqlite_address, sqlite_file
 from headrace.platform.tracking.store import MAX_PARAM_LENGTH, flatten, key
 from headrace.platform.tracking.tracker import Tracker, TrackingSpec, check_reachable, ui_command
 
@@ -35,10 +37,14 @@ def _load_pyfunc(path):
 '''
 
 
+# All that means something in a URL, and what is no ASCII.
+ODD = "what?now pct%20dir a#b übung+&;=@"
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of one SQLite store for all tests: making its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'runs' / 'mlflow.db'}"
+    """The address of one SQLite store for all tests: making its tables takes seconds. In a folder of any name."""
+    return sqlite_address(tmp_path_factory.mktemp("store") / ODD / "runs" / "mlflow.db")
 
 
 @pytest.fixture
@@ -255,6 +261,30 @@ def test_the_recipe_goes_before_the_environment_before_the_default(
     assert resolve("sqlite:///here.db") == f"sqlite:///{tmp_path}/here.db"
 
 
+@pytest.mark.parametrize("name", ["what?now", "pct%20dir", "50%", "a#b", "mit leer", "übung", "%3F", "a?b=c&d", ODD])
+def test_a_folder_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    address = tracking.resolve_address(None)
+    assert sqlite_file(address) == tmp_path / name / "runs" / "mlflow.db"
+    assert tracking.resolve_address(address) == address, "as the run's recipe and `headrace ui --uri` have it"
+    assert make_url(address).database == str(tmp_path / name / "runs" / "mlflow.db"), "as SQLAlchemy reads it"
+    assert tracking.artifact_folder(address) == tmp_path / name / "runs" / "mlartifacts"
+
+
+def test_a_query_of_a_sqlite_address_stays(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/mlflow.db?timeout=30"
+    assert sqlite_file(address) == tmp_path / "mlflow.db" and tracking.resolve_address(address) == address
+
+
+def test_nothing_is_left_beside_a_store_in_an_odd_folder(store: str, spec: TrackingSpec) -> None:
+    Tracker.start(spec, run_name="odd", config={}).finish("finished")
+    file = sqlite_file(store)
+    assert file is not None and file.is_file()
+    assert [path.name for path in file.parent.parent.parent.iterdir()] == [ODD]
+
+
 def test_a_dead_server_is_said_at_once_with_what_to_do() -> None:
     port = free_port()
     began = time.monotonic()
@@ -380,3 +410,30 @@ def test_the_state_of_the_code(tmp_path: Path) -> None:
 def test_versions_leave_out_what_is_missing() -> None:
     found = provenance.versions(["numpy", "no-such-package"])
     assert found == {"python": sys.version.split()[0], "numpy": np.__version__}
+
+
+def test_what_is_not_finite_is_named_and_steps_done_again_stand_once(spec: TrackingSpec) -> None:
+    """MLflow would store an infinite number as 1.8e308, and a step twice when a resumed run comes to it again."""
+    from mlflow import MlflowClient
+
+    tracker = Tracker.start(spec, run_name="first", config={})
+    for step in (10, 20, 30):
+        tracker.log_metrics({"train/loss": 1.0 / step}, step, 0.1 * step)
+    tracker.log_metrics({"test/vrmse": float("inf"), "test/relative_l2": 0.5}, None, 4.0)
+    tracker.log_metrics({"test/vrmse": float("nan")}, None, 5.0)
+    tracker.finish("interrupted")
+
+    again = Tracker.start(spec, run_name="first", config={}, run_id=tracker.run_id)
+    for step in (20, 30, 40, 30, 40, 50):  # and the ranks died once
+        again.log_metrics({"train/loss": 2.0 / step}, step, 10.0 + 0.1 * step)
+    again.log_metrics({"test/relative_l2": 0.25}, None, 16.0)
+    again.finish("finished")
+
+    client = MlflowClient(spec.uri)
+    assert tracker.run_id is not None
+    history = client.get_metric_history(tracker.run_id, "train/loss")
+    expected = [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 0.05), (50, 0.04)]
+    assert sorted((row.step, row.value) for row in history) == expected
+    run = client.get_run(tracker.run_id)
+    assert run.data.metrics["test/relative_l2"] == 0.25 and "test/vrmse" not in run.data.metrics
+    assert run.data.tags["headrace.not_finite"] == "test/vrmse (2 times)"
