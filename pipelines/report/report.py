@@ -166,6 +166,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "failures": summary.failures[:MAX_FAILURES],
         "num_failed": summary.samples.failed,
         "versions": run.get("versions") or {},
+        "plug_ins": run.get("plug_ins") or [],
         "git": run.get("git"),
         "machine": run.get("machine") or {},
         "tracking": run.get("tracking") or {},

@@ -25,6 +25,7 @@ from headrace.platform.fields import SampleSchema
 from headrace.platform.files import Lock, write_synced
 from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.sample import Failure, Provenance
+from headrace.platform.spec import plug_ins_of
 from headrace.platform.tracking.tracker import Tracker, check_reachable
 from headrace.solvers.evolution.accuracy import Choice
 from headrace.solvers.sources.report import SourceReport
@@ -103,6 +104,7 @@ class Session:
         self._accounted = 0.0
         if earlier is None:
             write_synced(self.run.recipe, config.to_yaml(command))
+        plug_ins = plug_ins_of(config)
         self.summary = RunSummary(
             format=FORMAT,
             name=config.name,
@@ -112,7 +114,8 @@ class Session:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             samples=SampleCounts(planned=0, stored=0, failed=0, duplicates=0),
             errors={},
-            versions=provenance.versions(),
+            versions=provenance.versions([*provenance.PACKAGES, *(one.package for one in plug_ins)]),
+            plug_ins=[str(one) for one in plug_ins],
             git=provenance.git_state(Path(__file__).parent),
             machine=provenance.machine(),
         )
@@ -138,7 +141,11 @@ class Session:
             config.tracking,
             run_name=self.run.path.name,
             config=config.asked(command),
-            tags={"headrace.command": command, "headrace.folder": str(self.run.path)},
+            tags={
+                "headrace.command": command,
+                "headrace.folder": str(self.run.path),
+                **{f"version.{one.package}": one.version for one in plug_ins},
+            },
             recipe_text=config.to_yaml(command),
             run_id=tracked_as,
         )

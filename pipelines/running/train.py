@@ -186,5 +186,5 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
             # Brings torch, pictures and tracking, which nobody waited for until here.
             from headrace.pipelines.running.evaluate import conclude
 
-            conclude(session, found.tests)
+            conclude(session, found.tests, train=found.train)
     return session

@@ -17,8 +17,10 @@ from sqlalchemy.engine import make_url
 
 from headrace.platform import provenance
 from headrace.platform.errors import InputError
+from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.tracking import tracker as tracking
 from headrace.platform.tracking.address import sqlite_address, sqlite_file
+from headrace.platform.tracking.models import ModelSpec
 from headrace.platform.tracking.store import MAX_PARAM_LENGTH, flatten, key
 from headrace.platform.tracking.tracker import Tracker, TrackingSpec, check_reachable, ui_command
 
@@ -30,7 +32,7 @@ class Doubler:
         self.factor = float(open(path).read())
 
     def predict(self, inputs):
-        return self.factor * inputs[:, None]
+        return {"u": self.factor * inputs["a"]}
 
 def _load_pyfunc(path):
     return Doubler(path)
@@ -39,6 +41,12 @@ def _load_pyfunc(path):
 
 # All that means something in a URL, and what is no ASCII.
 ODD = "what?now pct%20dir a#b übung+&;=@"
+
+SCHEMA = SampleSchema(
+    inputs=(FieldSpec(name="a", components=3),),
+    outputs=(FieldSpec(name="u", components=3),),
+    domain=Grid(shape=(4, 5), extent=(1.0, 1.0), periodic=(False, False)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +119,8 @@ def test_everything_written_is_read_back(
     tracker.log_figure(figure, "pictures/curve.png")
     tracker.log_file(checkpoint, "checkpoints")
     tracker.log_text("well", "notes/how.txt")
-    tracker.log_model(checkpoint, inputs, 2 * inputs[:, None], loader_module="doubling_loader")
+    spec_of = ModelSpec(name="darcy.17", schema=SCHEMA, example={"a": inputs[:1]}, loader_module="doubling_loader")
+    tracker.log_model(checkpoint, spec_of)
     tracker.finish("finished")
 
     client = MlflowClient(spec.uri)
@@ -146,19 +155,21 @@ def test_everything_written_is_read_back(
 
 
 def check_model(spec: TrackingSpec, run_id: str, inputs: np.ndarray) -> None:
-    """The model loads under its run, takes any grid and batch, and refuses another number of channels."""
+    """The model loads under its run, takes any grid and batch by name, and refuses another number of components."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", str(spec.uri))
-        model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
-    np.testing.assert_array_equal(model.predict(inputs), 2 * inputs[:, None])
-    assert model.predict(np.ones((1, 3, 9, 7), np.float32)).shape == (1, 1, 3, 9, 7)
-    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 3, -1, -1)
-    assert model.metadata.signature.outputs.inputs[0].shape == (-1, 1, 3, -1, -1)
+        model = mlflow.pyfunc.load_model(f"runs:/{run_id}/darcy-17")
+    np.testing.assert_array_equal(model.predict({"a": inputs})["u"], 2 * inputs)
+    assert model.predict({"a": np.ones((1, 3, 9, 7), np.float32)})["u"].shape == (1, 3, 9, 7)
+    signature = model.metadata.signature
+    assert signature.inputs.input_dict()["a"].shape == (-1, 3, -1, -1)
+    assert signature.outputs.input_dict()["u"].shape == (-1, 3, -1, -1)
+    assert signature.params is None
     with pytest.raises(MlflowException, match="shape"):
-        model.predict(np.ones((1, 2, 9, 7), np.float32))
+        model.predict({"a": np.ones((1, 2, 9, 7), np.float32)})
 
 
 def test_rows_survive_a_store_that_fails(
