@@ -8,14 +8,15 @@ from headrace.pipelines.run_dir import RunDir, data_sets
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.dataset.trajectories import whole
 from headrace.platform.errors import InputError, nearest
+from headrace.platform.files import drafted_folder, usable_path
 from headrace.platform.spec import kinds
 from headrace.surrogates.format import AbstractFormat
 from headrace.surrogates.formats import FORMATS
 from headrace.surrogates.intake.layout import Layout
 from headrace.surrogates.intake.sniffing import kind_of_file
-from headrace.surrogates.intake.sources import is_there
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_SHORT = {"well": "the_well"}  # what a format is also called
 
 
 def _formats() -> dict[str, AbstractFormat]:
@@ -29,6 +30,7 @@ def _formats() -> dict[str, AbstractFormat]:
 
 def _format_of(name: str | None, sources: Sequence[Path]) -> AbstractFormat:
     known = _formats()
+    name = _SHORT.get(name, name) if name is not None else None
     if name is not None:
         if name not in known:
             raise InputError.single("--format", f'"{name}"', f"one of {', '.join(known)}", nearest(name, known))
@@ -87,32 +89,36 @@ def import_data(
         if str(source) == "-":
             advice = "Write it to a file first: formats are read at any place of it, and twice."
             raise InputError.single("FILE", "- (standard input)", "a file or a folder that exists", advice)
-        if not is_there(source):
+        if not usable_path(source, "FILE", "a file or a folder that exists").exists():
             raise InputError.single("FILE", str(source), "a file or a folder that exists")
-    is_there(out)
     format_ = _format_of(format_name, sources)
     if name is None:
         _require_new(out)
     elif not _NAME.fullmatch(name):
         raise InputError.single("--as", f'"{name}"', "letters, digits, _ and -: train, test_16, ...")
+    else:
+        usable_path(out / name, "--out", "a folder that can be written", new="folder")
     return format_.import_files(sources, out, layout, name=name, resolution=resolution, tell=tell)
 
 
 def export_data(directory: Path, format_name: str, out: Path) -> list[Path]:
     """Write every data set of a folder (a run's, a generated or imported one) as files; returns them.
 
-    Trajectories that were stored in parts are written whole.
+    Trajectories that were stored in parts are written whole. `out` is there with all files, or not at all.
 
     Raises:
         InputError: there is no data set, or the format cannot hold it, or `out` is taken.
     """
     format_ = _format_of(format_name, [directory])
-    sets = data_sets(directory)
+    sets = data_sets(directory, "DIR")
     if not sets:
         raise InputError.single("DIR", str(directory), "a run's folder, or one with data sets in it")
     _require_new(out)
-    out.mkdir(parents=True, exist_ok=True)
-    files: list[Path] = []
-    for split, path in sets.items():
-        files += format_.export_dataset(whole(StoredSamples.open(path)), out, directory.resolve().name, split)
-    return files
+    name = directory.resolve().name
+    with drafted_folder(out) as draft:
+        files = [
+            file
+            for split, path in sets.items()
+            for file in format_.export_dataset(whole(StoredSamples.open(path)), draft, name, split)
+        ]
+    return [out / file.relative_to(draft) for file in files]

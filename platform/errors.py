@@ -1,6 +1,7 @@
 """The errors that a user meets, and the exit status that each ends with."""
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -55,13 +56,59 @@ class RunFailed(HeadraceError):
     """A run started and could not finish; what it stored is safe."""
 
 
+class TakenOver(RunFailed):
+    """Another process has become the writer of a file: this one had been out of reach, and must write no more."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """`Did you mean "x"?`, or an empty string when nothing is near."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f'Did you mean "{close[0]}"?' if close else ""
 
 
+_FULL = "is full"
+_QUOTA = "has no room left in this user's quota"
+_READ_ONLY = "can only be read (mounted read-only?)"
+_FORBIDDEN = "may not be written by this user"
+_BY_NUMBER = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _QUOTA,
+    errno.EROFS: _READ_ONLY,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+}
+_BY_WORDS = {
+    "No space left on device": _FULL,
+    "database or disk is full": _FULL,
+    "Disk quota exceeded": _QUOTA,
+    "Read-only file system": _READ_ONLY,
+    "attempt to write a readonly database": _READ_ONLY,
+}
+
+
+def storage_refusal(error: BaseException, below: str | None = None) -> str | None:
+    """What a storage that takes nothing more is, in words that go on with "the disk that holds it"; None otherwise.
+
+    Reads the error, or what it was made from in another process. To try again at once is of no use then.
+
+    Args:
+        error: what came.
+        below: the folder that is written. That something may not be written counts as the storage's refusal only if
+            the error names a path in it: a program that may not be started is another matter. None: wherever it is.
+    """
+    told = str(error)
+    for words, what in _BY_WORDS.items():
+        if words in told:
+            return what
+    number = error.errno if isinstance(error, OSError) else None
+    what_else = _BY_NUMBER.get(number or 0)
+    if what_else is None and ("Permission denied" in told or "Operation not permitted" in told):
+        what_else = _FORBIDDEN if below is not None else None
+    if what_else == _FORBIDDEN and below is not None and below not in told:
+        return None
+    return what_else
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error, or what it was made from in another process, is that of a full disk or an exhausted quota."""
-    words = ("No space left on device", "Disk quota exceeded", "database or disk is full")
-    return any(word in str(error) for word in words)
+    return storage_refusal(error) in (_FULL, _QUOTA)

@@ -113,7 +113,7 @@ class RunProgress:
         if self._live is not None:
             self._live.update(self._view())
             return
-        is_news = self.state.phase != before.phase or bool(self.state.waits) != bool(before.waits)
+        is_news = self.state.phase != before.phase or dict(self.state.waits).keys() != dict(before.waits).keys()
         if is_news or time.monotonic() - self._last_line > self.seconds_between_lines:
             self._last_line = time.monotonic()
             self._console.print(self.state.line(), highlight=False)

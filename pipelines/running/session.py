@@ -12,15 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from headrace.pipelines.recipe.config import SPLITS, RunConfig, Split
+from headrace.pipelines.recipe.config import SPLITS, Command, RunConfig, Split
 from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
+from headrace.pipelines.running.estimate import cost_key, estimate, shortages, warnings
 from headrace.pipelines.summary import FORMAT, FailedSample, RunSummary, SampleCounts, TrackedAs
 from headrace.platform import provenance
 from headrace.platform.dataset.manifest import write_manifest
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.errors import InputError, RunFailed, is_disk_full
 from headrace.platform.fields import SampleSchema
-from headrace.platform.files import write_synced
+from headrace.platform.files import Lock, write_synced
 from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.sample import Failure, Provenance
 from headrace.platform.tracking.tracker import Tracker, check_reachable
@@ -45,12 +46,29 @@ def preflight(config: RunConfig, out: "Path | Earlier | None") -> None:
         raise InputError(faults)
 
 
+def require_room(config: RunConfig, out: "Path | Earlier | None") -> None:
+    """Look whether the disk and the memory can hold what is asked for; warns where only compression makes it fit.
+
+    Of a budget that is not priced yet, the held-out samples alone count.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if isinstance(out, Earlier) or config.data is None:
+        return  # some of it is there
+    found = estimate(config, out)
+    if faults := shortages(found, config):
+        raise InputError(faults)
+    for warning in warnings(found):
+        log.warning("%s", warning)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
     """A run that was cut off and is gone on with: its folder, its summary as it was left, and the claim to it."""
 
     run: RunDir
-    lock: int
+    lock: Lock
     summary: RunSummary
 
     @property
@@ -62,7 +80,7 @@ class Earlier:
 class Session:
     """Opens a run's folder and tracking, takes its metrics, and always leaves a summary behind."""
 
-    def __init__(self, config: RunConfig, command: str, out: Path | Earlier | None) -> None:
+    def __init__(self, config: RunConfig, command: Command, out: Path | Earlier | None) -> None:
         """Open the folder.
 
         Args:
@@ -78,9 +96,10 @@ class Session:
         self.run.scale.unlink(missing_ok=True)
         # A run that was cut off is as old as it had become.
         self._started = time.time() - (earlier.seconds if earlier else 0.0)
+        self._began = time.monotonic() - (earlier.seconds if earlier else 0.0)
         self._phases: dict[str, float] = dict(earlier.summary.phases) if earlier else {}
         if earlier is None:
-            write_synced(self.run.recipe, config.to_yaml())
+            write_synced(self.run.recipe, config.to_yaml(command))
         self.summary = RunSummary(
             format=FORMAT,
             name=config.name,
@@ -101,6 +120,8 @@ class Session:
             before = earlier.summary
             tracked_as = before.tracking.run_id
             self.note(started=before.started, resumed=[*before.resumed, self.summary.started])
+            if before.scouts:
+                self.note(scouts=before.scouts)
             if before.numerics:
                 self.note(numerics=before.numerics)
             if tracked_as is not None:
@@ -113,9 +134,9 @@ class Session:
             Tracker.start,
             config.tracking,
             run_name=self.run.path.name,
-            config=config.model_dump(mode="json"),
+            config=config.asked(command),
             tags={"headrace.command": command, "headrace.folder": str(self.run.path)},
-            recipe_text=config.to_yaml(),
+            recipe_text=config.to_yaml(command),
             run_id=tracked_as,
         )
 
@@ -175,7 +196,7 @@ class Session:
     def write_summary(self) -> None:
         """Bring `run.json` up to date."""
         phases = {name: round(seconds, 3) for name, seconds in self._phases.items()}
-        self.note(seconds=round(time.time() - self._started, 3), phases=phases)
+        self.note(seconds=round(time.monotonic() - self._began, 3), phases=phases)
         write_json(self.run.summary, self.summary.to_json())
 
     def count_samples(self) -> None:
@@ -198,8 +219,16 @@ class Session:
                 for split, failed in failures.items()
                 for failure in failed
             ][:50],
-            cost=cost_per_level(self.run, failures),
+            cost=self._costs(failures),
         )
+
+    def _costs(self, failures: Mapping[str, Sequence[Failure]]) -> dict[str, dict[str, Any]]:
+        """What each level has cost, and for what: a later recipe that asks for the same is told."""
+        costs = cost_per_level(self.run, failures)
+        if self.config.data is not None:
+            for level in costs.keys() & self.config.data.mix.keys():
+                costs[level]["measured_for"] = cost_key(self.config, level)
+        return costs
 
     def account_for_solving(self, reports: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
         """Put into the summary and the metrics how the solvers chose their methods, and what second tries there were.
@@ -281,7 +310,7 @@ class Session:
                     if file.is_file():
                         tracker.log_file(file)
                 tracker.finish(status, timeout=3.0 if status == "interrupted" else 30.0)
-            os.close(self._lock)
+            self._lock.close()
 
 
 def cost_per_level(run: RunDir, failures: Mapping[str, Sequence[Failure]]) -> dict[str, dict[str, Any]]:

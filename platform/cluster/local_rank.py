@@ -17,7 +17,7 @@ from typing import Any
 
 from headrace.platform.cluster.rank import MetricsReport, RankContext, has_ended
 from headrace.platform.cluster.resources import MAX_RESTARTS, THREAD_VARIABLES, Capacity, ResourcePlan, ResourcesSpec
-from headrace.platform.errors import HeadraceError, RunFailed, is_disk_full
+from headrace.platform.errors import HeadraceError, RunFailed, storage_refusal
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +181,8 @@ def _work(pipe: Connection, loop: Callable[[RankContext, Any], None], job: objec
         loop(context, job)
     except Exception as error:
         traceback.print_exc(file=sys.stderr) if not isinstance(error, HeadraceError) else None
-        send((str(error) or type(error).__name__, isinstance(error, HeadraceError) or is_disk_full(error)))
+        is_final = isinstance(error, HeadraceError) or storage_refusal(error) is not None
+        send((str(error) or type(error).__name__, is_final))
         raise SystemExit(1) from None
     send("done")
 

@@ -14,9 +14,10 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from headrace.platform.cluster.hosts import death_words
 from headrace.platform.cluster.rank import MetricsReport, RankContext, has_ended
 from headrace.platform.cluster.resources import MAX_RESTARTS, THREAD_VARIABLES, ResourcePlan
-from headrace.platform.errors import HeadraceError, RunFailed, is_disk_full
+from headrace.platform.errors import HeadraceError, RunFailed, storage_refusal
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ class Rank:
 class TrainingRanks:
     """A group of training ranks, seen from the driver. One that dies takes the group down, and another group starts.
 
-    What Headrace itself finds wrong, a new group would find again, and so it would a full disk: those end the training.
+    What Headrace itself finds wrong, a new group would find again, and so it would a storage that takes nothing
+    more: those end the training.
     A thread looks after the group, and the main thread keeps the signals.
 
     Attributes:
@@ -210,8 +212,11 @@ class TrainingRanks:
 
 
 def _cause(error: Exception) -> object:
+    if isinstance(error, RayActorError):
+        return f"it died: {death_words(error)}"
     return error.cause if isinstance(error, RayTaskError) else error
 
 
 def _would_happen_again(error: Exception) -> bool:
-    return isinstance(_cause(error), HeadraceError) or is_disk_full(error)
+    cause = _cause(error)
+    return isinstance(cause, HeadraceError) or (isinstance(cause, Exception) and storage_refusal(cause) is not None)

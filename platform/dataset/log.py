@@ -24,6 +24,8 @@ class SampleLog:
         schemas: Mapping[str, SampleSchema],
         data_dir: Callable[[str], Path],
         rows_per_chunk: Mapping[str, int],
+        *,
+        wait_seconds: float = 0.0,
     ) -> None:
         """Open the shards that are there; write nothing yet.
 
@@ -32,6 +34,7 @@ class SampleLog:
             schemas: what the samples of each split look like.
             data_dir: the data set directory of a split.
             rows_per_chunk: for each split, the samples of a full message: a message then is one chunk.
+            wait_seconds: how long to wait for one who appends to them and may be out of reach [s].
 
         Raises:
             InputError: another process appends to a shard of this name, or it is damaged.
@@ -48,7 +51,7 @@ class SampleLog:
                 # Zarr takes half a second to import: who only plans a stream, or has nothing to store, does not wait.
                 from headrace.platform.dataset import reader, writer
 
-                self._stores[split] = writer.SampleStore.open_append(self._path(split))
+                self._stores[split] = writer.SampleStore.open_append(self._path(split), wait_seconds=wait_seconds)
                 self._held[split].update(dict.fromkeys(reader.shard_indices(self._path(split)).tolist()))
 
     def indices(self, split: str) -> list[int]:

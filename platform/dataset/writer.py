@@ -1,5 +1,6 @@
 """SampleStore: the durable, append-only log of samples that is the data set, in Zarr v3; `StoredSamples` reads it."""
 
+import logging
 import math
 import os
 import shutil
@@ -25,12 +26,14 @@ from headrace.platform.dataset.layout import (
 )
 from headrace.platform.dataset.manifest import Manifest, read_manifest, write_manifest
 from headrace.platform.dataset.reader import StoredSamples
-from headrace.platform.errors import InputError
+from headrace.platform.errors import InputError, TakenOver
 from headrace.platform.fields import SampleSchema
-from headrace.platform.files import lock, sync
+from headrace.platform.files import Lock, lock, sync
 from headrace.platform.sample import SampleBatch
 
 __all__ = ["Manifest", "SampleStore", "StoredSamples", "read_manifest", "write_dataset", "write_manifest"]
+
+log = logging.getLogger(__name__)
 
 CHUNK_NBYTES = 512 * 1024  # where nobody says how many samples come at a time; the stream says
 MAX_CHUNK_ROWS = 64  # a short message pads the rest of its chunk: do not let tiny samples ask for very long ones
@@ -57,9 +60,9 @@ class SampleStore:
     Make it with `create`, come back to it with `open_append`; read it with `StoredSamples`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wait_seconds: float = 0.0) -> None:
         self.path = path
-        self._lock: int | None = lock(path, "a shard")
+        self._lock: Lock | None = lock(path, "a shard", seconds=wait_seconds)
         try:
             self._group, self._header = open_shard(path, "r+")
             names = [
@@ -73,7 +76,7 @@ class SampleStore:
             self._next = 1 + max(index_chunks(path, self.rows_per_chunk), default=-1)
             self._sweep()
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
         self._threads = ThreadPoolExecutor(len(names), thread_name_prefix="shard")
 
@@ -150,8 +153,12 @@ class SampleStore:
         return cls(path)
 
     @classmethod
-    def open_append(cls, path: str | os.PathLike[str]) -> "SampleStore":
+    def open_append(cls, path: str | os.PathLike[str], *, wait_seconds: float = 0.0) -> "SampleStore":
         """Come back to a shard to append to it.
+
+        Args:
+            path: of the shard.
+            wait_seconds: how long to wait for one who appends to it and may be out of reach [s].
 
         Raises:
             InputError: it is not there, not a shard, or another process appends to it.
@@ -159,7 +166,7 @@ class SampleStore:
         path = Path(path)
         if not path.is_dir():
             raise InputError.single(str(path), "not there", "a shard of samples")
-        return cls(path)
+        return cls(path, wait_seconds=wait_seconds)
 
     def append(self, batch: SampleBatch) -> None:
         """Append samples; on return they are on the disk.
@@ -169,12 +176,14 @@ class SampleStore:
 
         Raises:
             ValueError: the arrays do not fit the schema.
+            TakenOver: another process appends to the shard by now.
             OSError: the disk failed or is full. Append the batch again later: what got through is dropped as duplicate.
         """
         count = len(batch)
         if count == 0:
             return
-        self._check(batch)
+        lock = self._check(batch)
+        lock.check()
         known = sum(map(len, self._header.names.values()))
         table = encode_provenance(batch, self._header.names)
         if sum(map(len, self._header.names.values())) > known:
@@ -195,6 +204,8 @@ class SampleStore:
         list(self._threads.map(lambda piece: self._write(*piece), pieces))
         for name in fields:
             sync(self.path / name)
+        # Nothing of what has been written counts before its index does: one who was out of reach meanwhile stops here.
+        lock.check()
         # One after the other: a reader that sees a chunk's index need never look before it again.
         for chunk, start in zip(chunks, range(0, count, self.rows_per_chunk), strict=True):
             self._write("index", chunk, batch.indices[start : start + self.rows_per_chunk])
@@ -205,10 +216,13 @@ class SampleStore:
         if self._lock is None:
             return
         try:
+            self._lock.check()
             self._resize(self._next * self.rows_per_chunk)
+        except TakenOver as error:
+            log.warning("%s", error)
         finally:
             self._threads.shutdown()
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     def __enter__(self) -> "SampleStore":
@@ -217,7 +231,7 @@ class SampleStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check(self, batch: SampleBatch) -> None:
+    def _check(self, batch: SampleBatch) -> Lock:
         if self._lock is None:
             raise ValueError(f"the shard {self.path} is closed")
         for name in ("inputs", "outputs", "parameters"):
@@ -232,6 +246,7 @@ class SampleStore:
             raise ValueError(f"an index is negative: {batch.indices.min()}")
         if len(batch.provenance) not in (0, len(batch)):
             raise ValueError(f"{len(batch)} samples came with {len(batch.provenance)} provenances")
+        return self._lock
 
     def _resize(self, rows: int) -> None:
         """Change the length of all arrays, the index last: whoever sees its new rows finds them in the others."""

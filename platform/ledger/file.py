@@ -1,14 +1,13 @@
 """The file behind the ledger: its tables, how it is opened, and the lock that keeps it to one writer."""
 
 import contextlib
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from headrace.platform.errors import InputError
-from headrace.platform.files import lock, sync
+from headrace.platform.files import Lock, lock, sync
 
 _APPLICATION_ID = 0x48445243  # "HDRC" in the header of the SQLite file
 _VERSION = 2
@@ -52,12 +51,13 @@ class LedgerFile:
         InputError: the file is missing, not a ledger, from another version, or another process writes it.
     """
 
-    def __init__(self, path: Path, *, read_only: bool) -> None:
+    def __init__(self, path: Path, *, read_only: bool, wait_seconds: float | None = None) -> None:
         self._mutex = threading.RLock()
-        self._lock: int | None = None
+        self._lock: Lock | None = None
         if not read_only:
             _require(path)
-            self._lock = lock(Path(f"{path}.lock"), "the ledger of a run", seconds=_LOCK_SECONDS)
+            seconds = _LOCK_SECONDS if wait_seconds is None else wait_seconds
+            self._lock = lock(Path(f"{path}.lock"), "the ledger of a run", seconds=seconds)
         try:
             self._db = _connect(path, read_only=read_only)
             if not read_only:
@@ -95,9 +95,17 @@ class LedgerFile:
         return bool(self.row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", name))
 
     @contextlib.contextmanager
-    def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """One change of the ledger, all of it or nothing; when `durable`, on the disk at the end."""
+    def transaction(self, *, durable: bool, counts: bool = True) -> Iterator[sqlite3.Connection]:
+        """One change of the ledger, all of it or nothing; when `durable`, on the disk at the end.
+
+        It `counts` as a change of the version, if it changes anything.
+
+        Raises:
+            TakenOver: another process writes the ledger by now.
+        """
         with self._mutex:
+            if self._lock is not None:
+                self._lock.check()
             # NORMAL leaves the write-ahead log in the page cache until a durable commit syncs it: safe against the
             # death of the process, and many times faster.
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
@@ -105,7 +113,7 @@ class LedgerFile:
             changes = self._db.total_changes
             try:
                 yield self._db
-                if self._db.total_changes > changes:
+                if counts and self._db.total_changes > changes:
                     self._db.execute("UPDATE meta SET version = version + 1")
                 self._db.execute("COMMIT")
             except BaseException:
@@ -115,7 +123,7 @@ class LedgerFile:
 
     def _unlock(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
 

@@ -18,6 +18,12 @@ MAX_LOSSES = 8  # workers that a sample may lose before it is given up
 _FREE, _LEASED, _STORED, _FAILED = range(4)  # as in the indices of file.py
 
 
+def seconds_since_boot() -> float:
+    """A clock that nobody sets and that goes on while the machine sleeps, where there is one [s]."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)  # Linux has it
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
 class Ledger:
     """The record of every sample of a run, in one SQLite file.
 
@@ -38,10 +44,16 @@ class Ledger:
     Make it with `create`, come back to it with `open`.
     """
 
-    def __init__(self, path: Path, *, read_only: bool, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, *, read_only: bool, clock: Callable[[], float], wait_seconds: float | None = None
+    ) -> None:
         self.path = path
         self._clock = clock
-        self._file = LedgerFile(path, read_only=read_only)
+        self._file = LedgerFile(path, read_only=read_only, wait_seconds=wait_seconds)
+        if not read_only:
+            # What was noted by another start of the machine, or on another one, means nothing to this clock; and
+            # nobody could give a sign of life while nobody listened.
+            self.renew_all()
         # For each split that has an order: the samples in it, and where in it each sample stands.
         self._orders: dict[str, tuple[Int64[np.ndarray, " samples"], Int64[np.ndarray, " samples"]]] = {}
         for split, numbers in self._file.rows("SELECT split, numbers FROM orders"):
@@ -55,7 +67,7 @@ class Ledger:
         planned: Mapping[str, int],
         *,
         orders: Mapping[str, Sequence[int] | Int64[np.ndarray, " samples"]] | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = seconds_since_boot,
     ) -> "Ledger":
         """Start a ledger.
 
@@ -64,7 +76,7 @@ class Ledger:
             planned: number of samples per split, for example `{"train": 3000, "validation": 60, "test": 150}`.
             orders: for splits whose samples are leased in another order than that of their numbers, all of its numbers
                 in that order; it is kept in the file.
-            clock: seconds now, on a clock that lives on when the process is started again.
+            clock: seconds now, on a clock that nobody sets.
 
         Raises:
             InputError: the file exists.
@@ -86,15 +98,29 @@ class Ledger:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, read_only: bool = False, clock: Callable[[], float] = time.time
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        clock: Callable[[], float] = seconds_since_boot,
+        wait_seconds: float | None = None,
     ) -> "Ledger":
-        """Come back to a ledger: to go on (call `release_all` first, the old workers are gone) or only to read.
+        """Come back to a ledger: to go on (call `release_all` first, if the old workers are gone) or only to read.
+
+        The leases that are out start their time anew.
+
+        Args:
+            path: the file.
+            read_only: change nothing; another process may write meanwhile.
+            clock: as in `create`.
+            wait_seconds: how long to wait for another process that writes it, and may be out of reach [s];
+                default: as long as one that was killed takes to go.
 
         Raises:
             InputError: there is no such file, it is not a ledger, comes from another version, or another process
                 writes it.
         """
-        return cls(Path(path), read_only=read_only, clock=clock)
+        return cls(Path(path), read_only=read_only, clock=clock, wait_seconds=wait_seconds)
 
     def close(self) -> None:
         """Close the file and let another process write."""
@@ -304,6 +330,11 @@ class Ledger:
         """Note a sign of life: the worker's leases start their time anew."""
         with self._file.transaction(durable=False) as db:
             self._touch(db, "worker = ?", worker)
+
+    def renew_all(self) -> None:
+        """Let all leases start their time anew: the clock, or who watches over them, had stood still."""
+        with self._file.transaction(durable=False, counts=False) as db:
+            self._touch(db, "? = 1", 1)
 
     def release(self, worker: str, *, lost: bool = True) -> tuple[Lease, ...]:
         """Take back what a worker still holds and begin a new epoch.

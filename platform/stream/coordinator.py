@@ -4,20 +4,23 @@ import asyncio
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from headrace.platform.ledger.lease import Counts, Lease
-from headrace.platform.ledger.ledger import Ledger
+from headrace.platform.ledger.ledger import Ledger, seconds_since_boot
 from headrace.platform.sample import Failure
+from headrace.platform.samplers.sampler import Sampler
+from headrace.platform.samplers.stratified import STRATIFIED
 from headrace.platform.stream.decisions import Decisions
-from headrace.platform.stream.plan import HELD_OUT, StreamPlan
+from headrace.platform.stream.plan import HELD_OUT, TAKE_OVER_SECONDS, StreamPlan
 
 log = logging.getLogger(__name__)
 
+STOOD_STILL_SECONDS = 60.0  # without a look at the leases, for which the driver asks every few seconds
 SHARES = 4  # a lease is at most this part of what a solver may expect to be left for it
 
 
@@ -28,8 +31,9 @@ class Coordinator:
     blocks is `wait_held_out`, woken by the commit or the failure that completes the held-out splits.
     """
 
-    def __init__(self, ledger_path: Path, plan: StreamPlan) -> None:
-        self._ledger = Ledger.open(ledger_path)
+    def __init__(self, ledger_path: Path, plan: StreamPlan, clock: Callable[[], float] = seconds_since_boot) -> None:
+        self._ledger = Ledger.open(ledger_path, clock=clock, wait_seconds=TAKE_OVER_SECONDS)
+        self._clock, self._looked = clock, clock()
         self._plan = plan
         self._stopped = False
         self._workers: set[str] = set()
@@ -38,6 +42,7 @@ class Coordinator:
         self._changed = asyncio.Condition()
         self._claims: dict[int, int] = {}
         self._reports: dict[tuple[str, str], Mapping[str, object]] = {}
+        self._held_out: dict[str, Sampler] = {}
         self._decisions: Decisions | None = None
         if plan.sampler.decides_late and "train" in plan.sources and plan.solves:
             parts = plan.parts("train")
@@ -90,7 +95,12 @@ class Coordinator:
 
     def _decided(self, lease: Lease) -> Lease:
         """A lease that says what its samples shall be, unless their indices do."""
-        if self._decisions is None or lease.split != "train":
+        if lease.split in HELD_OUT:
+            if lease.split not in self._held_out:
+                context = self._plan.sources[lease.split].sampler_context(self._ledger.counts(lease.split).planned)
+                self._held_out[lease.split] = STRATIFIED.build(context)
+            return dataclasses.replace(lease, requests=tuple(self._held_out[lease.split].decide(lease.indices)))
+        if self._decisions is None:
             return lease
         return dataclasses.replace(lease, requests=self._decisions.requests(lease.indices))
 
@@ -115,6 +125,11 @@ class Coordinator:
         return silent
 
     def _expire(self) -> None:
+        before, self._looked = self._looked, self._clock()
+        if not 0.0 <= self._looked - before < STOOD_STILL_SECONDS:
+            # The machine slept, or this process did: so could nobody give a sign of life.
+            self._ledger.renew_all()
+            return
         self._silent.update(lease.worker for lease in self._ledger.expire())
 
     async def commit(self, split: str, shard: str, lease_id: int, indices: Sequence[int]) -> list[bool]:

@@ -11,6 +11,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from headrace.platform.cluster.hosts import death_words
 from headrace.platform.cluster.resources import ResourcePlan
 from headrace.platform.errors import RunFailed
 from headrace.platform.ledger.ledger import MAX_LOSSES
@@ -20,6 +21,7 @@ from headrace.platform.stream.solver_actor import SolverActor
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 5.0
+ANSWER_SECONDS = 120.0  # that the coordinator or a shard may take
 MAX_DEATHS = MAX_LOSSES + 2  # of solvers in a row, while no sample is stored
 
 
@@ -30,11 +32,13 @@ def answers(refs: Sequence[ray.ObjectRef]) -> list[Any]:
         RunFailed: one of them died, or its work failed.
     """
     try:
-        return list(ray.get(list(refs), timeout=120))
+        return list(ray.get(list(refs), timeout=ANSWER_SECONDS))
     except RayTaskError as error:
         raise RunFailed(f"the stream failed: {error.cause}") from error
-    except (RayActorError, GetTimeoutError) as error:
-        raise RunFailed(f"the coordinator or a reservoir shard died: {error}") from error
+    except RayActorError as error:
+        raise RunFailed(f"the coordinator or a reservoir shard died: {death_words(error)}") from error
+    except GetTimeoutError as error:
+        raise RunFailed(f"the coordinator or a reservoir shard did not answer within {ANSWER_SECONDS:g} s") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +127,8 @@ class SolverTeam:
             except RayTaskError as error:
                 raise RunFailed(f"{member.name} failed: {error.cause}") from error
             except RayActorError as error:
+                # One that cannot be reached may be alive: its successor has its place.
+                ray.kill(member.actor)
                 self._note_death(member.name, error)
                 if not left:
                     self.start_one()
@@ -137,9 +143,10 @@ class SolverTeam:
         self._stored = stored
         if self._deaths > MAX_DEATHS:
             raise RunFailed(
-                f"{self._deaths} solver actors died and no sample was stored in between, {name} last: {error}"
+                f"{self._deaths} solver actors died and no sample was stored in between, {name} last: "
+                f"{death_words(error)}"
             ) from error
-        log.warning("%s died (%s); another takes over its samples", name, error)
+        log.warning("%s died (%s); another takes over its samples", name, death_words(error))
 
     def _end_silent(self) -> None:
         """End solvers that hang: their samples are other solvers' by now, and `poll` replaces them."""

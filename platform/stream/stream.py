@@ -14,8 +14,9 @@ stay there.
 """
 
 import logging
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,11 @@ import ray
 from jaxtyping import Float32, Int64
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from headrace.platform.cluster.resources import MAX_RESTARTS, ResourcePlan
 from headrace.platform.dataset.reader import shard_paths
+from headrace.platform.files import read_holder
 from headrace.platform.ledger.lease import Counts
 from headrace.platform.sample import Failure, SampleBatch
 from headrace.platform.stream.coordinator import Coordinator
@@ -35,6 +38,39 @@ from headrace.platform.stream.shard import ReservoirShard
 from headrace.platform.stream.solver_team import SolverTeam, answers
 
 log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 2.0  # with an actor, before what it said last has to do
+SILENT_SECONDS = 5.0  # after which it is said that an actor does not answer
+
+
+class _Answer[T]:
+    """What an actor answers to one question, which is asked again when it has answered; waits no longer than told."""
+
+    def __init__(self, ask: Callable[[], ray.ObjectRef]) -> None:
+        self._ask = ask
+        self._asked: ray.ObjectRef | None = None
+        self._since = 0.0
+        self._last: T | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the answer has been waited for [s]; 0 when it came."""
+        return 0.0 if self._asked is None else time.monotonic() - self._since
+
+    def within(self, seconds: float) -> T | None:
+        """The answer as of now, or if that does not come in time the last one; None while there was none.
+
+        Raises:
+            RunFailed: the actor died for good, or its work failed.
+        """
+        if self._asked is None:
+            self._asked, self._since = self._ask(), time.monotonic()
+        # One that has been silent is not waited for again.
+        patience = seconds if self.seconds < seconds else 0.0
+        if ray.wait([self._asked], timeout=patience)[0]:
+            asked, self._asked = self._asked, None
+            [self._last] = answers([asked])
+        return self._last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +158,14 @@ class Stream:
         lasting = {"num_cpus": 0, "max_restarts": MAX_RESTARTS, "max_task_retries": -1}
         # Shards know it by name: Ray cannot make an actor anew whose arguments hold a handle.
         name = f"coordinator-{uuid.uuid4().hex}"
-        self.coordinator = ray.remote(Coordinator).options(**lasting, name=name).remote(ledger_path, plan)
-        shard_class = ray.remote(ReservoirShard).options(**lasting, scheduling_strategy=resources.shard_strategy)
+        # Beside the driver: no link can be cut between those that a run cannot go on without.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.coordinator = (
+            ray.remote(Coordinator).options(**lasting, name=name, scheduling_strategy=here).remote(ledger_path, plan)
+        )
+        shard_class = ray.remote(ReservoirShard).options(
+            **lasting, scheduling_strategy="SPREAD" if resources.spreads_shards else here
+        )
         self.shards: list[ActorHandle] = [
             shard_class.remote(number, plan, name)
             for number in range(resources.num_ranks if plan.reservoir is not None else 0)
@@ -136,6 +178,10 @@ class Stream:
         ]
         self.solvers = SolverTeam(plan, resources, self.coordinator, self.shards, 1 + max(used, default=-1))
         self._ended = self._stopped = False
+        self._ending: list[ray.ObjectRef] = []
+        self._counts: _Answer[dict[str, Counts]] = _Answer(self.coordinator.counts.remote)
+        self._stats: list[_Answer[dict[str, float]]] = [_Answer(shard.stats.remote) for shard in self.shards]
+        self._ledger_path = ledger_path
 
     def poll(self, seconds: float) -> bool:
         """Watch the solvers for a while; return whether any is still at work.
@@ -152,8 +198,11 @@ class Stream:
             self.solvers.start_one()
         if not self.solvers and not self._stopped:
             self._ended = True
-            # Every time: a shard that has died since does not know.
-            answers([shard.end.remote() for shard in self.shards])
+            # Every time: a shard that has died since does not know. One that is starting anew may take long.
+            self._ending = self._ending or [shard.end.remote() for shard in self.shards]
+            if self._ending:
+                told, self._ending = ray.wait(self._ending, num_returns=len(self._ending), timeout=PATIENCE_SECONDS)
+                answers(told)
         return bool(self.solvers)
 
     def _is_all_done(self) -> bool:
@@ -181,6 +230,32 @@ class Stream:
         """
         counts, *shards = answers([self.coordinator.counts.remote(), *[shard.stats.remote() for shard in self.shards]])
         return StreamSnapshot(counts=counts, solvers=len(self.solvers), waiting=self.solvers.waiting, shards=shards)
+
+    def glance(self) -> StreamSnapshot | None:
+        """The same, with what was heard last of those that do not answer soon; None before the coordinator has.
+
+        Raises:
+            RunFailed: the coordinator or a shard died for good.
+        """
+        counts = self._counts.within(PATIENCE_SECONDS)
+        shards = [asked.within(PATIENCE_SECONDS) or {} for asked in self._stats]
+        if counts is None:
+            return None
+        return StreamSnapshot(counts=counts, solvers=len(self.solvers), waiting=self.solvers.waiting, shards=shards)
+
+    def silent(self) -> dict[str, str]:
+        """Which parts of the stream have not answered for a while, and who has their files meanwhile."""
+        parts = {"the coordinator": (self._counts, Path(f"{self._ledger_path}.lock"))} | {
+            f"shard {number}": (asked, self._plan.data_dir("train") / f"shard-{number}.zarr")
+            for number, asked in enumerate(self._stats)
+        }
+        found = {}
+        for who, (asked, path) in parts.items():
+            if asked.seconds > SILENT_SECONDS:
+                holder = read_holder(path)
+                by = f"; {path} is in the hands of {holder}" if holder is not None else ""
+                found[who] = f"has not answered for {asked.seconds:.0f} s{by}"
+        return found
 
     def failures(self) -> dict[str, tuple[Failure, ...]]:
         """The samples of each split that could not be solved, with their reasons.
@@ -211,6 +286,11 @@ class Stream:
         except (RayActorError, GetTimeoutError) as error:
             log.warning("a part of the stream did not answer while it was stopped: %s", error)
         self.solvers.stop(2.0)
+        try:
+            # What they had not delivered is under way no more.
+            ray.get(self.coordinator.take_back.remote(), timeout=grace_seconds)
+        except (RayActorError, GetTimeoutError) as error:
+            log.warning("the ledger still counts samples as under way: %s", error)
 
     def close(self) -> None:
         """End the coordinator and the shards of a stream that was stopped; their files are free then."""

@@ -1,13 +1,15 @@
 """Sparse factorisations of SciPy, PETSc, MUMPS and CHOLMOD behind one interface, and the key that finds them again."""
 
+import contextlib
 import ctypes
 import functools
 import importlib
 import importlib.util
+import os
 import warnings
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -343,13 +345,34 @@ def petsc_is_installed() -> bool:
 
 @functools.cache
 def load_petsc() -> ModuleType:
-    """Import PETSc in the order that the DOLFINx wheel needs, without its signal handlers."""
-    if importlib.util.find_spec("dolfinx_solver") is not None:
-        # The wheel makes its own petsc4py importable, so that it comes first.
-        import dolfinx_solver  # noqa: F401
-    import petsc4py
+    """Import PETSc in the order that the DOLFINx wheel needs, without its signal handlers.
 
-    petsc4py.init(["headrace", "-no_signal_handler"])
-    from petsc4py import PETSc
+    The MPI below it talks to nobody: it serves this one process.
+    """
+    with _mpi_alone():
+        if importlib.util.find_spec("dolfinx_solver") is not None:
+            # The wheel makes its own petsc4py importable, so that it comes first.
+            import dolfinx_solver  # noqa: F401
+        import petsc4py
+
+        petsc4py.init(["headrace", "-no_signal_handler"])
+        from petsc4py import PETSc
 
     return PETSc
+
+
+@contextlib.contextmanager
+def _mpi_alone() -> Iterator[None]:
+    """Let an MPI that starts in the block open no port: MPICH's UCX would listen on all of the machine's addresses.
+
+    Only there: a program that a solver starts may need MPI's network. Who has said how UCX shall talk is obeyed, and so
+    is who has started this very process as one of several.
+    """
+    is_told = "UCX_TLS" in os.environ or any(name in os.environ for name in ("PMI_SIZE", "PMIX_RANK"))
+    if not is_told:
+        os.environ["UCX_TLS"] = "self"
+    try:
+        yield
+    finally:
+        if not is_told:
+            del os.environ["UCX_TLS"]

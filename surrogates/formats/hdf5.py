@@ -25,12 +25,15 @@ import numpy as np
 
 from headrace.platform.dataset.samples import Samples
 from headrace.platform.errors import Fault, InputError
-from headrace.platform.fields import SampleSchema
+from headrace.platform.fields import Grid, SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
 from headrace.surrogates.format import AbstractFormat
-from headrace.surrogates.formats.hdf5_tree import Tree, open_tree
+from headrace.surrogates.formats.hdf5_tree import Tree, exported, open_tree
 from headrace.surrogates.intake.arrays import Container
 from headrace.surrogates.intake.complete import Complete
+from headrace.surrogates.intake.layout import ATTRIBUTE
+from headrace.surrogates.outlet.filling import NBYTES, new_file
+from headrace.surrogates.outlet.parts import whole_plan
 
 if TYPE_CHECKING:
     import h5py
@@ -64,7 +67,8 @@ class HDF5(AbstractFormat):
         with open_tree(path) as tree:
             schema = _schema(tree)
             if schema is None:
-                yield Container(path=path, arrays=tree.arrays(), layout=tree.layout(), refused=tree.refused)
+                found = Container(path=path, arrays=tree.arrays(), layout=tree.layout(), refused=tree.refused)
+                yield exported(tree) or found
                 return
             if faults := _check(tree, schema):
                 raise InputError(faults)
@@ -89,12 +93,13 @@ class HDF5(AbstractFormat):
         import h5py
 
         target = Path(out_dir) / f"{name}_{split}.h5"
-        if target.exists():
-            raise InputError.single(str(target), "there already", "a new file")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f".{target.name}.new")
-        count, text = len(stored), h5py.string_dtype()
-        with h5py.File(scratch, "w") as file:
+        count, text, grid = len(stored), h5py.string_dtype(), stored.schema.domain
+        rows_at_a_time = max(1, NBYTES // max(1, stored.schema.sample_nbytes))
+        with new_file(target) as draft, h5py.File(draft, "w") as file:
+            if isinstance(grid, Grid):
+                # For who takes a part of it in, with a layout of his own.
+                layout = whole_plan(stored.schema, grid, ("inputs", "outputs", "parameters")).layout
+                file.attrs[ATTRIBUTE] = layout.model_copy(update={"index": "index"}).to_json()
             schema = json.dumps(stored.schema.to_json())
             if len(schema) < _LONGEST_ATTRIBUTE:
                 file.attrs["headrace_schema"] = schema
@@ -108,13 +113,12 @@ class HDF5(AbstractFormat):
                 group.create_dataset(key, shape=(count,), dtype=text)
             for key, dtype in _NUMBERS.items():
                 group.create_dataset(key, shape=(count,), dtype=dtype)
-            for number, batch in enumerate(stored.batches(ROWS)):
-                rows = slice(number * ROWS, number * ROWS + len(batch))
+            for number, batch in enumerate(stored.batches(rows_at_a_time)):
+                rows = slice(number * rows_at_a_time, number * rows_at_a_time + len(batch))
                 for key in _shapes(stored.schema):
                     file[key][rows] = getattr(batch, key)
                 for key in (*_STRINGS, *_NUMBERS):
                     group[key][rows] = [getattr(provenance, key) for provenance in batch.provenance]
-        scratch.replace(target)
         return (target,)
 
 

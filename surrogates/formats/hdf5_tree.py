@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.platform.errors import InputError
-from headrace.surrogates.intake.arrays import SourceArray
+from headrace.surrogates.intake.arrays import Container, SourceArray
 from headrace.surrogates.intake.layout import ATTRIBUTE, Layout
+from headrace.surrogates.intake.origin import ORIGIN, completed
 from headrace.surrogates.intake.sniffing import not_of
 
 if TYPE_CHECKING:
@@ -58,6 +59,18 @@ class Tree:
     def arrays(self) -> dict[str, SourceArray]:
         """The datasets as arrays, with the names of their axes and their units where the file says them."""
         return {name: described(dataset) for name, dataset in self.datasets.items()}
+
+
+def exported(tree: Tree) -> Container | None:
+    """The samples of a file that Headrace exported; None of another one.
+
+    Raises:
+        InputError: what it says of itself is damaged.
+    """
+    text, layout = tree.text(ORIGIN), tree.layout()
+    if text is None or layout is None:
+        return None
+    return completed(Container(path=tree.path, arrays=tree.arrays(), layout=layout, refused=tree.refused), text)
 
 
 @contextmanager

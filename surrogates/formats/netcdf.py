@@ -1,5 +1,6 @@
 """NetCDF: version 3 by SciPy, version 4, which is HDF5, by h5netcdf."""
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,12 +10,16 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from headrace.platform.dataset.samples import Samples
 from headrace.platform.errors import InputError
 from headrace.surrogates.format import AbstractFormat
 from headrace.surrogates.formats.hdf5_tree import open_tree
 from headrace.surrogates.intake.arrays import ArrayLike, Container, Mapped, SourceArray
 from headrace.surrogates.intake.layout import ATTRIBUTE, Layout
+from headrace.surrogates.intake.origin import ORIGIN, completed
 from headrace.surrogates.intake.sniffing import kind_of_file, not_of
+from headrace.surrogates.outlet.filling import new_file
+from headrace.surrogates.outlet.netcdf import write_netcdf
 
 _EXPECTED = "a NetCDF file"
 _FILLS = ("_FillValue", "missing_value")
@@ -27,7 +32,7 @@ class NetCDF(AbstractFormat):
     kind: Literal["netcdf"] = "netcdf"
 
     suffixes: ClassVar[tuple[str, ...]] = (".nc", ".nc4", ".cdf")
-    writes: ClassVar[bool] = False
+    holds_meshes: ClassVar[bool] = False
 
     @contextmanager
     def open_file(self, path: Path) -> Iterator[Container]:
@@ -60,6 +65,25 @@ class NetCDF(AbstractFormat):
                 warnings.simplefilter("ignore", RuntimeWarning)
                 file.close()
 
+    def export_dataset(
+        self, stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
+    ) -> tuple[Path, ...]:
+        """Write a data set as `{name}_{split}.nc`.
+
+        Args:
+            stored: the samples.
+            out_dir: the folder for the file.
+            name: what to call the data.
+            split: `train`, `test`, ...
+
+        Raises:
+            InputError: the file exists, or the samples live on a mesh.
+        """
+        target = Path(out_dir) / f"{name}_{split}.nc"
+        with new_file(target) as draft:
+            write_netcdf(draft, stored, name)
+        return (target,)
+
 
 @contextmanager
 def _version_4(path: Path) -> Iterator[Container]:
@@ -70,7 +94,7 @@ def _version_4(path: Path) -> Iterator[Container]:
         if tree.refused:
             name, reason = next(iter(tree.refused.items()))
             raise InputError.single(f"{path}: {name}", reason, "an array in the file itself")
-        layout = tree.layout()
+        layout, origin = tree.layout(), tree.text(ORIGIN)
     try:
         file = h5netcdf.File(path, "r", decode_vlen_strings=True, phony_dims="sort")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -78,7 +102,7 @@ def _version_4(path: Path) -> Iterator[Container]:
     with file:
         arrays: dict[str, SourceArray] = {}
         _variables(file, "", arrays)
-        yield Container(path=path, arrays=arrays, layout=layout)
+        yield completed(Container(path=path, arrays=arrays, layout=layout), origin)
 
 
 def _variables(group: Any, prefix: str, arrays: dict[str, SourceArray]) -> None:

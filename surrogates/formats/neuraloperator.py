@@ -15,12 +15,13 @@ from typing import ClassVar, Literal
 
 from headrace.platform.dataset.samples import Samples
 from headrace.platform.errors import InputError
-from headrace.platform.fields import Mesh
 from headrace.surrogates.format import AbstractFormat
 from headrace.surrogates.formats.torch_file import Torch, load
 from headrace.surrogates.intake.arrays import Container
 from headrace.surrogates.intake.axes import listing
 from headrace.surrogates.intake.layout import CHANNEL, SAMPLE, FieldLayout, Layout, grid_axes
+from headrace.surrogates.outlet.filling import new_file, require_grid
+from headrace.surrogates.outlet.pt_file import write_pt
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,6 @@ class NeuralOperator(AbstractFormat):
 
     suffixes: ClassVar[tuple[str, ...]] = (".pt",)
     holds_times: ClassVar[bool] = False
-    holds_parameters: ClassVar[bool] = False
     holds_meshes: ClassVar[bool] = False
 
     def recognizes(self, path: Path) -> bool:
@@ -75,31 +75,21 @@ class NeuralOperator(AbstractFormat):
         Raises:
             InputError: the file exists, or the samples have several output times or live on a mesh.
         """
-        import torch
-
         schema = stored.schema
         if len(schema.times) > 1:
             value = f"a data set with {len(schema.times)} output times"
             raise InputError.single(str(stored.directory), value, "one: .pt files have no time axis", "Export to hdf5.")
+        if not schema.num_input_channels:
+            value = "a data set without input fields"
+            raise InputError.single(str(stored.directory), value, "some: .pt files are of x and y", "Export to hdf5.")
+        shape = require_grid(stored, "a .pt file").shape
         if schema.num_parameters:
-            log.warning(
-                ".pt files have no place for parameters: %s left out", ", ".join(p.name for p in schema.parameters)
-            )
-        if isinstance(schema.domain, Mesh):
-            value = f"a data set on {schema.domain}"
-            raise InputError.single(
-                str(stored.directory), value, "one on a grid: .pt files know no mesh", "Export to hdf5."
-            )
-        shape = schema.domain.shape
+            names = ", ".join(one.name for one in schema.parameters)
+            log.warning("the library reads x and y alone: %s stand beside them, as parameters", names)
         resolution = str(shape[0]) if len(set(shape)) == 1 else "x".join(map(str, shape))
         target = Path(out_dir) / f"{name}_{split.removesuffix(f'_{resolution}')}_{resolution}.pt"
-        if target.exists():
-            raise InputError.single(str(target), "there already", "a new file")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        batch = stored.read_all()
-        scratch = target.with_name(f".{target.name}.new")
-        torch.save({"x": torch.from_numpy(batch.inputs), "y": torch.from_numpy(batch.outputs[:, 0])}, scratch)
-        scratch.replace(target)
+        with new_file(target) as draft:
+            write_pt(draft, stored)
         return (target,)
 
 

@@ -11,6 +11,7 @@ Coordinates stand in `x-coordinate`, `t-coordinate`, ...; of the latter one more
 PDEBench's own readers do. Numbers that stand as attributes are parameters. Whether an axis wraps is said nowhere.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +20,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from headrace.platform.dataset.samples import Samples
 from headrace.platform.errors import InputError
 from headrace.surrogates.format import AbstractFormat
-from headrace.surrogates.formats.hdf5_tree import Tree, described, open_tree
+from headrace.surrogates.formats.hdf5_tree import Tree, described, exported, open_tree
 from headrace.surrogates.intake.arrays import Container, SourceArray, Stacked, whole
 from headrace.surrogates.intake.layout import CHANNEL, SAMPLE, TIME, FieldLayout, Layout
+from headrace.surrogates.outlet.filling import new_file
+from headrace.surrogates.outlet.pdebench import write_pdebench
 
 if TYPE_CHECKING:
     import h5py
@@ -39,7 +43,6 @@ class PDEBench(AbstractFormat):
     kind: Literal["pdebench"] = "pdebench"
 
     suffixes: ClassVar[tuple[str, ...]] = (".hdf5", ".h5")
-    writes: ClassVar[bool] = False
     holds_meshes: ClassVar[bool] = False
 
     def recognizes(self, path: Path) -> bool:
@@ -61,6 +64,9 @@ class PDEBench(AbstractFormat):
             InputError: it is not of this format.
         """
         with open_tree(path, _EXPECTED) as tree:
+            if (own := exported(tree)) is not None:
+                yield own
+                return
             if tree.refused and not tree.datasets:
                 name, reason = next(iter(tree.refused.items()))
                 raise InputError.single(f"{path}: {name}", reason, "an array in the file itself")
@@ -83,6 +89,27 @@ class PDEBench(AbstractFormat):
                 refused=tree.refused,
                 notes=notes if said is None else (),
             )
+
+    def export_dataset(
+        self, stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
+    ) -> tuple[Path, ...]:
+        """Write a data set as `{name}_{split}.hdf5`.
+
+        Args:
+            stored: the samples.
+            out_dir: the folder for the file.
+            name: what to call the data.
+            split: `train`, `test`, ...
+
+        Raises:
+            InputError: the file exists, or the samples live on a mesh.
+        """
+        import h5py
+
+        target = Path(out_dir) / f"{name}_{split}.hdf5"
+        with new_file(target) as draft, h5py.File(draft, "w") as file:
+            write_pdebench(file, stored)
+        return (target,)
 
 
 def _by_field(tree: Tree, arrays: dict[str, SourceArray]) -> tuple[Layout, list[str]]:

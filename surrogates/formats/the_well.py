@@ -1,5 +1,6 @@
 """The Well's HDF5 files (Ohana et al., NeurIPS 2024, arXiv 2412.00568): fields by tensor order."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,11 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from headrace.platform.dataset.samples import Samples
 from headrace.platform.errors import InputError
 from headrace.surrogates.format import AbstractFormat
-from headrace.surrogates.formats.hdf5_tree import Tree, open_tree
+from headrace.surrogates.formats.hdf5_tree import Tree, exported, open_tree
 from headrace.surrogates.intake.arrays import ArrayLike, Container, Selection, SourceArray
 from headrace.surrogates.intake.layout import CHANNEL, SAMPLE, TIME, FieldLayout, Layout, Role
+from headrace.surrogates.outlet.filling import new_file
+from headrace.surrogates.outlet.well import write_well
 
 if TYPE_CHECKING:
     import h5py
@@ -27,7 +31,6 @@ class TheWell(AbstractFormat):
     kind: Literal["the_well"] = "the_well"
 
     suffixes: ClassVar[tuple[str, ...]] = (".hdf5", ".h5")
-    writes: ClassVar[bool] = False
     holds_meshes: ClassVar[bool] = False
 
     def recognizes(self, path: Path) -> bool:
@@ -49,6 +52,9 @@ class TheWell(AbstractFormat):
             InputError: it is not of this format, or the grid is not Cartesian.
         """
         with open_tree(path, _EXPECTED) as tree:
+            if (own := exported(tree)) is not None:
+                yield own
+                return
             if missing := [name for name in ("dimensions", *_FIELDS, "scalars") if name not in tree.groups]:
                 raise InputError.single(str(path), f"without {', '.join(missing)}", _EXPECTED)
             grid_type = str(_value(tree.file.attrs, "grid_type", "cartesian"))
@@ -69,6 +75,28 @@ class TheWell(AbstractFormat):
             yield Container(
                 path=path, arrays=arrays, layout=own if said is None else said, refused=tree.refused, notes=notes
             )
+
+    def export_dataset(
+        self, stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
+    ) -> tuple[Path, ...]:
+        """Write a data set as `data/{split}/{name}.hdf5`.
+
+        Args:
+            stored: the samples.
+            out_dir: the folder for the file.
+            name: what to call the data.
+            split: `train`, `test`, ...
+
+        Raises:
+            InputError: the file exists, or the samples live on a mesh.
+        """
+        import h5py
+
+        # Its loader wants a folder for each split, and knows the validation set as valid.
+        target = Path(out_dir) / "data" / ("valid" if split == "validation" else split) / f"{name}.hdf5"
+        with new_file(target) as draft, h5py.File(draft, "w") as file:
+            write_well(file, stored, name)
+        return (target,)
 
 
 def _fields(tree: Tree, dims: tuple[str, ...], arrays: dict[str, SourceArray]) -> list[FieldLayout]:

@@ -14,6 +14,7 @@ from headrace.platform.errors import InputError
 from headrace.surrogates.format import AbstractFormat
 from headrace.surrogates.intake.arrays import Container, Selection, SourceArray
 from headrace.surrogates.intake.layout import ATTRIBUTE, Layout
+from headrace.surrogates.intake.origin import ORIGIN, completed
 from headrace.surrogates.intake.sniffing import kind_of_file, not_of
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ class Torch(AbstractFormat):
         layout = None
         if isinstance(content, Mapping) and isinstance(text := content.get(ATTRIBUTE), str):
             layout = Layout.from_json(text, str(path))
-        yield Container(path=path, arrays=arrays, refused=refused, layout=layout)
+        origin = content.get(ORIGIN) if isinstance(content, Mapping) else None
+        container = Container(path=path, arrays=arrays, refused=refused, layout=layout)
+        yield completed(container, origin if isinstance(origin, str) else None)
 
 
 @dataclass(frozen=True)

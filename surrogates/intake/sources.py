@@ -11,6 +11,7 @@ from headrace.surrogates.intake.sniffing import kind_of_file, not_of
 
 SPLITS = {"train": "train", "test": "test", "val": "validation", "valid": "validation", "validation": "validation"}
 _NAME = re.compile(rf"(?:.*_)?({'|'.join(SPLITS)})(?:_(\d+(?:x\d+)*))?", re.IGNORECASE)
+_RESOLUTION = re.compile(r"(\d+(?:x\d+)*)?")
 JOINED = re.compile(rf"(.+)_({'|'.join(SPLITS)})", re.IGNORECASE)
 """An array of a split that has a file of its own: x_train.npy."""
 
@@ -61,11 +62,10 @@ def find_sets(paths: Sequence[Path], suffixes: Sequence[str], *, joins: bool = F
     path = paths[0]
     if len(paths) == 1 and path.is_dir() and path.suffix not in suffixes:
         for base in (path, path / "data"):
-            folders = (
-                sorted(one for one in base.iterdir() if one.is_dir() and one.name in SPLITS) if base.is_dir() else []
-            )
-            if folders:
-                return {SPLITS[one.name]: _files(one, suffixes) for one in folders}
+            folders = sorted(one for one in base.iterdir() if one.is_dir()) if base.is_dir() else []
+            named = {name: one for one in folders if (name := _split_of(one.name)) is not None}
+            if named:
+                return {name: _files(one, suffixes) for name, one in named.items()}
         if kind_of_file(path)[1]:
             raise not_of(path, f"a {endings} file, or a folder with some")
         files = _files(path, suffixes)
@@ -78,6 +78,14 @@ def find_sets(paths: Sequence[Path], suffixes: Sequence[str], *, joins: bool = F
             found.setdefault(SPLITS[match[2].lower()] if match else dataset_names([path])[0], []).append(file)
         return found
     return {name: [file] for name, file in zip(dataset_names(files), files, strict=True)}
+
+
+def _split_of(folder: str) -> str | None:
+    """The data set that a folder holds: `validation` for `valid`, `test_16` for itself; None for other folders."""
+    split, _, resolution = folder.partition("_")
+    if split not in SPLITS or not _RESOLUTION.fullmatch(resolution):
+        return None
+    return f"{SPLITS[split]}_{resolution}" if resolution else SPLITS[split]
 
 
 def find_files(path: Path, suffixes: Sequence[str]) -> list[Path]:

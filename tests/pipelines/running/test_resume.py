@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,7 +124,8 @@ def test_a_run_that_another_process_works_on_is_left_alone(in_folder: Path, monk
     run = begun(in_folder)
     with Ledger.create(run / "ledger.sqlite", {"train": 1, "validation": 1, "test": 1}):
         done = headrace("resume", "run")
-    assert done.exit_code == 2 and f"in the hands of process {os.getpid()}" in " ".join(done.stderr.split())
+    said = " ".join(done.stderr.split())
+    assert done.exit_code == 2 and f"in the hands of process {os.getpid()} on {socket.gethostname()}, since" in said
 
 
 @pytest.mark.parametrize("command", ["generate", "train"])
@@ -131,7 +133,7 @@ def test_a_run_whose_driver_lives_is_left_alone(in_folder: Path, command: str) -
     lock = RunDir.open(begun(in_folder, command)).claim()
     done = headrace("resume", "run")
     assert done.exit_code == 2 and "expected a run that nobody works on" in " ".join(done.stderr.split())
-    os.close(lock)
+    lock.close()
 
 
 def test_metrics_go_on_behind_the_last_whole_line(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 import zarr
 
+from headrace.platform import files
 from headrace.platform.dataset.writer import SampleStore, StoredSamples, read_manifest, write_dataset, write_manifest
-from headrace.platform.errors import InputError
+from headrace.platform.errors import InputError, TakenOver
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
 from headrace.platform.spec import Spec, spec_hash
@@ -385,10 +387,29 @@ def test_chunks_that_a_power_cut_tore_are_ignored_and_swept(tmp_path: Path, left
 def test_one_writer_at_a_time(tmp_path: Path):
     with (
         make(tmp_path) as store,
-        pytest.raises(InputError, match="is in the hands of another process; expected a shard that nobody"),
+        pytest.raises(InputError, match=rf"in the hands of process {os.getpid()} on .*; expected a shard that no"),
     ):
         SampleStore.open_append(store.path)
     SampleStore.open_append(store.path).close()
+
+
+def test_a_writer_beyond_a_cut_that_comes_back_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with make(tmp_path) as beyond:
+        beyond.append(samples(0, 1))
+        # Locks that are local to each machine: another one gets it, too.
+        monkeypatch.setattr(files.fcntl, "flock", lambda *_: None)
+        with SampleStore.open_append(beyond.path) as store:
+            with pytest.raises(TakenOver, match=r"has taken over from process .* and writes no more"):
+                beyond.append(samples(2, 3))
+            store.append(samples(4, 5))
+    found = StoredSamples.open(tmp_path)
+    assert found.indices.tolist() == [0, 1, 4, 5]
+
+
+def test_a_shard_waits_for_its_writer_to_go(tmp_path: Path):
+    store = make(tmp_path)
+    threading.Timer(0.3, store.close).start()
+    SampleStore.open_append(store.path, wait_seconds=10).close()
 
 
 def test_a_closed_shard_takes_no_more(tmp_path: Path):
@@ -431,7 +452,8 @@ def test_a_creation_that_was_cut_off_is_neither_seen_nor_in_the_way(tmp_path: Pa
     with pytest.raises(InputError, match="without shards"):
         StoredSamples.open(tmp_path)
     make(tmp_path).close()
-    assert [path.name for path in tmp_path.iterdir()] == ["shard-0.zarr"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["shard-0.zarr"]
+    assert not (tmp_path / ".shard-0.zarr.new").exists()
 
 
 def test_what_is_not_a_data_set_is_told(tmp_path: Path):

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.platform.errors import InputError
+from headrace.platform import files
+from headrace.platform.errors import InputError, TakenOver
 from headrace.platform.ledger import file as ledger_file
 from headrace.platform.ledger.lease import Counts
-from headrace.platform.ledger.ledger import MAX_LOSSES, Ledger
+from headrace.platform.ledger.ledger import MAX_LOSSES, Ledger, seconds_since_boot
 
 
 class Clock:
@@ -173,6 +174,46 @@ def test_leases_expire_unless_their_worker_gives_a_sign_of_life(ledger: Ledger, 
         renewing,
     )
     assert silent.indices == (0, 1) and ledger.counts("train").leased == 0
+
+
+def test_a_lease_starts_its_time_anew_where_another_process_takes_the_ledger_over(tmp_path: Path, clock: Clock):
+    path = tmp_path / "ledger.sqlite"
+    with Ledger.create(path, {"train": 8}, clock=clock) as ledger:
+        ledger.lease("a", "train", 4, 60)
+    # Another start of the machine, whose clock begins at nothing; then one that has been up for longer.
+    for now in (5.0, 1e9):
+        clock.now = now
+        with Ledger.open(path, clock=clock) as ledger:
+            assert ledger.expire() == ()
+            clock.now += 59
+            assert ledger.expire() == ()
+    with Ledger.open(path, clock=clock) as ledger:
+        clock.now += 61
+        assert [lease.worker for lease in ledger.expire()] == ["a"]
+
+
+def test_leases_run_on_a_clock_that_nobody_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with Ledger.create(tmp_path / "ledger.sqlite", {"train": 8}) as ledger:
+        ledger.lease("a", "train", 4, 60)
+        monkeypatch.setattr(time, "time", lambda: 4e9)
+        assert ledger.expire() == ()
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+        after = seconds_since_boot() + 61
+        assert [lease.worker for lease in ledger.expire(after)] == ["a"]
+
+
+def test_a_writer_that_another_one_has_taken_over_from_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "ledger.sqlite"
+    with Ledger.create(path, {"train": 8}) as beyond:
+        lease = beyond.lease("a", "train", 4, 60)
+        # Locks that are local to each machine: the other one gets it, too.
+        monkeypatch.setattr(files.fcntl, "flock", lambda *_: None)
+        with Ledger.open(path) as ledger:
+            ledger.release_all()
+            with pytest.raises(TakenOver, match=rf"process {os.getpid()} on .* has taken over from process"):
+                beyond.commit("train", "shard-0", lease.id, lease.indices)
+            assert ledger.counts("train").stored == 0
+            assert ledger.commit("train", "shard-0", None, [1]) == [True]
 
 
 def test_finished_leases_do_not_expire(ledger: Ledger, clock: Clock):
