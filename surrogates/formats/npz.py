@@ -40,6 +40,8 @@ class NPZ(AbstractFormat):
         except (zipfile.BadZipFile, OSError) as error:
             raise not_of(path, "a NumPy archive", str(error)) from error
         with archive:
+            if not any(name.endswith(".npy") for name in archive.namelist()):
+                raise not_of(path, "a NumPy archive")
             arrays, refused, layout = {}, {}, None
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
