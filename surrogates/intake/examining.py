@@ -151,7 +151,7 @@ def _lines(reading: Reading) -> tuple[list[FieldLine], list[Fault]]:
     lines, faults = [], []
     for piece in reading.pieces:
         found = _examined(piece, len(reading))
-        faults += _faults(f"{reading.container.path}: {piece.field.source}", found)
+        faults += _faults(piece.where, found)
         lines.append(
             FieldLine(
                 name=piece.field.name,

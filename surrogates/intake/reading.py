@@ -10,7 +10,7 @@ import numpy as np
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
-from headrace.surrogates.intake.arrays import Container, SourceArray, whole
+from headrace.surrogates.intake.arrays import Container, SourceArray, readable, whole
 from headrace.surrogates.intake.axes import axes_of, grid_of, lengths, listing, squeezed
 from headrace.surrogates.intake.coordinates import axes_of_grid
 from headrace.surrogates.intake.layout import CHANNEL, SAMPLE, TIME, FieldLayout, Layout
@@ -33,6 +33,7 @@ class Piece:
     Attributes:
         field: what it is called and what it is for.
         array: its values.
+        where: the file, and the array's path in it.
         axes: of the array.
         shape: of the array, without the axes of length 1 that `axes` lacks.
         grid: the grid axes of a sample.
@@ -42,6 +43,7 @@ class Piece:
 
     field: FieldLayout
     array: SourceArray
+    where: str
     axes: tuple[str, ...]
     shape: tuple[int, ...]
     grid: tuple[str, ...]
@@ -84,7 +86,8 @@ class Piece:
                 selection.append(slice(start, stop) if next(axes) == SAMPLE else slice(0, length))
             else:
                 selection.append(slice(0, length))
-        values = self.array.values[tuple(selection)]
+        with readable(self.where):
+            values = self.array.values[tuple(selection)]
         if isinstance(values, np.ma.MaskedArray):
             if np.ma.getmaskarray(values).any():
                 # As a missing number: where it stands is told with all that are not finite.
@@ -153,7 +156,8 @@ class Reading:
     @property
     def rows_at_a_time(self) -> int:
         """How many samples to read at a time."""
-        return min(len(self), *(piece.rows_at_a_time for piece in self.pieces))
+        most = max(1, 2 * NBYTES // self.schema.sample_nbytes)  # what is constant is repeated for each sample
+        return min(len(self), most, *(piece.rows_at_a_time for piece in self.pieces))
 
     def arrays(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Inputs, outputs and parameters of some samples, as `SampleBatch` has them."""
@@ -257,6 +261,7 @@ def read(container: Container, given: Layout) -> Reading:
         Piece(
             field=field,
             array=arrays[field.source],
+            where=f"{container.path}: {field.source}",
             axes=axes,
             shape=shape,
             grid=grid,
@@ -466,7 +471,7 @@ def _times_of(container: Container, name: str) -> tuple[float, ...]:
         value = "not there" if array is None else f"of type {array.values.dtype}"
         there = f"an array of numbers, of {listing(container)}"
         raise InputError.single(f"{container.path}: {name}", value, there, nearest(name, container.arrays))
-    values = whole(array.values).astype(np.float64)
+    values = whole(array.values, f"{container.path}: {name}").astype(np.float64)
     rows = values.reshape(-1, values.shape[-1]) if values.ndim > 1 and values.shape[-1] > 1 else values.reshape(1, -1)
     if (rows != rows[0]).any():
         raise InputError.single(
@@ -482,7 +487,7 @@ def _indices(container: Container, layout: Layout, arrays: Mapping[str, SourceAr
     if array is None or array.values.shape != (count,) or array.values.dtype.kind not in "iu":
         value = "not there" if array is None else str(array)
         raise InputError.single(f"{container.path}: {layout.index}", value, f"{count} integers, one for each sample")
-    indices = whole(array.values).astype(np.int64)
+    indices = whole(array.values, f"{container.path}: {layout.index}").astype(np.int64)
     if indices.min() < 0 or len(np.unique(indices)) < count:
         raise InputError.single(f"{container.path}: {layout.index}", "negative or repeated", "distinct indices from 0")
     return indices
