@@ -156,7 +156,7 @@ def test_shares_are_by_largest_remainder() -> None:
 
 @pytest.mark.parametrize("kind", ["npz", "compressed", "h5"])
 def test_memory_does_not_grow_with_the_file(here: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.surrogates.intake.reading.NBYTES", 2**18)
+    monkeypatch.setattr("headrace.surrogates.intake.piece.NBYTES", 2**18)
     monkeypatch.setattr("headrace.pipelines.importing.console.print", lambda *args, **kwargs: None)
     peaks = []
     for count in (300, 1500):
