@@ -128,10 +128,14 @@ def check(recipe: str, overrides: tuple[str, ...], out: Path | None, data: Path 
 @as_json
 def generate(recipe: str, overrides: tuple[str, ...], out: Path) -> Answer:
     """Solve the recipe's samples and store them; no training."""
+    from headrace.pipelines.recipe.cautions import cautions
     from headrace.pipelines.recipe.config import load
     from headrace.pipelines.running import generate as generating
 
-    session = generating.generate(load(recipe, overrides, "generate"), out, console)
+    config = load(recipe, overrides, "generate")
+    for caution in cautions(config):
+        warn(f"caution: {caution}")
+    session = generating.generate(config, out, console)
     return run_answer(session.summary, session.run.path)
 
 
