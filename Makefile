@@ -12,8 +12,8 @@ BIN := $(VENV)/bin
 PINS := constraints.txt pyproject.toml
 ROOMS := platform solvers surrogates pipelines
 RECIPE ?= pipelines/recipes/darcy_fno.yaml
-# In two processes: the tests that start Ray mostly wait for it.
-PYTEST_ARGS ?= -n2
+# In four processes even on two cores: the tests that start Ray mostly wait for it.
+PYTEST_ARGS ?= -n4
 
 # The wheels of torch are large: 30 s without a byte is too little on a slow line.
 export UV_HTTP_TIMEOUT ?= 300
@@ -29,7 +29,7 @@ help: ## say what can be made
 demo: $(VENV)/.run-ready ## environment, then a streamed training run of a minute on two cores (RECIPE=... for another)
 	$(BIN)/headrace run "$(RECIPE)"
 
-test: $(VENV)/.test-ready ## environment with the test tools, then every test in two processes (PYTEST_ARGS='-k darcy' for some)
+test: $(VENV)/.test-ready ## environment with the test tools, then every test in four processes (PYTEST_ARGS='-k darcy' for some)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.test-ready ## style, types, and who may import whom

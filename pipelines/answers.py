@@ -1,6 +1,7 @@
 """What a command answers, and the one place that prints it."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from headrace.pipelines.run_dir import finite
 from headrace.pipelines.summary import RunSummary
 from headrace.platform.errors import HeadraceError, InputError
 
@@ -50,7 +52,7 @@ def show(answer: Answer, *, as_json: bool) -> None:
             else:
                 console.print(words, highlight=False, soft_wrap=isinstance(words, Text))
     if as_json:
-        click.echo(json.dumps(answer.data, default=str))
+        click.echo(json.dumps(finite(answer.data), default=str, allow_nan=False))
 
 
 def warn(text: str) -> None:
@@ -90,12 +92,22 @@ def errors_table(levels: Mapping[str, Mapping[str, Any]]) -> list[RenderableType
         table.add_row(
             level,
             str(values["count"]),
-            f"{l2['mean']:.4f} ± {l2['std']:.4f}",
-            f"{l2['p95']:.4f}",
-            f"{h1['mean']:.4f}",
-            f"{vrmse['mean']:.4f}",
+            _score(l2["mean"]) + ("" if _score(l2["mean"]) == "not finite" else f" ± {_score(l2['std'])}"),
+            _score(l2["p95"]),
+            _score(h1["mean"]),
+            _score(vrmse["mean"]),
         )
     return [table]
+
+
+def notes(said: Sequence[str]) -> list[RenderableType]:
+    """What to know before relying on numbers, for a person."""
+    return [Text.assemble(("note", "bold yellow"), f": {note}") for note in said]
+
+
+def _score(value: float | None) -> str:
+    """An error in digits; null, as files have it, is that of a prediction that is not finite."""
+    return "not finite" if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
 def run_answer(summary: RunSummary, run: Path, first: str = "") -> Answer:
@@ -107,8 +119,9 @@ def run_answer(summary: RunSummary, run: Path, first: str = "") -> Answer:
         first: what is said before.
     """
     counts = summary.samples
+    stored = f"{counts.stored} stored, {counts.failed} failed, {counts.duplicates} duplicates dropped"
     rows = {
-        "samples": f"{counts.stored} stored, {counts.failed} failed, {counts.duplicates} duplicates dropped",
+        "samples": f"{counts.stored} trained on, of {summary.data_folder}" if summary.command == "train" else stored,
         "seconds": f"{summary.seconds:.0f}",
         "report": str(run / "report.html"),
         "checkpoint": str(run / "checkpoints" / "last.pt"),
@@ -122,8 +135,8 @@ def run_answer(summary: RunSummary, run: Path, first: str = "") -> Answer:
     }
     lines = [Text.assemble((f"{name:<10}", "bold"), f" {value}") for name, value in there.items()]
     written = summary.to_json()
-    keys = ("status", "errors", "seconds", "samples", "training", "cost", "tracking")
+    keys = ("status", "errors", "notes", "seconds", "samples", "training", "cost", "tracking")
     return Answer(
-        words=[*([first] if first else []), *errors_table(summary.errors), *lines],
+        words=[*([first] if first else []), *errors_table(summary.errors), *lines, *notes(summary.notes)],
         data={"run": str(run)} | {key: written[key] for key in keys if key in written},
     )

@@ -19,11 +19,13 @@ from headrace.pipelines.answers import (
     console,
     errors_table,
     failure,
+    notes,
     run_answer,
     show,
     warn,
     write_in_any_encoding,
 )
+from headrace.pipelines.importing import import_
 from headrace.pipelines.interrupts import STATUS, WORDS, Interrupts
 from headrace.platform.errors import HeadraceError
 
@@ -92,12 +94,15 @@ def _warn_ignored(recipe: str, overrides: tuple[str, ...], command: Any) -> None
 @as_json
 def run(recipe: str, overrides: tuple[str, ...], out: Path | None) -> Answer:
     """Stream, train and evaluate: the whole recipe."""
+    from headrace.pipelines.recipe.cautions import cautions
     from headrace.pipelines.recipe.config import load
     from headrace.pipelines.running import generate as generating
     from headrace.pipelines.running import online
 
     config = load(recipe, overrides, "run")
     carry_out = generating.generate if config.stream.mode == "generate" else online.run
+    for caution in cautions(config):
+        warn(f"caution: {caution}")
     session = carry_out(config, out, console)
     return run_answer(session.summary, session.run.path)
 
@@ -105,16 +110,15 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None) -> Answer:
 @main.command()
 @recipe_argument
 @overrides_argument
+@out_option
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of stored data that it shall train on.")
+@click.option("--pilots", is_flag=True, help="Solve a few samples, thrown away, to learn what all will cost.")
 @as_json
-def check(recipe: str, overrides: tuple[str, ...]) -> Answer:
-    """Say everything that is wrong with a recipe; start nothing."""
-    from headrace.pipelines.recipe.config import load
+def check(recipe: str, overrides: tuple[str, ...], out: Path | None, data: Path | None, pilots: bool) -> Answer:
+    """Say everything that is wrong with a recipe, and what it will take; start nothing."""
+    from headrace.pipelines.check import check_recipe
 
-    config = load(recipe, overrides)
-    assert config.data is not None
-    is_known = config.data.num_training is not None
-    planned = config.planned() if is_known else f"as many samples as {config.data.budget:g} solver seconds buy"
-    return Answer(words=[f"{recipe} is right: {config.name}, {planned}"], data={"recipe": recipe, "faults": []})
+    return check_recipe(recipe, overrides, console, data=data, out=out, pilots=pilots)
 
 
 @main.command()
@@ -188,7 +192,7 @@ def scale(run_dir: Path, changes: tuple[str, ...]) -> Answer:
     from headrace.pipelines.run_dir import RunDir
     from headrace.pipelines.scale import scale as ask_for
 
-    solvers = ask_for(RunDir.open(run_dir), changes)
+    solvers = ask_for(RunDir.open(run_dir, writes=True), changes)
     words = f"{run_dir}: {solvers} solver actors from now on"
     return Answer(words=[words], data={"run": str(run_dir), "solvers": solvers})
 
@@ -219,9 +223,10 @@ def evaluate(run_dir: Path, data: Path | None) -> Answer:
     from headrace.pipelines.run_dir import RunDir
     from headrace.pipelines.running import evaluate as evaluating
 
-    found = RunDir.open(run_dir)
+    found = RunDir.open(run_dir, writes=True)
     result = evaluating.evaluate(found, None if data is None else evaluating.held_out_sets(data))
-    return Answer(words=errors_table(result["levels"]), data={"run": str(found.path), "errors": result["levels"]})
+    told = {"run": str(found.path), "errors": result["levels"], "notes": result["notes"]}
+    return Answer(words=[*errors_table(result["levels"]), *notes(result["notes"])], data=told)
 
 
 @main.command()
@@ -232,7 +237,7 @@ def report(run_dir: Path) -> Answer:
     from headrace.pipelines.report.report import write_report
     from headrace.pipelines.run_dir import RunDir
 
-    path = write_report(RunDir.open(run_dir).path)
+    path = write_report(RunDir.open(run_dir, writes=True).path)
     return Answer(words=[str(path)], data={"report": str(path)}, instead=True)
 
 
@@ -268,29 +273,43 @@ def submit(recipe: str, overrides: tuple[str, ...], address: str, out: str | Non
 
 @main.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--format", "format_name", required=True, help="One of those that `headrace list formats` shows.")
+@click.option(
+    "--format",
+    "format_name",
+    required=True,
+    help="Of data: one that `headrace list formats` shows; of a trained model: onnx, torch-export, aoti, torchscript.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the files; must be new.")
+@click.option("--precision", type=click.Choice(["float32", "float64"]), default="float32", help="Of a model's numbers.")
+@click.option("--grid", help="Points that a model shall take, as in 64x64; default: those of its training.")
 @as_json
-def export(directory: Path, format_name: str, out: Path) -> Answer:
-    """Write data sets as files that other programs load."""
+def export(directory: Path, format_name: str, out: Path, precision: str, grid: str | None) -> Answer:
+    """Write data sets, or a trained model (of a run, or a checkpoint), as files that other programs load."""
+    from headrace.surrogates.capabilities import MODEL_FORMATS
+
+    if format_name in MODEL_FORMATS:
+        from headrace.pipelines.portable import export_trained
+
+        return export_trained(directory, format_name, out, precision, grid)
     from headrace.pipelines.interchange import export_data
 
     files = [str(file) for file in export_data(directory, format_name, out)]
     return Answer(words=files, data={"files": files}, instead=True)
 
 
-@main.command("import")
-@click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--format", "format_name", help="Default: by the files' ending.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the data sets; must be new.")
-@as_json
-def import_(source: Path, format_name: str | None, out: Path) -> Answer:
-    """Take in data that others made: a file, or a folder of files."""
-    from headrace.pipelines.interchange import import_data
+main.add_command(import_)
 
-    sets = import_data(source, format_name, out)
-    words = [f"{out / name}: {size} samples" for name, size in sets.items()]
-    return Answer(words=words, data={"out": str(out), "sets": sets})
+
+@main.command()
+@click.argument("name")
+@as_json
+def init(name: str) -> Answer:
+    """Write a package with a problem, an equation, a network, a loss, a strategy and a sampler to begin from."""
+    from headrace.pipelines.scaffold import write_package
+
+    files = [str(path) for path in write_package(name, Path())]
+    words = f"\nNow: cd {name} && pip install -e . && headrace check recipe.yaml && pytest"
+    return Answer(words=[*files, words], data={"package": name, "files": files})
 
 
 @main.command("list")

@@ -8,11 +8,13 @@ import numpy as np
 from headrace.pipelines.run_dir import RunDir
 from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.errors import InputError
+from headrace.platform.files import usable_path
 from headrace.surrogates.checkpoint import Predictor
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     expected = "a .npy array, or an .npz or .h5 file with `inputs` (and `parameters`)"
+    usable_path(path, "INPUT", expected)
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False), None
@@ -42,10 +44,9 @@ def predict_file(run: RunDir, source: Path, out: Path) -> tuple[int, ...]:
     Raises:
         InputError: the file cannot be read, does not fit the surrogate, or `out` exists or has another ending.
     """
-    if out.suffix not in (".npy", ".npz") or out.exists():
-        raise InputError.single("--out", str(out), "a new file that ends in .npy or .npz")
-    if not out.absolute().parent.is_dir():
-        raise InputError.single("--out", str(out), "a file in a folder that exists")
+    expected = "a new file that ends in .npy or .npz, in a folder that exists"
+    if usable_path(out, "--out", expected, new="file").suffix not in (".npy", ".npz"):
+        raise InputError.single("--out", str(out), expected)
     inputs, parameters = _read(source)
     keep_freed_memory()
     predictor = Predictor.from_checkpoint(run.checkpoint)

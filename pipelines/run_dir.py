@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import json
-import os
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headrace.pipelines.summary import RunSummary, read_summary
 from headrace.platform.errors import Fault, InputError
-from headrace.platform.files import Lock, is_locked, lock, write_synced
+from headrace.platform.files import Lock, is_locked, lock, usable_path, write_synced
+from headrace.platform.yaml_text import read_yaml
 
 RUNS = Path("runs")
 
@@ -35,8 +34,8 @@ class RunDir:
     def levels(self) -> list[str]:
         """The difficulty levels in the order of the recipe's mix; none where no recipe names them."""
         try:
-            found = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            found = read_yaml(self.recipe.read_text(encoding="utf-8"), str(self.recipe))
+        except (OSError, UnicodeDecodeError, InputError):
             return []
         for key in ("data", "mix"):
             found = found.get(key) if isinstance(found, dict) else None
@@ -128,16 +127,12 @@ class RunDir:
     @classmethod
     def unusable(cls, out: Path | None) -> list[Fault]:
         """What stands against making a run's folder at `out` (None: below `runs/`); makes nothing."""
-        expected = "a new or empty folder that can be written"
-        if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            return [Fault(where="--out", value=str(out), expected=expected, advice="Nothing is overwritten.")]
-        parent = (out if out is not None else RUNS).absolute()
-        while not parent.exists():
-            parent = parent.parent
-        if not (parent.is_dir() and os.access(parent, os.W_OK)):
-            return [
-                Fault(where="--out", value=str(out or RUNS), expected=expected, advice=f"{parent} cannot be written.")
-            ]
+        if out is None and RUNS.is_dir() and any(RUNS.iterdir()):
+            out = RUNS / "next"
+        try:
+            usable_path(out or RUNS, "--out", "a new or empty folder that can be written", new="folder")
+        except InputError as error:
+            return list(error.faults)
         return []
 
     @classmethod
@@ -155,17 +150,20 @@ class RunDir:
         return cls(path.resolve())
 
     @classmethod
-    def open(cls, path: Path) -> "RunDir":
+    def open(cls, path: Path, *, writes: bool = False) -> "RunDir":
         """The folder of an earlier run.
 
+        Args:
+            path: the folder.
+            writes: whether something shall be written into it.
+
         Raises:
-            InputError: there is no run in it.
+            InputError: there is no run in it, or it cannot be written.
         """
-        run = cls(path.resolve())
+        expected = "a folder that `headrace run` or `headrace train` made, with a run.json in it"
+        run = cls(usable_path(path, "RUN", expected, new="files inside" if writes else None).resolve())
         if not run.summary.is_file():
-            raise InputError.single(
-                str(path), "not a run", "a folder that `headrace run` or `headrace train` made, with a run.json in it"
-            )
+            raise InputError.single(str(path), "not a run", expected)
         return run
 
     def read_summary(self) -> RunSummary:
@@ -180,8 +178,17 @@ class RunDir:
             raise InputError.single(str(self.summary), "unreadable", "the JSON of a run", str(error)) from error
 
 
-def data_sets(directory: Path) -> dict[str, Path]:
-    """The data sets in a folder by name; a run's folder, or one that holds data sets, or a data set itself."""
+def data_sets(directory: Path, where: str = "--data") -> dict[str, Path]:
+    """The data sets in a folder by name; a run's folder, or one that holds data sets, or a data set itself.
+
+    Args:
+        directory: the folder; none are in one that is not there.
+        where: what it was given as.
+
+    Raises:
+        InputError: nothing can be at such a path.
+    """
+    usable_path(directory, where, "a run's folder, or one with data sets in it")
     base = directory / "data" if (directory / "data").is_dir() else directory
     if any(base.glob("shard-*.zarr")):
         return {base.name: base}
@@ -189,8 +196,17 @@ def data_sets(directory: Path) -> dict[str, Path]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
-    write_synced(path, json.dumps(value, indent=2, default=str))
+    """Write JSON so that a reader sees the old file or the new one, never a part; see `finite`."""
+    write_synced(path, json.dumps(finite(value), indent=2, default=str, allow_nan=False))
+
+
+def finite(value: Any) -> Any:
+    """A value as JSON can say it: a number that is not finite is null. Python alone would write and read Infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -230,7 +246,7 @@ class MetricsLog:
     def write(self, metrics: Mapping[str, float], step: int | None = None, at: float | None = None) -> float:
         """Write one line; returns its time since the start of the run [s]."""
         seconds = (time.time() if at is None else at) - self._started
-        self._file.write(json.dumps({"seconds": round(seconds, 3), "step": step, **metrics}) + "\n")
+        self._file.write(json.dumps(finite({"seconds": round(seconds, 3), "step": step, **metrics})) + "\n")
         self._file.flush()
         return seconds
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-import yaml
-
 from headrace.pipelines.run_dir import RunDir, write_json
 from headrace.platform.errors import Fault, InputError
+from headrace.platform.yaml_text import read_yaml
 
 MOST = 100_000
 
@@ -31,7 +30,7 @@ def scale(run: RunDir, changes: Sequence[str]) -> int:
     if len(changes) != 1 or key != "solvers" or not value.isdecimal() or not 1 <= int(value) <= MOST:
         faults.append(Fault(where="scale", value=" ".join(changes), expected=f"solvers=NUMBER, from 1 to {MOST}"))
     # Every default is written out in it; reading it as a recipe would import torch.
-    recipe = yaml.safe_load(run.recipe.read_text(encoding="utf-8"))
+    recipe = read_yaml(run.recipe.read_text(encoding="utf-8"), str(run.recipe))
     if run.read_summary().command == "train" or recipe["stream"]["mode"] == "replay":
         faults.append(Fault(where=str(run.path), value="without solvers", expected="a run in which solvers work"))
     elif not run.is_worked_on:

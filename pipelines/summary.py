@@ -45,7 +45,8 @@ class FailedSample(_Section):
 class LevelCost(_Section):
     """What the solvers spent on the samples of a difficulty level, failed ones included; how many by each method.
 
-    `whole_samples` counts trajectories where samples are parts of them.
+    `whole_samples` counts trajectories where samples are parts of them; `measured_for` stands for all that decides what
+    a sample costs (see `headrace.pipelines.running.estimate`).
     """
 
     samples: int = 0
@@ -55,17 +56,44 @@ class LevelCost(_Section):
     wall_seconds: float = 0.0
     iterations: int = 0
     methods: dict[str, int] = {}
+    measured_for: str = ""
 
 
 class TrainingOutcome(_Section):
     """What training came to (see `headrace.surrogates.fit.FitResult`), and on how many ranks."""
 
     steps: int = 0
+    planned_steps: int = 0
+    zero_targets: int = 0
     ranks: int = 1
     seconds: float = 0.0
     samples_seen: int = 0
     parameters: int = 0
     stopped: str = ""
+
+
+class UsedData(_Section):
+    """A data set that took part without having been made by the run.
+
+    Attributes:
+        path: where it lay.
+        samples: how many it held.
+        grid: the number of points along each axis; of a mesh, of its points.
+        levels: number of samples of each difficulty level.
+        content_hash: of its samples, see `StoredSamples.content_hash`.
+        problem: the spec of the problem that made it; None where that is not known.
+        imported_from: the file that it was made from, where it came from another program.
+        format: of that file.
+    """
+
+    path: str = ""
+    samples: int = 0
+    grid: list[int] = []
+    levels: dict[str, int] = {}
+    content_hash: str = ""
+    problem: dict[str, object] | None = None
+    imported_from: str | None = None
+    format: str | None = None
 
 
 class TrackedAs(_Section):
@@ -95,11 +123,14 @@ class RunSummary(_Section):
         failures: the first of the samples that failed.
         cost: what the solvers spent, by level.
         solving: how methods were chosen, and what second tries there were.
+        scouts: training samples that came first, from all over the planned order; see `headrace.platform.scouts`.
         numerics: the grids and steps that were chosen for equations in time.
         training: what training came to.
-        errors: held-out errors by level, `all` among them.
+        errors: held-out errors by level, `all` among them; null for one that is not finite.
+        notes: what to know before relying on these numbers.
         sample_schema: what a sample looks like; `schema` in the file.
         data_folder: where the data come from that were trained on.
+        data_sets: what they are, by their role: `train`, `validation`, and each test set by its name.
         recording: the run whose stream was used again.
         tracking: the run of the tracking server.
         versions: of the libraries.
@@ -124,11 +155,14 @@ class RunSummary(_Section):
     failures: list[FailedSample] = []
     cost: dict[str, LevelCost] = {}
     solving: dict[str, object] = {}
+    scouts: int = 0
     numerics: list[dict[str, object]] = []
     training: TrainingOutcome | None = None
     errors: dict[str, dict[str, object]] = {}
+    notes: list[str] = []
     sample_schema: dict[str, object] | None = Field(default=None, alias="schema")
     data_folder: str | None = None
+    data_sets: dict[str, UsedData] = {}
     recording: str | None = None
     tracking: TrackedAs = TrackedAs()
     versions: dict[str, object] = {}

@@ -234,6 +234,22 @@ class SampleSchema:
         channels = self.num_input_channels + len(self.times) * self.num_output_channels
         return 4 * (points * channels + self.num_parameters)
 
+    def differences(self, other: "SampleSchema", *, resolution: bool = True) -> list[str]:
+        """What another schema has otherwise, each as `what: that of this one, and not that of the other`.
+
+        Args:
+            other: the schema to compare with.
+            resolution: whether another number of points along an axis is a difference; other ends are always one.
+        """
+        found = []
+        for kind in ("inputs", "outputs", "parameters"):
+            found += _field_differences(kind, getattr(self, kind), getattr(other, kind))
+        if self.parts != other.parts:
+            found.append(f"parts of a trajectory: {self.parts}, and not {other.parts}")
+        if len(self.times) != len(other.times) or not np.allclose(self.times, other.times, rtol=1e-6, atol=0.0):
+            found.append(f"times: {_times(self.times)}, and not {_times(other.times)}")
+        return found + _domain_differences(self.domain, other.domain, resolution=resolution)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form; `from_json` reads it back."""
         domain = self.domain.to_json() if isinstance(self.domain, Mesh) else dataclasses.asdict(self.domain)
@@ -262,6 +278,50 @@ class SampleSchema:
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a sample schema: {error}") from error
+
+
+def field_text(spec: FieldSpec) -> str:
+    """A field as one names it: `velocity x 2 [m/s]`."""
+    return (
+        spec.name
+        + (f" x {spec.components}" if spec.components > 1 else "")
+        + (f" [{spec.unit}]" if spec.unit != "1" else "")
+    )
+
+
+def _field_differences(kind: str, mine: tuple[FieldSpec, ...], theirs: tuple[FieldSpec, ...]) -> list[str]:
+    if [spec.name for spec in mine] != [spec.name for spec in theirs]:
+        here, there = (", ".join(map(field_text, specs)) or "none" for specs in (mine, theirs))
+        return [f"{kind}: {here}, and not {there}"]
+    found = []
+    for ours, other in zip(mine, theirs, strict=True):
+        if ours.components != other.components:
+            found.append(f"components of {ours.name}: {ours.components}, and not {other.components}")
+        if ours.unit != other.unit:
+            found.append(f"unit of {ours.name}: [{ours.unit}], and not [{other.unit}]")
+    return found
+
+
+def _times(times: tuple[float, ...]) -> str:
+    return f"{times[0]:g}" if len(times) == 1 else f"{len(times)} from {times[0]:g} to {times[-1]:g}"
+
+
+def _domain_differences(mine: Domain, theirs: Domain, *, resolution: bool) -> list[str]:
+    if isinstance(mine, Mesh) or isinstance(theirs, Mesh):
+        here, there = (repr(one) if isinstance(one, Mesh) else f"a grid of {one.shape}" for one in (mine, theirs))
+        return [] if mine == theirs else [f"domain: {here}, and not {there}"]
+    if len(mine.shape) != len(theirs.shape):
+        return [f"axes of the grid: {len(mine.shape)}, and not {len(theirs.shape)}"]
+    found = []
+    if resolution and mine.shape != theirs.shape:
+        found.append(f"points of the grid: {mine.shape}, and not {theirs.shape}")
+    if not np.allclose(mine.extent, theirs.extent, rtol=1e-6, atol=0.0):
+        found.append(f"extent: {mine.extent}, and not {theirs.extent}")
+    if mine.periodic != theirs.periodic:
+        found.append(f"periodic axes: {mine.periodic}, and not {theirs.periodic}")
+    if mine.location != theirs.location:
+        found.append(f"location of the values: {mine.location}, and not {theirs.location}")
+    return found
 
 
 def _domain_from_json(data: Mapping[str, Any]) -> Domain:

@@ -1,18 +1,89 @@
 """Files that a crash leaves as they were or as they shall be, never in between; and locks that end with a process."""
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from headrace.platform.errors import InputError, TakenOver
+
+_BELOW = 200  # characters that the paths of files in a folder may add to its own
+
+
+def usable_path(
+    path: Path, where: str, expected: str, *, new: Literal["folder", "file", "files inside"] | None = None
+) -> Path:
+    """A path that a user named, once it was seen that something can be there; leaves nothing behind.
+
+    Args:
+        path: the path.
+        where: what it was given as: `--out`, `RUN`, a key of the recipe.
+        expected: what it should be, for the error.
+        new: what shall be made there: a folder, which may be there when it is empty; a file in a folder that is there;
+            or files in the folder, if it is there. None: it is only read, and whoever reads it says what is missing.
+
+    Raises:
+        InputError: the path is too long, leads through a file, may not be looked at, is taken or cannot be made.
+    """
+    try:
+        is_there = _is_there(path)
+        if new is None or (new == "files inside" and not is_there):
+            return path
+        if new != "files inside" and is_there and not (new == "folder" and path.is_dir() and not any(path.iterdir())):
+            raise InputError.single(where, str(path), expected, "Nothing is overwritten.")
+        _require_room(path, is_there=is_there, new=new)
+    except ValueError as error:
+        raise InputError.single(where, repr(str(path)), expected, f"It is no path: {error}.") from error
+    except OSError as error:
+        raise InputError.single(where, str(path), expected, _reason(path, error)) from error
+    return path
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(f"It is a link to {path.readlink()}, where nothing is.") from None
+        return False
+    return True
+
+
+def _require_room(path: Path, *, is_there: bool, new: str) -> None:
+    """See that something can be made at a path, by making something in the nearest folder that there is."""
+    folder = path.absolute()
+    if not is_there:
+        folder = folder.parent
+        if new == "file" and not folder.is_dir():
+            raise OSError(f"{folder} is not there.")
+    while not folder.exists():
+        folder = folder.parent
+    most, longest = os.pathconf(folder, "PC_PATH_MAX"), os.pathconf(folder, "PC_NAME_MAX")
+    if len(os.fsencode(path.absolute())) > most - _BELOW or any(len(os.fsencode(n)) > longest for n in path.parts):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".headrace-", dir=folder))
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written: {error.strerror}.") from error
+
+
+def _reason(path: Path, error: OSError) -> str:
+    """Why a path cannot be used, in a sentence."""
+    if error.errno == errno.ENOTDIR:
+        file = next((parent for parent in reversed(path.absolute().parents) if not parent.is_dir()), path.parent)
+        return f"{file} is a file, where a folder should be."
+    return f"{error.strerror}." if error.strerror else str(error)
 
 
 def sync(path: Path) -> None:
@@ -37,6 +108,45 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         draft.unlink(missing_ok=True)
     sync(path.parent)
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """The same for who writes by a name: the draft's, whose file becomes `path` when the block ends well."""
+    draft = path.with_name(f".headrace-{os.getpid()}")
+    try:
+        yield draft
+        sync(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+@contextmanager
+def drafted_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder that becomes `path`, which is new or empty, when the block ends well; else nothing is left."""
+    path = path.absolute()
+    missing = [parent for parent in path.parents if not parent.exists()]
+    # A folder that is there stays the same one: somebody may stand in it.
+    draft = (path if path.exists() else path.parent) / f".headrace-{os.getpid()}"
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        if not path.exists():
+            draft.rename(path)
+        else:
+            for child in list(draft.iterdir()):
+                child.rename(path / child.name)
+            draft.rmdir()
+        sync(path)
+        sync(path.parent)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
 
 
 def write_synced(path: Path, text: str) -> None:

@@ -2,17 +2,23 @@
 
 import functools
 import hashlib
+import inspect
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Union
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, to_jsonable_python
 
 log = logging.getLogger(__name__)
+
+Count = Annotated[int, Field(gt=0, le=10**12)]
+"""A number of things that a recipe asks for: at least one, and no more than anything counts, so that sums stay sums."""
 
 
 class Spec(BaseModel):
@@ -20,10 +26,28 @@ class Spec(BaseModel):
 
     A spec is frozen, hashable and picklable, rejects unknown keys, and says all that is needed to rebuild what it
     describes on another machine. Concrete kinds carry `kind: Literal["name"] = "name"`.
+
+    What its class says of a field under "Attributes:" is the field's description in the JSON Schema, too.
     """
 
     # Schemas are built when they are first needed: plug-ins that belong into them are imported by then (see `OneOf`).
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, defer_build=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The JSON Schema with a description and, where a field has one, a default for each field."""
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, field in cls.model_fields.items():
+            entry = properties.get(field.alias or name)
+            if entry is None:
+                continue
+            words = field_description(cls, name)
+            if words:
+                entry["description"] = words
+            if "default" not in entry and not field.is_required():
+                entry["default"] = to_jsonable_python(field.get_default(call_default_factory=True), fallback=dict)
+        return schema
 
 
 class FieldError(ValueError):
@@ -41,6 +65,45 @@ class FieldError(ValueError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         return type(self), (self.name, self.value, self.condition)
+
+
+_ENTRY = re.compile(r" {4}(\w+(?:, \w+)*): ?(.*)")
+
+
+@functools.cache
+def documented_attributes(cls: type) -> dict[str, str]:
+    """What the "Attributes:" section of a class's own docstring says, by name; one line each."""
+    lines = inspect.cleandoc(cls.__dict__.get("__doc__") or "").split("\n")
+    start = lines.index("Attributes:") + 1 if "Attributes:" in lines else len(lines)
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in lines[start:]:
+        if line and not line.startswith(" "):
+            break  # the next section
+        if entry := _ENTRY.fullmatch(line):
+            names = entry[1].split(", ")
+            found |= dict.fromkeys(names, entry[2])
+        elif line.strip():
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return found
+
+
+def field_description(spec: type[Spec], name: str) -> str:
+    """What is said of a field: by its `Field`, else by the docstring of the class, or of the nearest base that does.
+
+    Of a `kind` that nothing is said of: what the class is. Empty when nothing is said.
+    """
+    field = spec.model_fields[name]
+    if field.description:
+        return field.description
+    for cls in spec.__mro__:
+        if words := documented_attributes(cls).get(name):
+            return words[0].upper() + words[1:] if words[:2].isascii() and words[:2].isalpha() else words
+    return _first_sentence(spec) if name == "kind" else ""
+
+
+def _first_sentence(cls: type) -> str:
+    return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
 
 
 def kind_of(spec: type[Spec]) -> str:

@@ -1,5 +1,10 @@
+from .certifying import Certificate as Certificate
+from .certifying import Finished as Finished
+from .certifying import certify as certify
 from .evolution.batched import AbstractBatchedEvolution as AbstractBatchedEvolution
 from .evolution.conservation import AbstractConservationLaw as AbstractConservationLaw
+from .evolution.defect import Defect as Defect
+from .evolution.defect import forecast_defect as forecast_defect
 from .evolution.evolution import AbstractEvolution as AbstractEvolution
 from .evolution.evolution import Numerics as Numerics
 from .evolution.implicit import AbstractImplicit as AbstractImplicit

@@ -1,14 +1,16 @@
 """AbstractProblem: an equation that can be drawn at random and discretised."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 
+from headrace.platform.fields import FieldSpec
 from headrace.platform.seeding import generator
 from headrace.solvers.sampled import AbstractSampled
+from headrace.solvers.systems.start import as_unknowns
 from headrace.solvers.systems.system import Structure, System
 
 # Enough to tell neighbours apart (see `sorting`), and quickly drawn.
@@ -57,6 +59,45 @@ class AbstractProblem(AbstractSampled):
         Float32[np.ndarray, " num_parameters"],
     ]:
         """Inputs, outputs and parameters of a sample as the schema lays them out."""
+
+    def fields_of(
+        self,
+        inputs: Float[np.ndarray, "channels_in *grid"],  # noqa: F821  (as above)
+        parameters: Float[np.ndarray, " num_parameters"],
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """The fields that a sample's inputs and parameters were made from, as `discretize` takes them.
+
+        By default every input is the drawn field of its name.
+
+        Raises:
+            InputError: the inputs of this problem do not tell them.
+        """
+        return {spec.name: values for spec, values in self._named(inputs)}
+
+    def unknowns_of(
+        self,
+        outputs: Float[np.ndarray, "time channels_out *grid"],  # noqa: F821  (as above)
+        system: System,
+    ) -> Float64[np.ndarray, " unknowns"]:
+        """The unknowns of a system that a sample's outputs show: `sample_arrays` the other way round.
+
+        By default the unknowns are the points of the grid, or those inside its boundary (see `as_unknowns`).
+
+        Raises:
+            InputError: the outputs do not have them.
+        """
+        return as_unknowns(outputs, system)
+
+    def _named(
+        self,
+        inputs: Float[np.ndarray, "channels_in *grid"],  # noqa: F821  (as above)
+    ) -> Iterator[tuple[FieldSpec, Float64[np.ndarray, "..."]]]:
+        """Every input with its channels, in double precision; the axis of a single one is left out."""
+        first = 0
+        for spec in self.schema().inputs:
+            channels = inputs[first : first + spec.components].astype(np.float64)
+            yield spec, channels[0] if spec.components == 1 else channels
+            first += spec.components
 
     def feature(self, seed: int | np.random.Generator) -> Float[np.ndarray, "..."] | None:
         """The field that a sample's place in a sorted data set depends on; None when the problem has none.

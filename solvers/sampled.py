@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from pydantic import Field, ValidationError, model_validator
 
 from headrace.platform.errors import InputError, nearest
@@ -16,7 +16,7 @@ from headrace.platform.samplers.fixed_mix import MIXED
 from headrace.platform.samplers.mixture import Mixture
 from headrace.platform.samplers.sampler import AbstractSampler, Axis, DerivedRequests, SamplerContext
 from headrace.platform.source import SampleSource
-from headrace.platform.spec import FieldError, Spec
+from headrace.platform.spec import FieldError, Spec, kind_of
 
 if TYPE_CHECKING:
     from headrace.solvers.evolution.accuracy import Choice
@@ -118,7 +118,7 @@ class AbstractSource(Spec):
     name: ClassVar[str]
 
     problem: AbstractSampled
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     split: Literal["train", "validation", "test"] = "train"
     mix: Frozen[Mapping[str, Weight]] = FrozenMap({DEFAULT_LEVEL: 1.0})
     levels: Frozen[Mapping[str, Mapping[str, Any]]] = FrozenMap({})
@@ -159,9 +159,19 @@ class AbstractSource(Spec):
         axes = {name: self.problem_at(name).choosable for name in self.mix}
         return SamplerContext(mix=self.mix, axes=axes, seed=self.seed, split=self.split, count=count)
 
-    def requests(self, indices: Sequence[int], sampler: AbstractSampler = MIXED) -> tuple[Request, ...]:
-        """What samples are by their indices alone: those of the mix, or as a sampler says that does not decide late."""
-        return DerivedRequests(sampler, self.sampler_context(), self.schema().parts)(indices)
+    def requests(
+        self, indices: Sequence[int], sampler: AbstractSampler = MIXED, count: int | None = None
+    ) -> tuple[Request, ...]:
+        """What samples are by their indices alone: those of the mix, or as a sampler says that does not decide late.
+
+        Args:
+            indices: of the samples.
+            sampler: decides.
+            count: how many samples there are, for one that must know.
+        """
+        parts = self.schema().parts
+        context = self.sampler_context(None if count is None else count // parts)
+        return DerivedRequests(sampler, context, parts)(indices)
 
     def planned_order(self, count: int, sampler: AbstractSampler = MIXED) -> Int64[np.ndarray, " samples"] | None:
         """The order in which to solve the samples 0 to count - 1.
@@ -199,6 +209,37 @@ class AbstractSource(Spec):
             InputError: some level does not reach it.
         """
         return ()
+
+    def certify(
+        self,
+        level: str,
+        inputs: Float[np.ndarray, "channels_in *grid"],  # noqa: F821  (jaxtyping's shapes are no expressions)
+        prediction: Float[np.ndarray, "time channels_out *grid"],  # noqa: F821
+        parameters: Float[np.ndarray, " num_parameters"],
+        rtol: float | None = None,
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """What the equation says of a surrogate's prediction, and a solution that goes on from it.
+
+        Args:
+            level: whose problem it is a solution of.
+            inputs: of the sample, in physical units.
+            prediction: its outputs.
+            parameters: of the sample.
+            rtol: the relative residual to go on to; None to look at the prediction only.
+
+        Returns:
+            Arrays by name, of the same shapes for every sample.
+
+        Raises:
+            InputError: there is no equation to look at, or the arrays do not tell it.
+            ValueError: the equation does not allow these inputs.
+        """
+        raise InputError.single(
+            "problem",
+            kind_of(type(self.problem)),
+            "an equation that Headrace solves",
+            "Another program makes these samples: there is no residual to compute here.",
+        )
 
     def samples(self, indices: Sequence[int]) -> Iterator[Sample | Failure]:
         """Build the source and solve samples of the mix: one result for each index, in an order that suits it."""

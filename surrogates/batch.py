@@ -4,7 +4,7 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 from headrace.platform.lazy_torch import Tensor, torch
 from headrace.platform.sample import SampleBatch
@@ -62,6 +62,19 @@ class Batch(NamedTuple):
             indices=moved(self.indices),
             weights=moved(self.weights),
             times=None if self.times is None else moved(self.times),
+        )
+
+    def rows(self, mask: Bool[Tensor, " batch"]) -> "Batch":
+        """Some of the samples; `rank_weight` stays that of the step."""
+        chosen = mask.cpu().tolist()
+        return self._replace(
+            inputs=self.inputs[mask],
+            outputs=self.outputs[mask],
+            parameters=self.parameters[mask],
+            indices=self.indices[mask],
+            levels=tuple(level for level, is_chosen in zip(self.levels, chosen, strict=False) if is_chosen),
+            weights=self.weights[mask],
+            times=None if self.times is None else self.times[mask],
         )
 
     def mean(self, losses: Float[Tensor, " batch"]) -> Float[Tensor, ""]:

@@ -41,6 +41,7 @@ class Progress(Callback):
         samples_seen: rows that all ranks took steps with, as of the last report.
         seconds: time spent in training, as of the last report [s].
         wait_seconds: time that a rank waited for its data, mean over ranks, as of the last report [s].
+        zero_targets: of the rows, those whose relative loss is guarded, as of the last report.
     """
 
     def __init__(self, report: ReportMetrics | None, *, data: AbstractDataModule, every: int, start: int) -> None:
@@ -49,13 +50,17 @@ class Progress(Callback):
         self.samples_seen = 0
         self.seconds = 0.0
         self.wait_seconds = 0.0
+        self.zero_targets = 0
         self._rows = 0
         self._losses: list[Tensor] = []
         self._began = self._reported = 0.0
         self._learning_rate = 0.0
+        self._module: SurrogateModule | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
+        assert isinstance(pl_module, SurrogateModule)
+        self._module = pl_module
         self._began = self._reported = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
@@ -97,8 +102,11 @@ class Progress(Callback):
         """Every rank comes here at the same step: it sums over ranks."""
         now = time.perf_counter()
         waited = self._data.batches.wait_seconds if self._data.batches else 0.0
-        mine = [self._sum_of_losses().item(), len(self._losses), self._rows, waited]
-        loss, count, rows, wait = ranks.total(torch.tensor(mine, dtype=torch.float64, device=ranks.device())).tolist()
+        counted = self._module.zero_targets if self._module else None
+        zero = 0.0 if counted is None else counted.count.item()
+        mine = [self._sum_of_losses().item(), len(self._losses), self._rows, waited, zero]
+        found = ranks.total(torch.tensor(mine, dtype=torch.float64, device=ranks.device())).tolist()
+        loss, count, rows, wait, zero = found
         wait /= ranks.world_size()
         _require_finite(loss, self.step)
         if self._report is not None and ranks.rank() == 0 and count:
@@ -112,6 +120,7 @@ class Progress(Callback):
                 },
             )
         self.samples_seen, self.wait_seconds, self.seconds = round(rows), wait, now - self._began
+        self.zero_targets = round(zero)
         self._losses.clear()
         self._reported = now
 

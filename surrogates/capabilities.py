@@ -1,11 +1,16 @@
 """Capabilities: what a network declares that it can do, as data."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from headrace.platform.fields import Grid, Mesh, SampleSchema
 
 Place = Literal["grid", "mesh", "points"]
+
+ModelFormat = Literal["onnx", "torch-export", "aoti", "torchscript"]
+"""What `headrace export RUN` writes a trained model as: see `portable/`."""
+
+MODEL_FORMATS: tuple[ModelFormat, ...] = get_args(ModelFormat)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,7 @@ class Capabilities:
         time: whether it takes `query.time`. It is then trained by strategies that tell the time.
         points: whether it takes `query.points`.
         noise: how many random numbers it takes for each sample as `query.noise`.
+        exports: the formats that it can be exported to.
     """
 
     dims: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
@@ -36,6 +42,7 @@ class Capabilities:
     time: bool = False
     points: bool = False
     noise: int = 0
+    exports: tuple[ModelFormat, ...] = MODEL_FORMATS
 
     def __post_init__(self) -> None:
         if not self.dims or not self.domains or self.multiple_of < 1 or self.history < 1 or self.noise < 0:
@@ -69,6 +76,14 @@ class Capabilities:
             return f"a multiple of {self.multiple_of} along every axis of the grid"
         return None
 
+    def export_mismatch(self, kind: str, name: str) -> str | None:
+        """Why a network of this kind cannot be exported to a format, as far as it is declared, or None."""
+        if name not in self.exports:
+            return f"{kind} can be exported to {' or '.join(self.exports) or 'none'}, as it declares"
+        if self.noise:
+            return f"{kind} draws random numbers for each sample, which a file cannot"
+        return None
+
     def _grid_mismatch(self, grid: Grid) -> str | None:
         if self.boundaries == "periodic" and not all(grid.periodic):
             return f"needs all axes periodic, axis {grid.periodic.index(False)} is not"
@@ -89,6 +104,8 @@ class Capabilities:
             parts.append("periodic" if self.boundaries == "periodic" else "not periodic")
         if self.history > 1:
             parts.append(f"{self.history} states of the past")
+        if self.exports != MODEL_FORMATS:
+            parts.append(f"exported to {' or '.join(self.exports) or 'no format'}")
         takes = [name for name in ("parameters", "time", "points", "noise") if getattr(self, name)]
         return "; ".join([*parts, f"takes {', '.join(takes)}" if takes else "takes fields alone"])
 

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.errors import InputError, nearest
-from headrace.platform.fields import FieldSpec, Mesh, SampleSchema
+from headrace.platform.fields import FieldSpec, SampleSchema, field_text
 from headrace.platform.files import replacing
 from headrace.platform.spec import kinds
 from headrace.surrogates.models import SURROGATES
@@ -55,6 +55,7 @@ class Checkpoint:
         optimizer: the optimiser's state.
         schedule: the learning-rate schedule's state.
         version: version of Headrace that wrote it.
+        seen: the indices of the samples that a normaliser which is not frozen yet has learned from.
     """
 
     step: int
@@ -68,6 +69,7 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]
     version: str = version("headrace")
+    seen: Sequence[int] = ()
 
     def build(self) -> NormalizedNetwork:
         """The trained network with its normalisation, in evaluation mode; `strategy` forecasts with it."""
@@ -99,6 +101,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "moments": dict(checkpoint.moments),
         "optimizer": dict(checkpoint.optimizer),
         "schedule": dict(checkpoint.schedule),
+        "seen": list(checkpoint.seen),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
@@ -110,7 +113,8 @@ def load_checkpoint(path: Path, *, schema: SampleSchema | None = None) -> Checkp
 
     Args:
         path: the file.
-        schema: the problem at hand; the checkpoint must know the same fields, on a grid with as many axes.
+        schema: the problem at hand; the checkpoint must know the same fields in the same units, on the same box, with
+            values at the same kind of places. The number of points may be another one.
 
     Raises:
         InputError: there is no such file, it is no Headrace checkpoint, it is damaged, newer than this program, of a
@@ -131,13 +135,14 @@ def load_checkpoint(path: Path, *, schema: SampleSchema | None = None) -> Checkp
             optimizer=content["optimizer"],
             schedule=content["schedule"],
             version=content["headrace"],
+            seen=content.get("seen", ()),
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise InputError.single(
             str(path), "", "a Headrace checkpoint", f"Part of it cannot be read: {error}"
         ) from error
     if schema is not None and (reason := _differs(found, schema)):
-        raise InputError.single(str(path), "", "a checkpoint of this problem", f"It is of another one: {reason}.")
+        raise InputError.single(str(path), "", "a checkpoint of this problem", f"It is of another one, with {reason}.")
     return checkpoint
 
 
@@ -175,7 +180,7 @@ class Predictor:
             InputError: they are of another problem.
         """
         if reason := _differs(self.schema, schema):
-            raise InputError.single(where, "", "data of the checkpoint's problem", f"The checkpoint differs: {reason}.")
+            raise InputError.single(where, "", "data of the checkpoint's problem", f"The checkpoint has {reason}.")
 
     def predict(
         self,
@@ -346,26 +351,8 @@ def _surrogate(path: Path, data: dict[str, Any]) -> AbstractSurrogate:
 
 def _differs(found: SampleSchema, wanted: SampleSchema) -> str | None:
     """How two problems differ for a network; another resolution is no difference."""
-    for what in ("inputs", "outputs", "parameters"):
-        mine, theirs = getattr(found, what), getattr(wanted, what)
-        if mine != theirs:
-            return f"its {what} are ({_names(mine)}), the problem's are ({_names(theirs)})"
-    if found.times != wanted.times:
-        return (
-            f"it predicts {len(found.times)} times, {found.times[0]:g} to {found.times[-1]:g}; the problem has others"
-        )
-    if isinstance(found.domain, Mesh) or isinstance(wanted.domain, Mesh):
-        same = found.domain == wanted.domain
-        return None if same else f"it was trained on {found.domain}, the problem's samples are on {wanted.domain}"
-    if len(found.domain.shape) != len(wanted.domain.shape):
-        return f"its grid has {len(found.domain.shape)} axes, the problem's has {len(wanted.domain.shape)}"
-    return None
+    return "; ".join(found.differences(wanted, resolution=False)) or None
 
 
 def _names(fields: tuple[FieldSpec, ...]) -> str:
-    return ", ".join(
-        field.name
-        + (f" x {field.components}" if field.components > 1 else "")
-        + (f" [{field.unit}]" if field.unit != "1" else "")
-        for field in fields
-    )
+    return ", ".join(map(field_text, fields))

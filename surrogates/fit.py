@@ -41,23 +41,28 @@ class FitResult:
 
     Attributes:
         steps: finished optimiser steps, those before a resume included.
+        planned_steps: how many there should have been.
         seconds: wall time of this call [s].
         samples_seen: samples that all ranks together took steps with in this call, repeats counted.
         samples_per_second: the same per second of training.
         wait_seconds: time that a rank waited for its own data, mean over ranks [s].
         wait_share: the same as a share of the training time.
         parameters: trained real numbers of the network.
+        zero_targets: of the samples seen, those whose target is next to zero beside the data set; only where the loss
+            is relative, whose denominator is then guarded (see `headrace.surrogates.metrics.FLOOR`).
         stopped: why training ended.
         checkpoint: the last checkpoint, if a folder was given.
     """
 
     steps: int
+    planned_steps: int
     seconds: float
     samples_seen: int
     samples_per_second: float
     wait_seconds: float
     wait_share: float
     parameters: int
+    zero_targets: int
     stopped: str
     checkpoint: Path | None
 
@@ -159,12 +164,14 @@ def fit(
         stopped = f"stream exhausted after {progress.step} of {training.steps} steps"
     result = FitResult(
         steps=progress.step,
+        planned_steps=max(training.steps, start),
         seconds=time.perf_counter() - began,
         samples_seen=progress.samples_seen,
         samples_per_second=progress.samples_seen / max(progress.seconds, 1e-9),
         wait_seconds=progress.wait_seconds,
         wait_share=progress.wait_seconds / max(progress.seconds, 1e-9),
         parameters=module.num_parameters,
+        zero_targets=progress.zero_targets,
         stopped=stopped,
         checkpoint=checkpoints.last,
     )

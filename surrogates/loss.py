@@ -1,6 +1,7 @@
 """AbstractLoss: what training makes small, built for a run."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -46,12 +47,19 @@ class LossContext:
         device: where batches lie.
         scales: of the outputs.
         residual: the problem's, when it has one that tensors go through.
+        deviations: the standard deviations of the output fields, in units of `scales`, learned so far; None where
+            these are the fields' own, and so 1.
     """
 
     schema: SampleSchema
     device: torch.device
     scales: OutputScales
     residual: Residual | None = None
+    deviations: Callable[[], Float[Tensor, " channels_out"]] | None = None
+
+    def field_scale(self, like: Float[Tensor, "batch time channels_out *grid"]) -> Float[Tensor, " channels_out"]:
+        """How large the output fields are over the data set, in units of `scales`: what denominators are guarded by."""
+        return like.new_ones(like.shape[2]) if self.deviations is None else self.deviations().to(like.dtype)
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ from headrace.surrogates import metrics, ranks
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import Checkpoint
 from headrace.surrogates.loss import Loss, LossContext, Residual
+from headrace.surrogates.losses.zero_targets import ZeroTargets
 from headrace.surrogates.normalizer import NormalizedNetwork, Normalizer
 from headrace.surrogates.strategy import TrainingStep
 from headrace.surrogates.surrogate import AbstractSurrogate
@@ -66,6 +67,7 @@ class SurrogateModule(LightningModule):
         self.model = NormalizedNetwork(network, Normalizer(scales, seen), surrogate.capabilities, seen.domain)
         self._residual = residual
         self._loss: Loss | None = None
+        self.zero_targets: ZeroTargets | None = None
         self._resumed: Checkpoint | None = None
 
     @property
@@ -77,6 +79,7 @@ class SurrogateModule(LightningModule):
         """Take a checkpoint's weights and scales now, its optimiser and schedule when training starts."""
         self.model.network.load_state_dict(checkpoint.weights)
         self.model.normalizer.load_state_dict(checkpoint.moments)
+        self.model.normalizer.seen = set(checkpoint.seen)
         self._resumed = checkpoint
 
     def checkpoint(self, step: int) -> Checkpoint:
@@ -94,6 +97,7 @@ class SurrogateModule(LightningModule):
             moments=self.model.normalizer.state_dict(),
             optimizer=schedule.optimizer.state_dict(),
             schedule=schedule.state_dict(),
+            seen=tuple(sorted(self.model.normalizer.seen)),
         )
 
     def forward(
@@ -110,17 +114,25 @@ class SurrogateModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Build the loss, now that the network is on its device."""
+        spec = self.training_spec
         context = LossContext(
-            schema=self.schema, device=self.device, scales=self.model.normalizer, residual=self._residual
+            schema=self.schema,
+            device=self.device,
+            scales=self.model.normalizer,
+            residual=self._residual,
+            deviations=spec.strategy.deviations(self.model, self.schema),
         )
-        self._loss = self.training_spec.loss.build(context)
+        loss = spec.loss.build(context)
+        self.zero_targets = ZeroTargets(loss, context) if spec.loss.is_relative else None
+        self._loss = self.zero_targets or loss
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Learn the scales, before any rank's forward pass uses them."""
         if not self.model.normalizer.is_frozen:
-            scales = self.training_spec.strategy.scales(self.schema, self.surrogate.capabilities, batch)
-            parameters = batch.parameters if scales.parameters is None else scales.parameters
-            self.model.normalizer.update(scales.inputs, scales.outputs, parameters, len(batch.parameters))
+            new = batch.rows(self.model.normalizer.unseen(batch.indices))
+            scales = self.training_spec.strategy.scales(self.schema, self.surrogate.capabilities, new)
+            parameters = new.parameters if scales.parameters is None else scales.parameters
+            self.model.normalizer.update(scales.inputs, scales.outputs, parameters, len(new.parameters))
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """The loss of a batch: the one place where a mean over samples is taken.
@@ -157,11 +169,14 @@ class SurrogateModule(LightningModule):
     def validate(self, samples: SampleBatch) -> dict[str, float]:
         """Mean relative L2 error of held-out samples, over all and by level; the ranks share the work.
 
+        It is what `headrace evaluate` says of the same samples.
+
         Every rank must call it with the same samples.
         """
         levels = sorted({row.level for row in samples.provenance})
         sums = torch.zeros(1 + len(levels), 2, dtype=torch.float64)
         mine = range(ranks.rank(), len(samples), ranks.world_size())
+        scale = metrics.field_scale(samples.outputs)
         # Scores that shall be compared use the same random numbers, where the network takes some.
         noise = torch.Generator(self.device).manual_seed(0) if self.surrogate.capabilities.noise else None
         was_training = self.model.training
@@ -169,10 +184,10 @@ class SurrogateModule(LightningModule):
         for start in range(0, len(mine), self.training_spec.batch_size):
             part = samples.take(mine[start : start + self.training_spec.batch_size])
             batch = Batch.of(part).to(self.device, self.dtype)
-            prediction = self(batch.inputs, batch.parameters, noise)
-            errors = metrics.relative_l2(prediction, batch.outputs, self.schema.domain).double().cpu()
-            for row, error in enumerate(errors):
-                entry = torch.stack([error, torch.ones_like(error)])
+            prediction = self(batch.inputs, batch.parameters, noise).float().cpu().numpy()
+            errors = metrics.per_sample(prediction, part.outputs, self.schema.domain, ("relative_l2",), scale)
+            for row, error in enumerate(errors["relative_l2"].tolist()):
+                entry = torch.tensor([error, 1.0], dtype=torch.float64)
                 sums[0] += entry
                 if levels:
                     sums[1 + levels.index(part.provenance[row].level)] += entry

@@ -1,9 +1,9 @@
 """NormalizationSpec: how fields are scaled for the network. What carries it out is in `normalizer.py`."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from jaxtyping import Float
-from pydantic import NonNegativeInt
+from pydantic import Field
 
 from headrace.platform.fields import SampleSchema
 from headrace.platform.lazy_torch import Tensor, stand_in
@@ -20,14 +20,16 @@ class NormalizationSpec(Spec):
     """How inputs, parameters and outputs are scaled for the network.
 
     Attributes:
-        samples: how many samples, over all ranks, the statistics are learned from. They then freeze, because a scale
-            that moves under a trained network's feet undoes its training; while they are learned the learning rate of
-            most schedules is still low. 0 means that they never freeze.
+        samples: how many samples, over all ranks, the statistics are learned from; one that is used again does not
+            count again. They then freeze, because a scale that moves under a trained network's feet undoes its
+            training; while they are learned the learning rate of most schedules is still low. In a stream that is
+            sorted so many samples from all over it come first, so that the scales hold of the rest. 0 means that they
+            never freeze.
         log: names of positive input fields that the network sees as logarithms. It pays where a field spans decades,
             like a log-normal permeability.
     """
 
-    samples: NonNegativeInt = 512
+    samples: Annotated[int, Field(ge=0, le=10**12)] = 512
     log: tuple[str, ...] = ()
 
     def mismatch(self, schema: SampleSchema) -> str | None:

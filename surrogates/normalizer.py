@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 
 from headrace.platform.errors import InputError
@@ -13,7 +13,7 @@ from headrace.platform.fields import Domain, Mesh, SampleSchema
 from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.normalization import NormalizationSpec
 from headrace.surrogates.query import NOTHING, Query
-from headrace.surrogates.ranks import gather
+from headrace.surrogates.ranks import device, gather, rank
 
 
 class RunningMoments(nn.Module):
@@ -40,7 +40,8 @@ class RunningMoments(nn.Module):
         """Take in some rows; with several ranks, the rows of all of them, so that all ranks agree to the bit."""
         self._std = None
         rows = values.to(self.mean.dtype)
-        mean = rows.mean(0)
+        # A rank may have no rows that are new, while others have.
+        mean = rows.mean(0) if len(rows) else torch.zeros_like(self.mean)
         moments = torch.cat([mean.new_tensor([len(rows)]), mean, (rows - mean).square().sum(0)])
         for count, *rest in (_split(other) for other in gather(moments)):
             self._merge(count, *rest)
@@ -63,18 +64,22 @@ class RunningMoments(nn.Module):
         module._std = None
 
     def _merge(self, count: Tensor, mean: Tensor, m2: Tensor) -> None:
-        total = self.count + count
+        total = (self.count + count).clamp_min(1)
         delta = mean - self.mean
         self.mean += delta * (count / total)
         self.m2 += m2 + delta.square() * (self.count * count / total)
-        self.count.copy_(total)
+        self.count += count
 
 
 class Normalizer(nn.Module):
     """Scales what enters the network, and scales back what leaves it.
 
     `update` is called with every training batch and does nothing once `spec.samples` were seen. All ranks must call it
-    together: it gathers the moments of all ranks.
+    together: it gathers the moments of all ranks. A sample that is used again teaches nothing new: `unseen` says which
+    of a batch are there for the first time.
+
+    Attributes:
+        seen: the indices of the samples that were learned from, until it freezes.
     """
 
     samples_seen: Tensor
@@ -90,6 +95,7 @@ class Normalizer(nn.Module):
         self.input_moments = RunningMoments(schema.num_input_channels)
         self.output_moments = RunningMoments(schema.num_output_channels)
         self.parameter_moments = RunningMoments(schema.num_parameters)
+        self.seen: set[int] = set()
         # Kept beside the buffer so that asking costs no transfer from an accelerator.
         self._frozen = False
         self.register_load_state_dict_post_hook(self._note_frozen)
@@ -98,6 +104,23 @@ class Normalizer(nn.Module):
     def is_frozen(self) -> bool:
         """Whether enough samples were seen."""
         return self._frozen
+
+    def unseen(self, indices: Int64[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """Which samples of this rank's batch nobody has learned from yet; from now on they count as seen.
+
+        Every rank must call it together. Of those that several ranks have at once, the first rank's is new.
+        """
+        mine = indices.to(device())
+        sizes = [int(size) for size in gather(mine.new_tensor([len(mine)]))]
+        padded = mine.new_full((max(sizes),), -1)
+        padded[: len(mine)] = mine
+        is_new: list[bool] = []
+        for number, (size, found) in enumerate(zip(sizes, gather(padded), strict=True)):
+            for index in found[:size].tolist():
+                if number == rank():
+                    is_new.append(index not in self.seen)
+                self.seen.add(index)
+        return torch.tensor(is_new, dtype=torch.bool, device=indices.device)
 
     def update(
         self,
@@ -132,6 +155,8 @@ class Normalizer(nn.Module):
         count = len(parameters) if num_samples is None else num_samples
         self.samples_seen += sum(int(rows) for rows in gather(self.samples_seen.new_tensor([count])))
         self._frozen = 0 < self.freeze_after <= int(self.samples_seen)
+        if self._frozen:
+            self.seen.clear()
 
     def normalize(
         self, inputs: Float[Tensor, "batch channels_in *grid"], parameters: Float[Tensor, "batch num_parameters"]

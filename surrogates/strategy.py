@@ -1,6 +1,7 @@
 """AbstractStrategy: what a network learns of a trajectory, and how it then forecasts one."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -70,6 +71,15 @@ class AbstractStrategy(Spec):
     @abstractmethod
     def scales(self, schema: SampleSchema, capabilities: Capabilities, batch: Batch) -> Scales:
         """The fields that the normaliser learns its scales from: what enters the network, and what it has to say."""
+
+    def deviations(
+        self, model: NormalizedNetwork, schema: SampleSchema
+    ) -> Callable[[], Float[Tensor, " channels_out"]] | None:
+        """What says how much the output fields vary over the data set, in units of what the network has to say.
+
+        None, the default, where it says the fields themselves.
+        """
+        return None
 
     @abstractmethod
     def losses(

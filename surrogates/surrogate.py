@@ -36,3 +36,7 @@ class AbstractSurrogate(Spec):
         This base compares the schema with what is declared; a network with more to say asks it first.
         """
         return self.capabilities.mismatch(kind_of(type(self)), schema)
+
+    def num_weights(self, schema: SampleSchema) -> int | None:
+        """How many numbers training changes, known before anything is built; None, the default, where it is not."""
+        return None

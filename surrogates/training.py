@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 
 from headrace.platform.fields import SampleSchema
-from headrace.platform.spec import Spec, kind_of
+from headrace.platform.spec import Count, Spec, kind_of
 from headrace.surrogates.losses import AnyLoss, RelativeL2
 from headrace.surrogates.normalization import NormalizationSpec
 from headrace.surrogates.optimizers import AdamW, AnyOptimizer
@@ -21,9 +21,9 @@ class TrainingSpec(Spec):
         strategy: what the network learns of a trajectory: all times at once, or the way from one time to the next.
         steps: planned optimiser steps; the schedule spans them.
         batch_size: samples per step and rank.
-        loss: what is made small.
-        optimizer: how.
-        schedule: the learning rate over the steps.
+        loss: what training makes small: its kind and settings.
+        optimizer: how weights are changed: its kind and settings.
+        schedule: how the learning rate goes over the steps: its kind and settings.
         normalization: how fields are scaled for the network.
         gradient_clip: largest norm of the gradient; null for none.
         validate_every: steps between validations; the last step is always validated.
@@ -35,17 +35,17 @@ class TrainingSpec(Spec):
     """
 
     strategy: AnyStrategy = AllAtOnce()
-    steps: PositiveInt = 1000
-    batch_size: PositiveInt = 16
+    steps: Count = 1000
+    batch_size: Count = 16
     loss: AnyLoss = RelativeL2()
     optimizer: AnyOptimizer = AdamW()
     schedule: AnySchedule = OneCycle()
     normalization: NormalizationSpec = NormalizationSpec()
     gradient_clip: PositiveFloat | None = 1.0
-    validate_every: PositiveInt = 100
-    checkpoint_every: PositiveInt = 200
-    keep_checkpoints: PositiveInt = 3
-    log_every: PositiveInt = 10
+    validate_every: Count = 100
+    checkpoint_every: Count = 200
+    keep_checkpoints: Count = 3
+    log_every: Count = 10
     keep_incomplete: bool = False
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
 

@@ -29,8 +29,15 @@ def _cuda_is_available() -> bool:
 
 
 def _unit(item: pytest.Item) -> str:
-    """What a test is dealt out with: all that look at the finished run go together, the others by file."""
-    return "finished" if "finished" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
+    """What a test is dealt out with: all that look at the finished run go together, most others by file.
+
+    Those that only need a cluster, or are long by themselves, share nothing with their file: they go alone.
+    """
+    fixtures = getattr(item, "fixturenames", ())
+    if "finished" in fixtures:
+        return "finished"
+    is_long = any(mark.name == "slow" for mark in item.own_markers)
+    return item.nodeid if is_long or "ray_cluster" in fixtures else item.nodeid.split("::")[0]
 
 
 def _seconds(item: pytest.Item) -> float:
@@ -79,7 +86,7 @@ class ByFixture(LoadScopeScheduling):
     """Deals out the tests by the run or the file that they share, in the order in which they were collected.
 
     The run that tests only look at is carried out once, so they go to one process. A cluster lives as long as its
-    process: the other tests that need one may go to any, and each process starts one at most.
+    process: the other tests that need one may go to any, one by one, and each process starts one at most.
     """
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("platform", "solvers", "surrogates", "pipelines")
-SHIPPED = {".h", ".py", ".pyi", ".yaml", ".html", ".typed"}
+SHIPPED = {".c", ".cpp", ".f90", ".h", ".py", ".pyi", ".yaml", ".html", ".tmpl", ".typed"}
 
 Run = Callable[..., str]
 
@@ -63,7 +63,9 @@ def run(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_holds_every_file_of_the_rooms(wheel: Path) -> None:
-    files = [path for room in ROOMS for path in (ROOT / room).rglob("*") if path.suffix in SHIPPED]
+    files = [
+        path for room in ROOMS for path in (ROOT / room).rglob("*") if path.suffix in SHIPPED or path.name == "Makefile"
+    ]
     expected = {f"headrace/{path.relative_to(ROOT)}" for path in files if "__pycache__" not in path.parts}
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "headrace/pipelines/recipes/darcy_fno.yaml" in expected

@@ -200,14 +200,14 @@ def cgroup_limits(name: str, root: Path = Path("/sys/fs/cgroup"), own: Path = Pa
         own: the file that names the group of this process.
     """
     try:
-        lines = own.read_text().splitlines()
+        lines = own.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     group = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
     files = [root / group / name, *(root / parent / name for parent in Path(group).parents)]
     # In a container the path may be the host's, of which only the end is mounted here: then the root is our group.
     existing = [file for file in dict.fromkeys([*files, root / name]) if file.is_file()]
-    return [file.read_text().strip() for file in existing]
+    return [file.read_text(encoding="utf-8").strip() for file in existing]
 
 
 def processors() -> Finding:

@@ -15,11 +15,13 @@ from headrace.pipelines.recipe.sections import DataSpec, SolverSpec, StreamSpec
 from headrace.platform.cluster.resources import ResourcesSpec
 from headrace.platform.errors import Fault, InputError, nearest
 from headrace.platform.fields import SampleSchema
-from headrace.platform.samplers.fixed_mix import MIXED
+from headrace.platform.files import usable_path
 from headrace.platform.samplers.sampler import AbstractSampler
+from headrace.platform.samplers.stratified import STRATIFIED
 from headrace.platform.spec import Spec, broken_plug_ins
 from headrace.platform.tracking.address import without_password
 from headrace.platform.tracking.tracker import TrackingSpec
+from headrace.platform.yaml_text import MAX_CHARACTERS, read_yaml, too_long
 from headrace.solvers.sampled import AbstractSource
 from headrace.solvers.sources.source_of import source_of
 from headrace.surrogates.models import AnySurrogate
@@ -44,14 +46,24 @@ UNUSED: dict[Command, tuple[str, ...]] = {
 
 
 class RunConfig(Spec):
-    """Everything that a recipe may say."""
+    """Everything that a recipe may say.
+
+    Attributes:
+        name: of the run: of its folder below `runs` and in MLflow.
+        seed: from which all randomness comes: samples, weights, batches.
+        deterministic: the batches depend on the step alone, not on who was fast: stopped or not, the same weights.
+        data: which samples there are: the problem, how difficult, how many.
+        solver: how the samples are solved.
+        stream: how samples get from the solvers to the trainer.
+        surrogate: the network that is trained: its kind and settings.
+        training: how it is trained.
+        resources: what each part may use of which machines.
+        tracking: where MLflow keeps the run.
+    """
 
     name: str = Field(default="headrace", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    deterministic: bool = Field(
-        default=False,
-        description="The batches depend on the step alone, not on who was fast: stopped or not, the same weights.",
-    )
+    deterministic: bool = False
     data: DataSpec | None = None
     solver: SolverSpec = Field(default_factory=SolverSpec)
     stream: StreamSpec = Field(default_factory=StreamSpec)
@@ -90,7 +102,7 @@ class RunConfig(Spec):
     def sampler(self, split: Split) -> AbstractSampler:
         """Who decides what a split's samples shall be."""
         assert self.data is not None
-        return self.data.sampler if split == "train" else MIXED
+        return self.data.sampler if split == "train" else STRATIFIED
 
     def planned(self) -> dict[Split, int]:
         """How many samples of each split are planned; each part of a trajectory is one.
@@ -107,9 +119,14 @@ class RunConfig(Spec):
         """What a sample looks like; one that comes in parts, when it is whole."""
         return self.source("test").schema()
 
-    def to_yaml(self, *, with_password: bool = False) -> str:
-        """The full recipe, every default written out; without the password that a tracking address may hold."""
-        values = self.model_dump(mode="json")
+    def asked(self, command: Command = "run") -> dict[str, Any]:
+        """The recipe as plain values, every default written out; of a training on stored data what takes part in it."""
+        left_out = UNUSED[command] if command == "train" else ()
+        return {name: value for name, value in self.model_dump(mode="json").items() if name not in left_out}
+
+    def to_yaml(self, command: Command = "run", *, with_password: bool = False) -> str:
+        """The same as text; without the password that a tracking address may hold."""
+        values = self.asked(command)
         if self.tracking.uri is not None and not with_password:
             values["tracking"]["uri"] = without_password(self.tracking.uri)
         return yaml.safe_dump(values, sort_keys=False, width=120)
@@ -127,32 +144,19 @@ def read_recipe(recipe: str) -> str:
     Raises:
         InputError: there is no such file, or it cannot be read.
     """
-    path = Path(recipe)
+    expected = "a recipe's path, or the name of one that comes with Headrace"
+    path = usable_path(Path(recipe), "RECIPE", expected)
     try:
         if path.is_file():
+            if path.stat().st_size > 4 * MAX_CHARACTERS:  # UTF-8 has four bytes a letter at most
+                raise too_long(recipe, path.stat().st_size)
             return path.read_text(encoding="utf-8")
         if recipe in recipe_names():
             return (resources.files("headrace.pipelines.recipes") / f"{recipe}.yaml").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError.single(recipe, "unreadable", "a YAML file in UTF-8", str(error)) from error
     hint = nearest(recipe, recipe_names()) or f"The recipes that come with Headrace: {', '.join(recipe_names())}."
-    raise InputError.single(recipe, "not a file", "a recipe's path, or the name of one that comes with Headrace", hint)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML whose mappings may not name a key twice: the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping after looking for keys that stand twice."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    "while reading a mapping", node.start_mark, f'the key "{key}" stands twice', key_node.start_mark
-                )
-            seen.add(key) if isinstance(key, str) else None
-        return super().construct_mapping(node, deep=deep)
+    raise InputError.single(recipe, "not a file", expected, hint)
 
 
 def parse(text: str, where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -161,12 +165,7 @@ def parse(text: str, where: str, overrides: Sequence[str] = ()) -> dict[str, Any
     Raises:
         InputError: it is not YAML, not a mapping, or an override cannot be applied.
     """
-    try:
-        raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
-        raise InputError.single(place, getattr(error, "problem", None) or "broken", "valid YAML") from error
+    raw = read_yaml(text, where)
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
@@ -188,8 +187,8 @@ def parse(text: str, where: str, overrides: Sequence[str] = ()) -> dict[str, Any
             target = below
         else:
             try:
-                target[last] = yaml.load(value, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
-            except yaml.YAMLError:
+                target[last] = read_yaml(value, key)
+            except InputError:
                 faults.append(Fault(where=key, value=shown(value), expected="a YAML value"))
     if faults:
         raise InputError(faults)
@@ -210,7 +209,10 @@ def validate(raw: Mapping[str, Any], command: Command = "run") -> RunConfig:
     for name, field in RunConfig.model_fields.items():
         if name not in raw or (raw[name] is None and not field.is_required()):
             if name in NEEDED[command]:
-                faults.append(Fault(where=name, value="missing", expected=f"a section {name}:, which {command} needs"))
+                expected = f"a section {name}:, which {command} needs"
+                advice = "A recipe without one trains on stored data: headrace train RECIPE --data DIR."
+                advice = advice if trains_on_stored_data(raw) else ""
+                faults.append(Fault(where=name, value="missing", expected=expected, advice=advice))
             sections[name] = field.get_default(call_default_factory=True)
             continue
         try:
@@ -238,6 +240,11 @@ def load(recipe: str, overrides: Sequence[str] = (), command: Command = "run") -
     for plug_in in broken_plug_ins():
         log.warning("%s", plug_in)
     return config
+
+
+def trains_on_stored_data(raw: Mapping[str, Any]) -> bool:
+    """Whether a recipe names no data to make, and all else that a training needs."""
+    return raw.get("data") is None and all(raw.get(name) is not None for name in NEEDED["train"])
 
 
 def ignored_sections(raw: Mapping[str, Any], command: Command) -> list[str]:

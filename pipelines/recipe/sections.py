@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.reservoir.spec import ReservoirSpec
 from headrace.platform.samplers import AnySampler
 from headrace.platform.samplers.fixed_mix import FixedMix
-from headrace.platform.spec import Spec
+from headrace.platform.spec import Count, Spec
 from headrace.platform.stream.plan import ReplayOrder
 from headrace.solvers.evolution.evolution import Numerics
 from headrace.solvers.sampled import DEFAULT_LEVEL, Weight
@@ -21,7 +21,7 @@ from headrace.solvers.sources.all_sampled import AnySampled
 class DataSpec(Spec):
     """Which samples there are: the problem, how its levels are mixed, how many of each split."""
 
-    problem: AnySampled
+    problem: AnySampled = Field(description="What is solved: a kind of equation and its settings.")
     mix: Frozen[Mapping[str, Weight]] = Field(
         default_factory=lambda: FrozenMap({DEFAULT_LEVEL: 1.0}),
         description="Weight of each difficulty level; default: the problem as it is written.",
@@ -41,12 +41,12 @@ class DataSpec(Spec):
         default_factory=lambda: FrozenMap({}),
         description="Of an equation in time: grid and step by level; default: by the accuracy, or the equation's own.",
     )
-    times_per_part: PositiveInt | None = Field(
+    times_per_part: Count | None = Field(
         default=None,
         description="Of an equation in time: trajectories are trained on in parts of so many output times, which come "
         "as they are solved; default: whole.",
     )
-    samples: PositiveInt | None = Field(
+    samples: Count | None = Field(
         default=None,
         description="Training samples that are planned; of trajectories in parts, whole ones. Left out with a budget.",
     )
@@ -59,8 +59,8 @@ class DataSpec(Spec):
         default_factory=lambda: FrozenMap({}),
         description="With a budget: what a sample of each level costs; default: measured on pilot samples [s].",
     )
-    validation: PositiveInt = Field(default=64, description="Held-out samples for the curves.")
-    test: PositiveInt = Field(default=128, description="Held-out samples for the final errors.")
+    validation: Count = Field(default=64, description="Held-out samples for the curves.")
+    test: Count = Field(default=128, description="Held-out samples for the final errors.")
 
     @property
     def training_mix(self) -> Mapping[str, float]:
@@ -82,12 +82,12 @@ class DataSpec(Spec):
 class SolverSpec(Spec):
     """How the samples are solved."""
 
-    method: AnyMethod = Field(default_factory=Auto)
+    method: AnyMethod = Field(default_factory=Auto, description="Who solves the systems: its kind and settings.")
     rtol: PositiveFloat = Field(default=1e-8, lt=1.0, description="Relative residual ||b - A x|| / ||b||.")
     order: Order = Field(
         default="auto", description="How the data set is sorted before it is leased; auto: if the method recycles."
     )
-    sequence_length: PositiveInt = Field(default=32, description="Samples in a sequence, which one solver solves.")
+    sequence_length: Count = Field(default=32, description="Samples in a sequence, which one solver solves.")
 
 
 class StreamSpec(Spec):
@@ -104,14 +104,16 @@ class StreamSpec(Spec):
     replay_order: ReplayOrder = Field(
         default="recorded", description="The order in which the samples of the recording enter the reservoir."
     )
-    reservoir: ReservoirSpec = Field(default_factory=ReservoirSpec)
+    reservoir: ReservoirSpec = Field(
+        default_factory=ReservoirSpec, description="The buffer of each training rank, from which batches are drawn."
+    )
     message_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Size of a message at most [B]."
     )
     message_seconds: PositiveFloat = Field(
         default=2.0, description="A message with a sample of this age is sent, full or not [s]."
     )
-    credits: PositiveInt = Field(default=4, description="Messages of a solver that may be unacknowledged.")
+    credits: Count = Field(default=4, description="Messages of a solver that may be unacknowledged.")
     lease_seconds: PositiveFloat = Field(
         default=3600.0, description="A solver that takes longer for one sample is taken to hang, and replaced [s]."
     )

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 
 from headrace.pipelines.report.status import status
-from headrace.pipelines.run_dir import RunDir
+from headrace.pipelines.run_dir import RunDir, finite
 from headrace.platform.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def serve(run: RunDir, host: str, port: int) -> ThreadingHTTPServer:
                 except InputError as error:
                     self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", str(error).encode())
                     return
-                self._answer(HTTPStatus.OK, "application/json", json.dumps(found).encode())
+                self._answer(HTTPStatus.OK, "application/json", json.dumps(finite(found)).encode())
             else:
                 self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"there is / and /status.json\n")
 
@@ -84,7 +84,7 @@ def history(run: RunDir) -> dict[str, list[tuple[float, float]]]:
     for values in run.read_metrics():
         for name, value in values.items():
             drawn = name in _DRAWN or name.startswith("validation/relative_l2")
-            if drawn and math.isfinite(value):
+            if drawn and value is not None and math.isfinite(value):
                 curves.setdefault(name, []).append((values["seconds"], float(value)))
     return {name: _thinned(points) for name, points in curves.items()}
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from headrace.pipelines.report import pictures, trajectories
 from headrace.pipelines.report.record import RunRecord, mapping, read_run
+from headrace.pipelines.report.used_data import used_data
 from headrace.pipelines.report.words import duration, error_text, percent, quantity, spec_text, when_text
 from headrace.pipelines.summary import LevelCost
 from headrace.platform.fields import Mesh, SampleSchema
@@ -145,6 +146,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "samples": run.get("samples") or {},
         "splits": run.get("splits") or {},
         "asked": asked(record.recipe, command=summary.command or None),
+        "used_data": used_data(summary, record.schema),
         "errors": record.errors,
         "metrics": [name for name in record.evaluation.get("metrics", ["relative_l2"]) if name in METRIC_NAMES],
         "metric_names": METRIC_NAMES,
@@ -157,6 +159,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "solving": run.get("solving") or {},
         "selection": _selection(run),
         "training": training,
+        "notes": list(dict.fromkeys([*summary.notes, *record.evaluation.get("notes", [])])),
         "phases": run.get("phases") or {},
         "stream": stream_summary(record.metrics, training, record.levels),
         "failures": summary.failures[:MAX_FAILURES],
@@ -179,10 +182,13 @@ def _is_solved(problem: Mapping[str, Any]) -> bool:
 
 def asked(recipe: Mapping[str, Any], command: str | None = None) -> list[tuple[str, str]]:
     """The recipe in a few lines: what a reader wants to know before any number; only what the command looked at."""
-    if command == "generate":
+    if command in ("generate", "train"):
         from headrace.pipelines.recipe.config import UNUSED  # it brings torch, which other pages do without
 
-        recipe = {name: section for name, section in recipe.items() if name not in UNUSED["generate"]}
+        recipe = {name: section for name, section in recipe.items() if name not in UNUSED[command]}
+    if mapping(recipe.get("stream")).get("mode") == "replay":
+        # What the recipe says of how samples are made was not looked at: those of the recording were taken.
+        recipe = {name: section for name, section in recipe.items() if name not in ("data", "solver")}
     data, solver = mapping(recipe.get("data")), mapping(recipe.get("solver"))
     training, surrogate = mapping(recipe.get("training")), mapping(recipe.get("surrogate"))
     lines: list[tuple[str, str]] = []
@@ -226,7 +232,8 @@ def cost_total(cost: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     methods: Counter[str] = Counter()
     for level in cost.values():
         methods.update(level["methods"])
-    total = {key: sum(level[key] for level in cost.values()) for key in LevelCost.model_fields if key != "methods"}
+    numbers = [key for key, field in LevelCost.model_fields.items() if field.annotation in (int, float)]
+    total = {key: sum(level[key] for level in cost.values()) for key in numbers}
     return {**total, "methods": dict(methods)}
 
 

@@ -55,6 +55,7 @@ def status(run: RunDir) -> dict[str, Any]:
             if name.startswith(_ERROR)
         },
         "errors": summary.errors,
+        "notes": summary.notes,
         "splits": {},
         "leases": {},
         "failures": [],
@@ -77,6 +78,7 @@ def show(found: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [head]
     if found["reason"]:
         parts.append(Text(str(found["reason"]), style="red"))
+    parts.extend(Text(f"note: {note}", style="yellow") for note in found["notes"])
     if found["splits"]:
         table = Table(box=None, pad_edge=False)
         for name in ("samples", "planned", "stored", "under way", "waiting", "failed", "duplicates dropped"):
@@ -118,5 +120,5 @@ def _newest_metrics(run: RunDir) -> tuple[dict[str, float], int, float]:
         seconds = max(seconds, values.pop("seconds"))
         step = max(step, int(values.pop("step", None) or 0))
         # What is not finite is no JSON for a browser.
-        newest.update({name: value for name, value in values.items() if math.isfinite(value)})
+        newest.update({name: value for name, value in values.items() if value is not None and math.isfinite(value)})
     return newest, step, seconds

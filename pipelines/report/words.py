@@ -1,15 +1,23 @@
 """Numbers and names as people read them."""
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from numbers import Real
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from jinja2 import Undefined
+if TYPE_CHECKING:
+    from jinja2 import Undefined
 
 
-def percent(share: float | Undefined | None) -> str:
+def _is_known(value: "float | Undefined | None") -> TypeGuard[float]:
+    """Whether there is a number: a template's undefined value is none."""
+    return isinstance(value, Real)
+
+
+def percent(share: "float | Undefined | None") -> str:
     """A share with three digits, in percent."""
-    return "–" if share is None or isinstance(share, Undefined) else f"{digits(100 * share)} %"
+    return f"{digits(100 * share)} %" if _is_known(share) else "–"
 
 
 def digits(value: float) -> str:
@@ -17,27 +25,41 @@ def digits(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if value else "0"
 
 
-def error_text(value: float | Undefined | None, metric: str) -> str:
-    """An error as its field writes it: relative ones in percent, VRMSE as it is."""
+def error_text(value: "float | Undefined | None", metric: str) -> str:
+    """An error as its field writes it: relative ones in percent, VRMSE as it is; null where it is not finite."""
+    if value is None or (_is_known(value) and not math.isfinite(value)):
+        return "not finite"
     return quantity(value) if metric == "vrmse" else percent(value)
 
 
-def quantity(value: float | int | Undefined | None) -> str:
+def quantity(value: "float | int | Undefined | None") -> str:
     """A number as one reads it: whole ones whole, others with three digits."""
-    if value is None or isinstance(value, Undefined):
-        return "–"
-    return f"{value:,.0f}" if float(value).is_integer() else digits(value)
+    if _is_known(value):
+        return f"{value:,.0f}" if float(value).is_integer() else digits(value)
+    return "–"
 
 
-def duration(seconds: float | Undefined | None) -> str:
+def number_of_bytes(count: int) -> str:
+    """A number of bytes in the unit that suits it, by powers of 1000."""
+    units = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
+    power = next((power for power in range(len(units)) if count < 999.5 * 1000**power), len(units) - 1)
+    value = count / 1000**power
+    return f"{f'{value:,.0f}' if power == 0 or value >= 999.5 else digits(value)} {units[power]}"
+
+
+def duration(seconds: "float | Undefined | None") -> str:
     """A time span in the unit that suits it."""
-    if seconds is None or isinstance(seconds, Undefined):
-        return "–"
+    return _duration(seconds) if _is_known(seconds) else "–"
+
+
+def _duration(seconds: float) -> str:
     if 0.0 < seconds < 0.9995:
         return f"{digits(1000 * seconds)} ms"
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 100 * 24 * 60:
+        return f"{minutes // (24 * 60):,} days"
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
@@ -62,3 +84,8 @@ def when_text(text: str | None) -> str:
         return datetime.fromisoformat(text or "").strftime("%Y-%m-%d %H:%M:%S %Z").strip()
     except ValueError:
         return text or "unknown"
+
+
+def count_of(number: int, what: str) -> str:
+    """How many of what: `1 sample`, `2 samples`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -10,7 +10,7 @@ from headrace.pipelines.recipe.config import RunConfig
 from headrace.pipelines.running.online import POLL_SECONDS, StreamWatch, preflight_stream, start_stream
 from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import RunProgress
-from headrace.pipelines.running.session import Earlier, Session
+from headrace.pipelines.running.session import Earlier, Session, require_room
 from headrace.platform.cluster.cluster import connected, fit_into_cluster, starting_phase
 from headrace.platform.errors import InputError
 
@@ -26,6 +26,7 @@ def generate(config: RunConfig, out: Path | Earlier | None, console: Console) ->
         raise InputError.single("stream.mode", "replay", "online or generate, to make a data set")
     preflight_stream(config, out)
     config, choices, pilot_seconds = settled(config, console)
+    require_room(config, out)
     assert config.data is not None
     with RunProgress(console) as progress, ExitStack() as cluster:
         progress.update(phase=starting_phase(config.resources), planned=config.planned()["train"])

@@ -28,8 +28,9 @@ from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import Pace, RunProgress
 from headrace.pipelines.running.rank import StreamedData, TrainingJob, train_on_rank
 from headrace.pipelines.running.recording import Recording
-from headrace.pipelines.running.session import Earlier, Session, preflight
+from headrace.pipelines.running.session import Earlier, Session, preflight, require_room
 from headrace.pipelines.running.train import SECONDS_TO_START, is_trained, watch_ranks
+from headrace.pipelines.running.training_data import described
 from headrace.platform.cluster.cluster import (
     connected,
     fit_into_cluster,
@@ -43,6 +44,7 @@ from headrace.platform.cluster.training_ranks import TrainingRanks
 from headrace.platform.errors import RunFailed
 from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.ledger.recovery import recover
+from headrace.platform.scouts import scouts_of
 from headrace.platform.seeding import generator
 from headrace.platform.stream.plan import StreamPlan
 from headrace.platform.stream.stream import Stream
@@ -61,12 +63,17 @@ def preflight_stream(config: RunConfig, out: Path | Earlier | None) -> None:
         InputError: see `preflight` and `Recording.open`.
     """
     preflight(config, out)
+    require_room(config, out)
     if not isinstance(out, Earlier):
         Recording.open(config)
 
 
 def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *, trains: bool) -> Stream:
     """Plan the samples in the ledger, unless the run is gone on with and has one, and start the actors."""
+    if not session.run.ledger.is_file() and trains and config.training is not None:
+        # Kept: the order of a replay must stay what it was when the run is gone on with.
+        session.note(scouts=config.training.normalization.samples * config.source("train").schema().parts)
+        session.write_summary()
     plan = StreamPlan(
         run_dir=session.run.path,
         checkpoint_dir=session.run.checkpoints,
@@ -85,6 +92,7 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
         replay=config.stream.replay_order,
         keeps_incomplete=config.training is not None and config.training.keep_incomplete,
         sampler=config.sampler("train"),
+        scouts=session.summary.scouts,
     )
     if not session.run.ledger.is_file():
         with session.phase("plan"):
@@ -94,8 +102,9 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
                 session.note(recording=str(recording.path))
                 recording.copy(session.run, first_number=resources.num_ranks)
                 if not config.solves:
+                    session.note(data_sets=described(recording.sets))
                     planned = recording.planned
-            orders = lease_orders(config, shuffled=trains) if config.solves else {}
+            orders = lease_orders(config, shuffled=trains, scouts=plan.scouts) if config.solves else {}
             Ledger.create(session.run.ledger, planned, orders=orders).close()
             if recording is not None:
                 recording.copy_decisions(session.run)
@@ -103,20 +112,25 @@ def start_stream(config: RunConfig, session: Session, resources: ResourcePlan, *
     return Stream(plan, session.run.ledger, resources)
 
 
-def lease_orders(config: RunConfig, *, shuffled: bool) -> dict[str, Int64[np.ndarray, " samples"]]:
+def lease_orders(config: RunConfig, *, shuffled: bool, scouts: int = 0) -> dict[str, Int64[np.ndarray, " samples"]]:
     """For each split that is sorted, the order in which its samples are leased.
 
     Args:
         config: the recipe.
         shuffled: lease the runs of neighbours in random order, for a network that is trained meanwhile: each lease is
             still sorted, and what arrives together comes from everywhere.
+        scouts: training samples that come first, from all over the order, when it is shuffled: the scales that the
+            network's fields are normalised with are learned from so many, and then frozen.
     """
     orders = {}
     for split, count in config.planned().items():
         order = config.source(split).planned_order(count, config.sampler(split))
         if order is not None:
             if shuffled:
-                order = in_shuffled_runs(order, config.solver.sequence_length, generator(config.seed, split, "runs"))
+                length, rng = config.solver.sequence_length, generator(config.seed, split, "runs")
+                first, rest = scouts_of(order, scouts if split == "train" else 0, rng)
+                # The first ones are sorted among themselves: whoever solves them loses little.
+                order = np.concatenate([in_shuffled_runs(part, length, rng) for part in (first, rest)])
             orders[str(split)] = order
             log.info("sorted %d samples of %s", count, split)
     return orders
@@ -237,6 +251,7 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
     """
     preflight_stream(config, out)
     config, choices, pilot_seconds = settled(config, console)
+    require_room(config, out)
     assert config.data is not None and config.training is not None
     with RunProgress(console) as progress, ExitStack() as cluster:
         planned, steps = config.planned()["train"], config.training.steps

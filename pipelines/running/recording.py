@@ -12,7 +12,7 @@ from headrace.pipelines.run_dir import RunDir, data_sets
 from headrace.platform.dataset.reader import StoredSamples, shard_paths
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.fields import SampleSchema
-from headrace.platform.files import sync
+from headrace.platform.files import sync, usable_path
 from headrace.platform.ledger.ledger import Ledger
 
 WHERE = "stream.recording"
@@ -41,10 +41,10 @@ class Recording:
         """
         if config.stream.recording is None:
             return None
-        path = Path(config.stream.recording).absolute()
+        path = usable_path(Path(config.stream.recording), WHERE, "an earlier run's folder").absolute()
         if RunDir(path).is_worked_on:
             raise InputError.single(WHERE, str(path), "a run that nobody works on", "Stop it, or wait for its end.")
-        found = data_sets(path)
+        found = data_sets(path, WHERE)
         replays = config.stream.mode == "replay"
         missing = [split for split in SPLITS if split not in found] if replays or not found else []
         if missing:
@@ -61,11 +61,11 @@ class Recording:
         faults = [
             Fault(
                 where=f"{WHERE}: {split}",
-                value=str(samples.schema),
-                expected=f"samples as the recipe's: {schemas[split]}",
+                value=f"with {'; '.join(samples.schema.differences(schemas[split]))}",
+                expected="samples as the recipe's",
             )
             for split, samples in stored.items()
-            if samples.schema != schemas[split]
+            if samples.schema.differences(schemas[split])
         ]
         if replays:
             assert config.training is not None

@@ -32,7 +32,7 @@ def resume(path: Path, overrides: Sequence[str], console: Console) -> Session | 
         InputError: there is no run in the folder, another process works on it, or it is damaged.
         RunFailed: as of the command that is gone on with.
     """
-    run = RunDir.open(path)
+    run = RunDir.open(path, writes=True)
     summary = run.read_summary()
     faults = [
         Fault(where=override, value="not to be changed", expected=f"keys of {' and '.join(CHANGEABLE)} only")

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from headrace.pipelines.recipe.config import SPLITS, RunConfig, Split
+from headrace.pipelines.recipe.config import SPLITS, Command, RunConfig, Split
 from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
+from headrace.pipelines.running.estimate import cost_key, estimate, shortages, warnings
 from headrace.pipelines.summary import FORMAT, FailedSample, RunSummary, SampleCounts, TrackedAs
 from headrace.platform import provenance
 from headrace.platform.dataset.manifest import write_manifest
@@ -46,6 +47,23 @@ def preflight(config: RunConfig, out: "Path | Earlier | None") -> None:
         raise InputError(faults)
 
 
+def require_room(config: RunConfig, out: "Path | Earlier | None") -> None:
+    """Look whether the disk and the memory can hold what is asked for; warns where only compression makes it fit.
+
+    Of a budget that is not priced yet, the held-out samples alone count.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if isinstance(out, Earlier) or config.data is None:
+        return  # some of it is there
+    found = estimate(config, out)
+    if faults := shortages(found, config):
+        raise InputError(faults)
+    for warning in warnings(found):
+        log.warning("%s", warning)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
     """A run that was cut off and is gone on with: its folder, its summary as it was left, and the claim to it."""
@@ -63,7 +81,7 @@ class Earlier:
 class Session:
     """Opens a run's folder and tracking, takes its metrics, and always leaves a summary behind."""
 
-    def __init__(self, config: RunConfig, command: str, out: Path | Earlier | None) -> None:
+    def __init__(self, config: RunConfig, command: Command, out: Path | Earlier | None) -> None:
         """Open the folder.
 
         Args:
@@ -82,7 +100,7 @@ class Session:
         self._began = time.monotonic() - (earlier.seconds if earlier else 0.0)
         self._phases: dict[str, float] = dict(earlier.summary.phases) if earlier else {}
         if earlier is None:
-            write_synced(self.run.recipe, config.to_yaml())
+            write_synced(self.run.recipe, config.to_yaml(command))
         self.summary = RunSummary(
             format=FORMAT,
             name=config.name,
@@ -103,6 +121,8 @@ class Session:
             before = earlier.summary
             tracked_as = before.tracking.run_id
             self.note(started=before.started, resumed=[*before.resumed, self.summary.started])
+            if before.scouts:
+                self.note(scouts=before.scouts)
             if before.numerics:
                 self.note(numerics=before.numerics)
             if tracked_as is not None:
@@ -115,9 +135,9 @@ class Session:
             Tracker.start,
             config.tracking,
             run_name=self.run.path.name,
-            config=config.model_dump(mode="json"),
+            config=config.asked(command),
             tags={"headrace.command": command, "headrace.folder": str(self.run.path)},
-            recipe_text=config.to_yaml(),
+            recipe_text=config.to_yaml(command),
             run_id=tracked_as,
         )
 
@@ -200,8 +220,16 @@ class Session:
                 for split, failed in failures.items()
                 for failure in failed
             ][:50],
-            cost=cost_per_level(self.run, failures),
+            cost=self._costs(failures),
         )
+
+    def _costs(self, failures: Mapping[str, Sequence[Failure]]) -> dict[str, dict[str, Any]]:
+        """What each level has cost, and for what: a later recipe that asks for the same is told."""
+        costs = cost_per_level(self.run, failures)
+        if self.config.data is not None:
+            for level in costs.keys() & self.config.data.mix.keys():
+                costs[level]["measured_for"] = cost_key(self.config, level)
+        return costs
 
     def account_for_solving(self, reports: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
         """Put into the summary and the metrics how the solvers chose their methods, and what second tries there were.

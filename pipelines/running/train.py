@@ -11,16 +11,14 @@ from pathlib import Path
 from rich.console import Console
 
 from headrace.pipelines.recipe.config import RunConfig
-from headrace.pipelines.run_dir import data_sets
 from headrace.pipelines.running.progress import RunProgress
 from headrace.pipelines.running.rank import StoredData, TrainingJob, train_on_rank
 from headrace.pipelines.running.session import Earlier, Session, preflight
+from headrace.pipelines.running.training_data import TrainingData, require_same
 from headrace.platform.cluster.local_rank import LocalRank, machine_capacity, needs_no_cluster
 from headrace.platform.cluster.rank import Ranks
 from headrace.platform.cluster.resources import ResourcePlan, fit_resources
-from headrace.platform.dataset.reader import StoredSamples
-from headrace.platform.errors import InputError, RunFailed
-from headrace.platform.fields import SampleSchema
+from headrace.platform.errors import RunFailed
 
 SECONDS_TO_START = 60.0  # that an actor or a rank may take before it is said to wait for resources
 
@@ -35,6 +33,7 @@ def watch_ranks(
     *,
     look: Callable[[], None] = lambda: None,
     short: Callable[[], str | None] = lambda: None,
+    phase: str = "streaming and training",
 ) -> None:
     """Wait for the ranks; record and show what they report.
 
@@ -45,6 +44,7 @@ def watch_ranks(
         poll_seconds: how long to wait at a time [s].
         look: is called in between.
         short: says what there is too little of for a rank; None where nothing keeps it from starting.
+        phase: what they are at, once they do steps.
 
     Raises:
         RunFailed: a rank failed.
@@ -70,7 +70,7 @@ def watch_ranks(
             done = report.step - first[1]
             left = (report.time - first[0]) / done * (steps - report.step) if done else None
             progress.update(
-                phase="streaming and training",
+                phase=phase,
                 step=report.step,
                 loss=report.metrics.get("train/loss", progress.state.loss),
                 error=report.metrics.get("validation/relative_l2", progress.state.error),
@@ -99,45 +99,6 @@ def is_trained(session: Session) -> bool:
         return False
     session.note(training=done)
     return True
-
-
-def locate_data(directory: Path) -> dict[str, Path]:
-    """The data sets to train on by role: `train`, `validation`, and every test set under its own name.
-
-    Without a validation set the first test set draws the curves; nothing is selected by them.
-
-    Raises:
-        InputError: there is no training set, or nothing held out.
-    """
-    sets = data_sets(directory)
-    train = next((path for name, path in sets.items() if name.split("_")[0] == "train"), None)
-    tests = {name: path for name, path in sets.items() if name.split("_")[0] == "test"}
-    if train is None or not tests:
-        raise InputError.single(
-            "--data",
-            str(directory),
-            "a folder with data sets named train and test (or train_16, test_16, ...)",
-            f"Found: {', '.join(sets) or 'none'}. `headrace generate` and `headrace import` write such folders.",
-        )
-    if "validation" not in sets:
-        log.info(
-            "no validation set in %s: the curves use %s, by which nothing is selected", directory, next(iter(tests))
-        )
-    return {"train": train, "validation": sets.get("validation", next(iter(tests.values()))), **tests}
-
-
-def _whole(part: SampleSchema, train: Path, held_out: Path) -> SampleSchema:
-    """What the trajectories look like whose parts are trained on: those that are held out.
-
-    Raises:
-        InputError: the held-out ones are others.
-    """
-    whole = StoredSamples.open(held_out).schema
-    if whole.parts > 1 or whole.indivisible(len(part.times)) or whole.in_parts(len(part.times)) != part:
-        raise InputError.single(
-            str(held_out), f"samples {whole}", f"whole trajectories, of which {train} holds the parts: {part}"
-        )
-    return whole
 
 
 def _placed(
@@ -173,41 +134,31 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
         RunFailed: a rank failed.
     """
     assert config.training is not None and config.surrogate is not None
-    sets = locate_data(data)
-    stored = StoredSamples.open(sets["train"])
-    schema = stored.schema
-    if schema.parts > 1:
-        schema = _whole(schema, sets["train"], sets["validation"])
-    reason = config.training.mismatch(stored.schema)
-    reason = reason or config.training.network_mismatch(config.surrogate, schema)
-    if reason:
-        raise InputError.single(
-            "surrogate", config.surrogate.kind, f"a network that can take {sets['train']}: {reason}"
-        )
-    needed = config.training.batch_size * config.resources.trainers.ranks
-    usable = len(stored) if config.training.keep_incomplete else int(stored.is_whole.sum())
-    if usable < needed:
-        raise InputError.single("training.batch_size", str(needed), f"at most {usable}, the samples of --data")
+    found = TrainingData.open(config, data)
     preflight(config, out)
+    used = found.described()
+    if isinstance(out, Earlier):
+        require_same(out.summary.data_sets, used)
     with RunProgress(console) as progress, ExitStack() as cluster:
         progress.update(phase="looking for a place to train", steps=config.training.steps)
         resources, start, short = _placed(config, progress, cluster)
         session = Session(config, "train", out)
         with session.guarded():
             session.note(
-                data_folder=str(data.resolve()),
-                samples=session.summary.samples.model_copy(update={"stored": usable}),
-                schema=schema.to_json(),
+                data_folder=str(found.folder),
+                data_sets=used,
+                samples=session.summary.samples.model_copy(update={"stored": found.usable}),
+                schema=found.schema.to_json(),
             )
             if not is_trained(session):
                 with session.phase("train"):
                     job = TrainingJob(
                         config=config,
-                        schema=schema,
-                        parts=stored.schema.parts,
+                        schema=found.schema,
+                        parts=found.parts,
                         data=StoredData(
-                            train=sets["train"].resolve(),
-                            validation=sets["validation"].resolve(),
+                            train=found.train,
+                            validation=found.validation,
                             keeps_incomplete=config.training.keep_incomplete,
                         ),
                         run=session.run,
@@ -217,7 +168,7 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
                     ranks: Ranks | None = None
                     try:
                         ranks = start(job)
-                        watch_ranks(ranks, session, progress, 0.5, short=short)
+                        watch_ranks(ranks, session, progress, 0.5, short=short, phase="training")
                     except KeyboardInterrupt:
                         session.note_interrupt()
                         if ranks is not None:
@@ -227,5 +178,5 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
             # Brings torch, pictures and tracking, which nobody waited for until here.
             from headrace.pipelines.running.evaluate import conclude
 
-            conclude(session, {name: path for name, path in sets.items() if name not in ("train", "validation")})
+            conclude(session, found.tests)
     return session

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from headrace.platform.errors import Fault, InputError
-from headrace.platform.spec import Spec
+from headrace.platform.spec import Count, Spec
 
 MAX_RESTARTS = 3  # of a part of a run that dies
 THREAD_VARIABLES = (
@@ -21,20 +21,18 @@ THREAD_VARIABLES = (
 class SolverResources(Spec):
     """What the solver actors may use."""
 
-    actors: PositiveInt | None = Field(default=None, description="How many; default: what the trainers leave free.")
+    actors: Count | None = Field(default=None, description="How many; default: what the trainers leave free.")
     cpus: PositiveFloat | None = Field(default=None, description="CPUs of each; default: an even share, at most 1.")
-    threads: PositiveInt = Field(default=1, description="Threads of each.")
+    threads: Count = Field(default=1, description="Threads of each.")
     gpus: NonNegativeFloat = Field(default=0.0, description="GPUs of each; may be a fraction.")
 
 
 class TrainerResources(Spec):
     """What the training ranks may use."""
 
-    ranks: PositiveInt = Field(default=1, description="Data-parallel training processes.")
+    ranks: Count = Field(default=1, description="Data-parallel training processes.")
     cpus: PositiveFloat | None = Field(default=None, description="CPUs of each; default: an even share.")
-    threads: PositiveInt | None = Field(
-        default=None, description="Threads of each; default: the node's cores, at most 8."
-    )
+    threads: Count | None = Field(default=None, description="Threads of each; default: the node's cores, at most 8.")
     gpus: NonNegativeFloat | None = Field(
         default=None, description="GPUs of each; default: 1 if every rank can have one."
     )
@@ -49,8 +47,8 @@ class ResourcesSpec(Spec):
     wait_seconds: NonNegativeFloat = Field(
         default=0.0, description="How long to wait for nodes to join a cluster that has too little for the run [s]."
     )
-    solvers: SolverResources = SolverResources()
-    trainers: TrainerResources = TrainerResources()
+    solvers: SolverResources = Field(default=SolverResources(), description="What the solver actors may use.")
+    trainers: TrainerResources = Field(default=TrainerResources(), description="What the training ranks may use.")
     placement: Literal["pack", "spread"] = Field(
         default="pack", description="Keep the parts on few nodes, or spread them over many."
     )

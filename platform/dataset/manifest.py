@@ -94,7 +94,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest | None:
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
         return Manifest(**{**data, "schema": SampleSchema.from_json(data["schema"])})
     except (ValueError, TypeError, KeyError) as error:
         raise InputError.single(str(path), f"not readable ({error})", "the manifest of a data set") from error

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PositiveFloat, ValidationInfo, field_validator, model_validator
 
 from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.reservoir.reservoir import Policy, Reservoir
-from headrace.platform.spec import Spec
+from headrace.platform.spec import Count, Spec
 
 WhenUsedUp = Literal["wait", "go_on"]
 
@@ -36,10 +36,10 @@ class ReservoirSpec(Spec):
     """
 
     kind: Policy = "reservoir"
-    capacity: PositiveInt = 2000
-    watermark: PositiveInt = _DEFAULT_WATERMARK
-    min_simulations: PositiveInt = 1
-    max_uses: PositiveInt | None = None
+    capacity: Count = 2000
+    watermark: Count = _DEFAULT_WATERMARK
+    min_simulations: Count = 1
+    max_uses: Count | None = None
     when_used_up: WhenUsedUp = "wait"
     level_weights: Frozen[Mapping[str, PositiveFloat]] = Field(default_factory=lambda: FrozenMap({}))
 

@@ -45,4 +45,4 @@ class Mixing:
 
 
 MIXED = FixedMix()
-"""What held-out samples always are, and training samples unless a recipe says otherwise."""
+"""What training samples are unless a recipe says otherwise; held-out ones are `STRATIFIED`."""

@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float32
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from headrace.platform.sample import Request
 from headrace.platform.samplers.mixture import Mixture
 from headrace.platform.samplers.sampler import AbstractSampler, SamplerContext
+from headrace.platform.spec import Count
 
 
 class LossWeighted(AbstractSampler):
@@ -29,7 +30,7 @@ class LossWeighted(AbstractSampler):
     kind: Literal["loss_weighted"] = "loss_weighted"
     floor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
     sharpness: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
-    memory: PositiveInt = 1000
+    memory: Count = 1000
     by_cost: bool = True
 
     def build(self, context: SamplerContext) -> "Weighing":

@@ -113,8 +113,8 @@ class Sampler(Protocol):
 class AbstractSampler(Spec):
     """Decides for each training sample its level and, if it likes, parameters of its equation.
 
-    A concrete sampler carries `kind: Literal["name"] = "name"`. Held-out samples are always those of the mix
-    (`FixedMix`), so that errors of runs with different samplers can be compared.
+    A concrete sampler carries `kind: Literal["name"] = "name"`. Held-out samples always have the levels in the numbers
+    that the mix says (`Stratified`), so that errors of runs with different samplers can be compared.
 
     What a sampler decides is in the ledger before anyone solves it: it is asked once for each sample, whatever dies.
     What it has observed is not kept: after a restart of the coordinator, or `headrace resume`, it begins anew, and must

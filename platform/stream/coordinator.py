@@ -13,6 +13,8 @@ from jaxtyping import Float32, Int64
 from headrace.platform.ledger.lease import Counts, Lease
 from headrace.platform.ledger.ledger import Ledger, seconds_since_boot
 from headrace.platform.sample import Failure
+from headrace.platform.samplers.sampler import Sampler
+from headrace.platform.samplers.stratified import STRATIFIED
 from headrace.platform.stream.decisions import Decisions
 from headrace.platform.stream.plan import HELD_OUT, TAKE_OVER_SECONDS, StreamPlan
 
@@ -40,6 +42,7 @@ class Coordinator:
         self._changed = asyncio.Condition()
         self._claims: dict[int, int] = {}
         self._reports: dict[tuple[str, str], Mapping[str, object]] = {}
+        self._held_out: dict[str, Sampler] = {}
         self._decisions: Decisions | None = None
         if plan.sampler.decides_late and "train" in plan.sources and plan.solves:
             parts = plan.parts("train")
@@ -92,7 +95,12 @@ class Coordinator:
 
     def _decided(self, lease: Lease) -> Lease:
         """A lease that says what its samples shall be, unless their indices do."""
-        if self._decisions is None or lease.split != "train":
+        if lease.split in HELD_OUT:
+            if lease.split not in self._held_out:
+                context = self._plan.sources[lease.split].sampler_context(self._ledger.counts(lease.split).planned)
+                self._held_out[lease.split] = STRATIFIED.build(context)
+            return dataclasses.replace(lease, requests=tuple(self._held_out[lease.split].decide(lease.indices)))
+        if self._decisions is None:
             return lease
         return dataclasses.replace(lease, requests=self._decisions.requests(lease.indices))
 

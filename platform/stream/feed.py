@@ -24,6 +24,7 @@ from headrace.platform.joint_checkpoint import newest, read_arrays
 from headrace.platform.reservoir.paced import MAX_PREFETCH, PacedReservoir, StreamStopped, packed, unpacked
 from headrace.platform.reservoir.reservoir import Reservoir, ReservoirStats
 from headrace.platform.sample import SampleBatch
+from headrace.platform.scouts import scouts_of
 from headrace.platform.seeding import generator
 from headrace.platform.stream.plan import StreamPlan
 
@@ -109,6 +110,8 @@ class AbstractFeed(ABC):
             order = order[is_whole(order, self._plan.parts("train"))]
         if self._plan.replay == "shuffled":
             order = generator(self._plan.seed, "replay").permutation(order)
+        else:
+            order = np.concatenate(scouts_of(order, self._plan.scouts, generator(self._plan.seed, "scouts")))
         return order[self._number :: self._plan.num_ranks]
 
     def _newest_state(self) -> tuple[int, dict[str, np.ndarray]] | None:

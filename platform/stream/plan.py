@@ -28,7 +28,7 @@ class StreamPlan:
         run_dir: folder of the run; must be reachable from every node that holds a shard.
         checkpoint_dir: where joint checkpoints go.
         sources: the source of each split.
-        sampler: who decides what the training samples shall be; held-out ones are those of the mix.
+        sampler: who decides what the training samples shall be; held-out ones are stratified to the mix.
         sequence_length: simulations in a sequence, neighbours in the ledger's order; a lease is one sequence, or
             several while they are solved in no time.
         message_bytes: size of a message between solver and shard at most, as far as one sample is not larger [B].
@@ -43,6 +43,7 @@ class StreamPlan:
         paced: whether the reservoirs are filled in a fixed order and at a fixed pace (`PacedReservoir`): the order is
             the planned one where there are solvers, and the order of the replay elsewhere.
         replay: the order in which stored samples that came from elsewhere enter the reservoirs.
+        scouts: samples of a replay that enter first, from all over it: what is learned of them holds of all.
         keeps_incomplete: whether the parts of a trajectory that were solved before it broke are trained on.
     """
 
@@ -62,6 +63,7 @@ class StreamPlan:
     paced: bool = False
     replay: ReplayOrder = "recorded"
     keeps_incomplete: bool = False
+    scouts: int = 0
     sampler: AbstractSampler = MIXED
 
     def data_dir(self, split: str) -> Path:
@@ -74,8 +76,8 @@ class StreamPlan:
         return {split: source.schema() for split, source in self.sources.items()}
 
     def requests(self, split: str) -> DerivedRequests:
-        """What the samples of a split shall be, by their indices; unless it is decided late."""
-        sampler = self.sampler if split == "train" and not self.sampler.decides_late else MIXED
+        """What the training samples shall be, by their indices, where a lease does not say it."""
+        sampler = MIXED if self.sampler.decides_late else self.sampler
         return DerivedRequests(sampler, self.sources[split].sampler_context(), self.parts(split))
 
     def parts(self, split: str) -> int:

@@ -13,7 +13,7 @@ from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.sample import Failure, Sample
 from headrace.platform.source import SampleSource
 from headrace.platform.stream.delivery import Delivery, ToDisk, ToShards
-from headrace.platform.stream.plan import StreamPlan, solver_name
+from headrace.platform.stream.plan import HELD_OUT, StreamPlan, solver_name
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class SolverActor:
         """Lease and solve until nothing is left; return the number of samples sent."""
         keep_freed_memory()
         sources = {split: spec.build() for split, spec in self._plan.sources.items()}
-        requests = {split: self._plan.requests(split) for split in self._plan.sources}
+        requests = {split: self._plan.requests(split) for split in self._plan.sources if split not in HELD_OUT}
         spent = Spent()
         num_sent, told, alive_at = 0, 0.0, time.monotonic()
         asked = self._coordinator.lease.remote(self._name, 1, 0)

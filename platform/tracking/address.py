@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from headrace.platform.errors import Fault
 
@@ -30,17 +30,32 @@ type Trouble = tuple[str, str, str]
 
 def resolve_address(uri: str | None) -> str:
     """The recipe's address, else that of `MLFLOW_TRACKING_URI`, else `runs/mlflow.db`; a SQLite path made absolute."""
-    uri = uri or os.environ.get(ENVIRONMENT) or f"sqlite:///{RUNS / 'mlflow.db'}"
+    uri = uri or os.environ.get(ENVIRONMENT)
+    if not uri:
+        return sqlite_address(RUNS / "mlflow.db")
     file = sqlite_file(uri)
     if file is not None:
-        return f"sqlite:///{file.absolute()}"
+        _, mark, query = uri.partition("?")
+        return sqlite_address(file) + mark + query
     return uri.rstrip("/") if is_server(uri) else uri
+
+
+def sqlite_address(file: Path) -> str:
+    """The address of a SQLite file, whatever characters its path has; `sqlite_file` is the way back.
+
+    MLflow reads the path twice: SQLAlchemy as part of a URL, in which `%` and `?` mean something; and itself, for a
+    folder to make, as it stands, unless the address names a driver.
+    """
+    path = str(file.absolute())
+    quoted = path.replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}" if quoted == path else f"sqlite+pysqlite:///{quoted}"
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of a SQLite address; None for every other address."""
     scheme, _, path = uri.partition(":///")
-    return Path(path).expanduser() if scheme.partition("+")[0] == "sqlite" and path else None
+    file = unquote(path.partition("?")[0])
+    return Path(file).expanduser() if scheme.partition("+")[0] == "sqlite" and file else None
 
 
 def is_server(uri: str) -> bool:

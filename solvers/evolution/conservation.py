@@ -35,7 +35,7 @@ class AbstractConservationLaw(AbstractBatchedEvolution):
     At a `wall` flow is reflected; through an `outflow` boundary waves leave, nearly without an echo.
 
     Attributes:
-        resolution: cells a side.
+        resolution: cells of the output grid along each axis.
         length: of the box, the same along all axes.
         dim: number of axes.
         boundary: on all sides of the box.

@@ -80,6 +80,9 @@ class AbstractEvolution(AbstractSampled):
         integrator: the name of the time integrator.
         sets_its_steps: whether the solution decides how long a step is, as by a CFL number; the `step` that is asked
             for is then an upper bound that rarely matters.
+        restarts_within: by how much, relative to the state, an interval comes out otherwise when it starts from a
+            stored state: rounding, where the state is all that the solver holds; more where that lives elsewhere on
+            the grid, or on a finer one.
     """
 
     made_by: ClassVar[str] = "trajectories"
@@ -91,6 +94,7 @@ class AbstractEvolution(AbstractSampled):
 
     integrator: ClassVar[str]
     sets_its_steps: ClassVar[bool] = False
+    restarts_within: ClassVar[float] = 1e-5
 
     horizon: PositiveFloat = 1.0
     snapshots: Annotated[int, Field(ge=1, le=10_000)] | tuple[PositiveFloat, ...] = 10

@@ -108,6 +108,7 @@ class AbstractImplicit(AbstractEvolution):
     )
 
     integrator: ClassVar[str] = "SDIRK3"
+    restarts_within: ClassVar[float] = 0.02  # what was stored may have taken other steps
 
     @property
     @abstractmethod

@@ -37,6 +37,7 @@ class AbstractIncompressible(AbstractEvolution):
 
     integrator: ClassVar[str] = "RK4 with a projection in every stage"
     sets_its_steps: ClassVar[bool] = True
+    restarts_within: ClassVar[float] = 0.02  # by the means between centres and faces
 
     resolution: Annotated[int, Field(ge=8, le=4096)] = 64
     cfl: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9

@@ -31,7 +31,7 @@ class AbstractSemilinear(AbstractBatchedEvolution):
     points, whatever grid it was solved on.
 
     Attributes:
-        resolution: points a side.
+        resolution: points of the output grid along each axis.
         length: of the box, the same along all axes.
         dim: number of axes.
         start: how every component of the state is drawn at time 0, in lengths of the box.

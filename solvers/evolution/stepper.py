@@ -15,6 +15,9 @@ from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 MAX_DEFECT = 0.01
 """A trajectory whose steps differ by more from two half steps, relative to its state, is not resolved in time."""
 
+HALVINGS = 6
+"""How often the step of a trajectory that is not resolved is halved before it is given up."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Followed:

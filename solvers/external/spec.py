@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from headrace.platform.errors import nearest
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.samplers.sampler import Axis
-from headrace.platform.spec import Spec
+from headrace.platform.spec import Count, Spec
 from headrace.solvers.random_inputs.parameters import Uniform
 from headrace.solvers.sampled import AbstractSampled
 
@@ -37,13 +37,13 @@ class Output(Spec):
         file: the file in the scratch folder that it writes: .npy, .npz, .h5, .hdf5, or numbers in text (.txt, .dat).
             Left out, the program sends the field through the client.
         dataset: the array's name in an .npz or HDF5 file.
-        components: values at each point.
-        unit: "1" when dimensionless.
+        components: numbers at each point: 1 for a scalar, 2 or 3 for a vector.
+        unit: of the values; "1" when dimensionless.
     """
 
     file: str | None = None
     dataset: str | None = None
-    components: PositiveInt = 1
+    components: Count = 1
     unit: str = "1"
 
     @model_validator(mode="after")
@@ -83,13 +83,13 @@ class Points(Spec):
     """The grid that all fields live on.
 
     Attributes:
-        shape: points per axis.
+        shape: number of points along each axis.
         extent: length of each axis; default: 1.
         periodic: whether each axis wraps around; default: none does.
         location: `nodes` (both ends of an axis are points) or `cells` (points are centres of cells).
     """
 
-    shape: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=4)]
+    shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)]
     extent: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
     periodic: tuple[bool, ...] = ()
     location: Literal["nodes", "cells"] = "nodes"
@@ -263,7 +263,7 @@ class External(AbstractSampled):
         for program in (*self.launcher[:1], self.command[0]):
             program = program.replace("{{", "{").replace("}}", "}")
             if shutil.which(program, path=path) is None:
-                there = Path(program).is_file() and os.sep in program
+                there = os.path.isfile(program) and os.sep in program
                 why = "may not be executed (chmod +x)" if there else "is not there"
                 hint = "" if os.sep in program else ', nor on the PATH; write "./NAME" for one in the current folder'
                 return f'The program "{program}" {why}{hint}.'
@@ -272,7 +272,7 @@ class External(AbstractSampled):
                 word = word.replace("{{", "{").replace("}}", "}")
                 if not os.path.exists(word):
                     return f'The file "{word}" of the command is not there.'
-        if self.scratch is not None and not Path(self.scratch).is_dir():
+        if self.scratch is not None and not os.path.isdir(self.scratch):
             return f'The folder for scratch, "{self.scratch}", is not there.'
         return None
 

@@ -167,6 +167,10 @@ class Discretization:
         values[self.imposed] = self._imposed_values(fields)
         return values.reshape(-1, self.components)
 
+    def from_points(self, values: Float64[np.ndarray, "points components"]) -> Float64[np.ndarray, " unknowns"]:
+        """The unknowns of a function that is linear between its values at the points of the mesh."""
+        return self._on_nodes(values, self.space, self.components).ravel()[self.free]
+
     def evaluation(self, grid_points: int) -> "csr_array":
         """From values at the nodes to values at the points of the grid inside the mesh."""
         if grid_points not in self._evaluations:

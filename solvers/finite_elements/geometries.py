@@ -72,8 +72,8 @@ class Hole(Spec):
     """A round hole.
 
     Attributes:
-        center: of the circle.
-        radius: of the circle.
+        center: of the circle, its two coordinates.
+        radius: of the circle, in the unit of the coordinates.
         name: of its edge; several holes may share one.
     """
 
@@ -98,7 +98,7 @@ class Plate(AbstractGeometry):
         corners: of the polygon, in order, either way around.
         sides: a name for each side; side i goes from corner i to the next. Several may share one. By default `side_1`,
             `side_2`, ...
-        holes: what is cut out.
+        holes: circles that are cut out.
         size: the length of an edge of the mesh.
     """
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 from pydantic import BeforeValidator, Field, model_validator
 
+from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.finite_elements.discretization import discretization
 from headrace.solvers.finite_elements.dolfinx import compiler, dolfinx_is_installed
@@ -20,7 +21,7 @@ from headrace.solvers.problem import AbstractProblem, as_generator
 from headrace.solvers.random_inputs.permeability import LogNormal, TwoPhase
 from headrace.solvers.random_inputs.random_fields import Gaussian, matern_field_at
 from headrace.solvers.systems.arrays import representable
-from headrace.solvers.systems.system import LinearSystem, Structure
+from headrace.solvers.systems.system import LinearSystem, Structure, System
 
 if TYPE_CHECKING:
     import ufl
@@ -53,8 +54,8 @@ class AbstractFiniteElementProblem(AbstractProblem):
     Attributes:
         geometry: where the equation lives.
         degree: of the elements: 1, linear, errors of u fall with h²; 2, quadratic, with h³ where the data are smooth.
-        output: `mesh` or `grid`.
-        grid_points: points a side of the grid.
+        output: whether samples are values at the nodes of the `mesh`, or on a regular `grid`.
+        grid_points: points of the regular grid along each axis; only with `output: grid`.
     """
 
     geometry: AnyGeometry = Plate()
@@ -209,6 +210,39 @@ class AbstractFiniteElementProblem(AbstractProblem):
             outputs[np.newaxis].astype(np.float32),
             np.concatenate(parameters or [np.zeros(0)]).astype(np.float32),
         )
+
+    def fields_of(
+        self, inputs: Float[np.ndarray, "channels_in points"], parameters: Float[np.ndarray, " num_parameters"]
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """Inputs at the points of the mesh, and parameters.
+
+        Raises:
+            InputError: samples live on a grid, which does not tell the values at the points of the mesh.
+        """
+        self._require_mesh()
+        fields = {spec.name: values.T if spec.components > 1 else values for spec, values in self._named(inputs)}
+        first = 0
+        for spec in self.parameters():
+            fields[spec.name] = parameters[first : first + spec.components].astype(np.float64)
+            first += spec.components
+        return fields
+
+    def unknowns_of(
+        self, outputs: Float[np.ndarray, "1 channels_out points"], system: System
+    ) -> Float64[np.ndarray, " unknowns"]:
+        """The values at the free degrees of freedom; between the points of the mesh linear.
+
+        Raises:
+            InputError: samples live on a grid.
+        """
+        self._require_mesh()
+        return discretization(self).from_points(outputs[0].T.astype(np.float64))
+
+    def _require_mesh(self) -> None:
+        if self.output == "grid":
+            raise InputError.single(
+                "output", "grid", "mesh", "Values on a grid do not tell those at the points of the mesh."
+            )
 
     def _checked(self, fields: FieldValues) -> dict[str, Values]:
         num_points = named_mesh(self.geometry).mesh.shape[0]

@@ -55,7 +55,7 @@ class AMG(AbstractSolver):
 
     Attributes:
         package: `petsc` (GAMG), `pyamg`, or `auto`: PETSc where it is installed.
-        max_iterations: when to give up.
+        max_iterations: iterations after which to give up.
     """
 
     kind: Literal["amg"] = "amg"

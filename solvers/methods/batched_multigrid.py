@@ -31,7 +31,7 @@ class BatchedMultigrid(AbstractSolver):
     Attributes:
         batch: systems solved at once; 8 bytes times about 25 per unknown and system are needed for them.
         device: `auto` is CUDA where torch finds it, the CPU elsewhere.
-        max_iterations: when to give up.
+        max_iterations: iterations after which to give up.
     """
 
     waits: ClassVar[bool] = True

@@ -57,10 +57,10 @@ class DCDM(AbstractSolver):
     Attributes:
         training_systems: systems that conjugate gradients solve first.
         training_steps: steps of Adam in all; 0 leaves the network untrained.
-        channels: of the network.
-        learning_rate: at the start of each of three rounds.
+        channels: hidden channels of the network.
+        learning_rate: of Adam, at the start of each of three rounds.
         directions: how many earlier directions a new one is made orthogonal to; the paper takes 2.
-        seed: of the weights and of training.
+        seed: of the network's weights and of its training.
         max_iterations: products with A after which a direct method takes over.
     """
 
@@ -70,7 +70,7 @@ class DCDM(AbstractSolver):
     channels: Annotated[int, Field(ge=1, le=256)] = 8
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-2
     directions: Annotated[int, Field(ge=1, le=1000)] = 10
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     max_iterations: Annotated[int, Field(ge=1, le=1_000_000)] = 5000
 
     def build(self) -> "RunningDCDM":

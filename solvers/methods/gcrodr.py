@@ -44,10 +44,10 @@ class GCRODR(AbstractSolver):
     residual by 1e-6 at most.
 
     Attributes:
-        subspace: m, the directions of a cycle.
-        recycled: k, those of them that are kept.
+        subspace: m, how many directions a cycle has, the recycled ones included.
+        recycled: k, how many directions are kept from cycle to cycle and system to system.
         preconditioner: `ilu0` (incomplete LU without fill), `ssor`, `jacobi` (the diagonal) or `none`.
-        omega: the relaxation factor of `ssor`.
+        omega: the relaxation factor of `ssor`, between 0 and 2.
         basis: the precision in which bases are stored.
         max_iterations: products with A after which to give up.
     """

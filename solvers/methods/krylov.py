@@ -61,10 +61,10 @@ class AbstractKrylov(AbstractSolver):
     made anew after a system that took more than `refresh_above` iterations, or at once if it takes twice as many.
 
     Attributes:
-        omega: the factor of `ssor`.
-        levels: the fill of `ilu` and `icc`.
-        refresh_above: see `stale`.
-        max_iterations: when to give up.
+        omega: the relaxation factor of `ssor`, between 0 and 2.
+        levels: levels of fill that `ilu` and `icc` keep.
+        refresh_above: iterations above which `stale` factors are made anew for the next system.
+        max_iterations: iterations after which to give up.
     """
 
     # The order of a sequence matters to stale factors alone, and sorting costs little.
@@ -117,7 +117,7 @@ class CG(AbstractKrylov):
     Good values: `icc` with 2 levels, or `ssor` with omega 1.8 to 1.9 on fine grids.
 
     Attributes:
-        preconditioner: `icc`, `ssor`, `jacobi`, `none`, or `stale` (Cholesky factors); see `AbstractKrylov`.
+        preconditioner: `icc`, `ssor`, `jacobi`, `none`, or `stale`, Cholesky factors of an earlier system.
     """
 
     kind: Literal["cg"] = "cg"
@@ -177,8 +177,9 @@ class GMRES(AbstractKrylov):
     """Restarted GMRES, preconditioned from the right, for every real matrix.
 
     Attributes:
-        restart: directions of a cycle.
-        preconditioner: `ilu`, `ssor`, `jacobi`, `none`, or `stale` (LU or Cholesky factors); see `AbstractKrylov`.
+        restart: directions of a cycle, after which it starts anew.
+        preconditioner: `ilu`, `ssor`, `jacobi`, `none`, or `stale`, LU or Cholesky factors of an earlier
+            system.
     """
 
     kind: Literal["gmres"] = "gmres"
@@ -207,7 +208,8 @@ class BiCGStab(AbstractKrylov):
     Its `num_iterations` counts two products for each of PETSc's iterations.
 
     Attributes:
-        preconditioner: `ilu`, `ssor`, `jacobi`, `none`, or `stale` (LU or Cholesky factors); see `AbstractKrylov`.
+        preconditioner: `ilu`, `ssor`, `jacobi`, `none`, or `stale`, LU or Cholesky factors of an earlier
+            system.
     """
 
     kind: Literal["bicgstab"] = "bicgstab"

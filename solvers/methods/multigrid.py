@@ -33,7 +33,7 @@ class Multigrid(AbstractSolver):
     the plane.
 
     Attributes:
-        max_iterations: when to give up.
+        max_iterations: iterations after which to give up.
     """
 
     kind: Literal["multigrid"] = "multigrid"

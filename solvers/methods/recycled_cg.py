@@ -38,7 +38,7 @@ class RecycledCG(AbstractSolver):
         recycled: k; 0 is plain conjugate gradients.
         window: ℓ, the search directions that W is improved by.
         preconditioner: `icc0` (incomplete Cholesky without fill), `ssor`, `jacobi` or `none`.
-        omega: the relaxation factor of `ssor`.
+        omega: the relaxation factor of `ssor`, between 0 and 2.
         max_iterations: products with A after which to give up.
     """
 

@@ -24,14 +24,14 @@ class Advection(AbstractSemilinear):
     change how far u travels, `rough` halves its correlation length.
 
     Attributes:
-        resolution: points a side.
-        length: of the box.
+        resolution: points of the output grid along each axis.
+        length: side of the box, the same along all axes.
         dim: number of axes.
-        horizon: the last time.
-        snapshots: output times.
-        velocity_x: c along the first axis.
-        velocity_y: along the second, if there is one.
-        velocity_z: along the third.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
+        velocity_x: velocity c along the first axis, a number, or drawn from a range.
+        velocity_y: velocity c along the second axis, if there is one.
+        velocity_z: velocity c along the third axis, if there is one.
         start: how u is drawn at time 0, in lengths of the box.
     """
 

@@ -26,12 +26,12 @@ class AllenCahn(AbstractSemilinear):
     0.03 to 0.05, `medium` 0.02 to 0.03, `thin` 0.012 to 0.02.
 
     Attributes:
-        resolution: points a side.
-        length: of the box.
+        resolution: points of the output grid along each axis.
+        length: side of the box, the same along all axes.
         dim: number of axes.
-        horizon: the last time.
-        snapshots: output times.
-        interface: ε, positive.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
+        interface: width ε of the layer between two phases, a number, or drawn from a range; positive.
         start: how u is drawn at time 0, in lengths of the box.
     """
 

@@ -40,21 +40,21 @@ class CompressibleEuler(AbstractConservationLaw):
     which starts from two states.
 
     Attributes:
-        resolution: cells a side.
-        length: of the box.
+        resolution: cells of the output grid along each axis.
+        length: side of the box, the same along all axes.
         dim: number of axes.
         boundary: `periodic`, `wall` or `outflow`, on all sides.
-        limiter: of the slopes.
-        cfl: see `AbstractConservationLaw`.
-        horizon: the last time.
-        snapshots: output times.
+        limiter: of the slopes within cells: `minmod` smears the most, `mc` the least.
+        cfl: the part of a cell that the fastest waves may cross in a step; above 1 no step is stable.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
         gamma: γ, the ratio of specific heats; above 1 and at most 10.
-        density: the typical density.
-        pressure: the typical pressure.
-        start: `smooth` or `two_states`.
-        variation: s, in lengths of the box.
+        density: the typical density, dimensionless.
+        pressure: the typical pressure, dimensionless.
+        start: what is drawn at time 0: `smooth` fields, or `two_states` with a jump between them.
+        variation: how the field s of the smooth start is drawn, in lengths of the box.
         flow: how every component of the velocity is drawn, in lengths of the box.
-        contrast: of two states; at least 1.
+        contrast: how many times more or less than the typical ones the two densities and pressures may be; at least 1.
     """
 
     positive: ClassVar[tuple[str, ...]] = ("density", "pressure")

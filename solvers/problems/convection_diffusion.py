@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 from pydantic import Field
 
+from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.problem import AbstractProblem, as_generator
 from headrace.solvers.problems.darcy import Source
@@ -40,13 +41,13 @@ class ConvectionDiffusion(AbstractProblem):
     speed / ν of 10, 100 and 500) and ℓ to 0.3, 0.2 and 0.15.
 
     Attributes:
-        resolution: points a side, boundary included.
-        diffusivity: ν.
-        speed: scale of v.
-        length_scale: ℓ, as a fraction of the side.
+        resolution: points of the grid along each axis, boundary included.
+        diffusivity: ν, the same in all samples.
+        speed: the scale of the velocity v.
+        length_scale: ℓ, the correlation length of g, as a fraction of the side.
         smoothness: s, the Matérn ν of g; more than 1, or v would not exist.
-        scheme: what a face carries.
-        source: f, the same everywhere.
+        scheme: what a face between cells carries: what is upstream (`upwind`), or the mean of both sides (`central`).
+        source: the source f, the same everywhere.
 
     Example:
         >>> problem = ConvectionDiffusion(resolution=129, diffusivity=0.01)
@@ -133,6 +134,17 @@ class ConvectionDiffusion(AbstractProblem):
             (backward_x[1:] - nu, backward_y[:, 1:] - nu),
         )
         return LinearSystem.from_matrix(matrix, rhs, feature=psi)
+
+    def fields_of(
+        self, inputs: Float[np.ndarray, "2 points points"], parameters: Float[np.ndarray, " 0"]
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """Not told by the inputs: they are the velocity, and the scheme conserves mass by the stream function."""
+        raise InputError.single(
+            "inputs",
+            "the velocity at the points",
+            "the stream function, which the equation is discretised with",
+            "A data set does not hold it: solve from the drawn fields instead.",
+        )
 
     def sample_arrays(
         self, fields: Mapping[str, Float[np.ndarray, "points points"]], solution: Float[np.ndarray, " unknowns"]

@@ -55,9 +55,9 @@ class Darcy(AbstractProblem):
     leaves the others.
 
     Attributes:
-        resolution: points a side, boundary included.
-        permeability: how a is drawn.
-        source: f, the same everywhere.
+        resolution: points of the grid along each axis, boundary included.
+        permeability: how the permeability a is drawn.
+        source: the source f, the same everywhere.
 
     Example:
         >>> problem = Darcy(resolution=65, permeability={"kind": "two_phase", "low": 1, "high": 50})

@@ -28,9 +28,9 @@ class Darcy3D(AbstractProblem):
     Good values: resolution 17 to 129; levels as those of `Darcy`. A sample at 129 points a side is 17 MB.
 
     Attributes:
-        resolution: points a side, boundary included.
-        permeability: how a is drawn.
-        source: f, the same everywhere.
+        resolution: points of the grid along each axis, boundary included.
+        permeability: how the permeability a is drawn.
+        source: the source f, the same everywhere.
 
     Example:
         >>> problem = Darcy3D(resolution=33)

@@ -23,12 +23,12 @@ class Diffusion(AbstractSemilinear):
     and `fast` change κ, `rough` halves the correlation length of u.
 
     Attributes:
-        resolution: points a side.
-        length: of the box.
+        resolution: points of the output grid along each axis.
+        length: side of the box, the same along all axes.
         dim: number of axes.
-        horizon: the last time.
-        snapshots: output times.
-        diffusivity: κ, positive.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
+        diffusivity: κ, a number, or drawn from a range; positive.
         start: how u is drawn at time 0, in lengths of the box.
     """
 

@@ -59,13 +59,13 @@ class Elasticity(AbstractFiniteElementProblem):
 
     Attributes:
         stiffness: how E is drawn; lengths are fractions of the longer side of the bounding box.
-        poisson_ratio: ν.
-        plane: `stress` or `strain`.
-        clamped: boundaries that do not move.
-        loaded: boundaries that are pulled.
-        traction: the mean of t.
+        poisson_ratio: Poisson's ratio ν, the same everywhere.
+        plane: whether it is the `stress` or the `strain` across the plate that vanishes.
+        clamped: names of the boundaries that do not move.
+        loaded: names of the boundaries that are pulled.
+        traction: the mean of the traction t, both components.
         traction_std: standard deviation of each component of t.
-        body_force: b, the same everywhere.
+        body_force: the body force b, the same everywhere.
     """
 
     kind: Literal["elasticity"] = "elasticity"

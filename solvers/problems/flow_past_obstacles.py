@@ -42,13 +42,13 @@ class FlowPastObstacles(AbstractWalledFlow):
     reach Re 10 000; ours are 100 to 500, 500 to 1000 and 1000 to 2000, which grids of up to 256 cells a side resolve.
 
     Attributes:
-        resolution: cells along the height.
-        length: of the channel.
-        height: of the channel.
-        cfl: see `AbstractIncompressible`.
+        resolution: cells of the output grid along the height.
+        length: of the channel, dimensionless.
+        height: of the channel, dimensionless; Re is taken with it.
+        cfl: the part of the longest stable step that is taken.
         horizon: the last time, in heights over 1 of the mean velocity.
-        snapshots: output times.
-        reynolds: Re, positive.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
+        reynolds: Reynolds number Re, a number, or drawn from a range; positive.
         num_obstacles: how many are drawn: a number, or a range (`low`, `high`).
         obstacle_side: of the squares that are drawn; half of it a whole number of cells.
         obstacles: those of all samples: `block` (left, bottom, width, height) on the lines between cells, or `disk` (x,

@@ -32,15 +32,15 @@ class GrayScott(AbstractSemilinear):
     κ: `spots` 0.0367 and 0.0649, `coral` 0.0545 and 0.062, `maze` 0.029 and 0.057.
 
     Attributes:
-        resolution: points a side.
-        length: of the box.
+        resolution: points of the output grid along each axis.
+        length: side of the box, the same along all axes.
         dim: number of axes.
-        horizon: the last time.
-        snapshots: output times.
-        feed: F, positive.
-        kill: κ, positive.
-        diffusivity_u: D_u, positive, of all samples.
-        diffusivity_v: D_v, positive, of all samples.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
+        feed: rate F at which u is fed, a number, or drawn from a range; positive.
+        kill: rate κ at which v is removed, a number, or drawn from a range; positive.
+        diffusivity_u: D_u, the diffusivity of u in all samples; positive.
+        diffusivity_v: D_v, the diffusivity of v in all samples; positive.
         start: the random field of which patches are made, in lengths of the box.
     """
 

@@ -57,15 +57,15 @@ class HeatConduction(AbstractFiniteElementProblem):
 
     Attributes:
         conductivity: how κ is drawn; lengths are fractions of the longer side of the bounding box.
-        source: f, the same everywhere.
-        fixed: boundaries of given temperature.
-        temperature: how g varies around its mean.
-        mean_temperature: of g.
-        heated: boundaries of given flux.
-        flux: how q varies around its mean.
-        mean_flux: of q, positive into the plate.
-        cooled: boundaries that exchange heat with their surroundings.
-        transfer_coefficient: h.
+        source: the source f, the same everywhere.
+        fixed: names of the boundaries of given temperature.
+        temperature: how the given temperature g varies around its mean.
+        mean_temperature: the mean of the given temperature g.
+        heated: names of the boundaries of given flux.
+        flux: how the given flux q varies around its mean.
+        mean_flux: the mean of the given flux q, positive into the plate.
+        cooled: names of the boundaries that exchange heat with their surroundings.
+        transfer_coefficient: h, by which the flux through cooled boundaries follows the temperature.
         ambient: the temperature a of the surroundings.
     """
 

@@ -41,11 +41,11 @@ class HeatInMedia(AbstractImplicit):
     `medium` (β from 0.3 to 3) and `rough` (β from 10 to 100, in media whose a spreads over a factor 1000).
 
     Attributes:
-        resolution: points a side, boundary included.
-        horizon: the last time.
-        coefficient: how a is drawn.
-        strength: β, 0 or more.
-        source: f, the same everywhere.
+        resolution: points of the grid along each axis, boundary included.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        coefficient: how the coefficient a is drawn.
+        strength: β, by which the coefficient grows with the solution; 0 or more.
+        source: the source f, the same everywhere.
         start: the logarithm of the temperature at time 0, before it is made to fall to 0 at the boundary.
     """
 

@@ -48,20 +48,20 @@ class HeatWithWalls(AbstractEvolution):
     from 0.03 to 0.3 and from 0.3 to 3 m²/s.
 
     Attributes:
-        resolution: points a side, walls left out.
+        resolution: points of the output grid along each axis, walls left out.
         length: distance of opposite walls [m].
         dim: number of axes.
-        horizon: the last time [s].
-        snapshots: output times [s].
+        horizon: the last output time, from 0 on [s].
+        snapshots: output times [s]: how many, evenly up to the horizon, or the times themselves.
         integrator: `exponential` or `implicit_euler`.
-        diffusivity: κ, positive [m²/s].
+        diffusivity: κ, a number, or drawn from a range; positive [m²/s].
         start: the temperature at time 0 [K].
-        west: of the wall at the low end of the first axis [K].
-        east: at its high end [K].
-        south: at the low end of the second axis, if there is one [K].
-        north: at its high end [K].
-        bottom: at the low end of the third axis, if there is one [K].
-        top: at its high end [K].
+        west: temperature of the wall at the low end of the first axis [K].
+        east: temperature of the wall at the high end of the first axis [K].
+        south: temperature of the wall at the low end of the second axis, if there is one [K].
+        north: temperature of the wall at the high end of the second axis [K].
+        bottom: temperature of the wall at the low end of the third axis, if there is one [K].
+        top: temperature of the wall at the high end of the third axis [K].
         variation: what is added to `start` at every point, in lengths of the box [K]; none by default.
     """
 

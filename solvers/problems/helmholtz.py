@@ -37,13 +37,13 @@ class Helmholtz(AbstractProblem):
     default contrast the last needs at least 47 points a side; 65 to 129 are good.
 
     Attributes:
-        boundary: which boundary.
-        resolution: nodes or cells a side.
-        wave_number: k₀.
-        contrast: c.
+        boundary: which condition holds on all of the boundary.
+        resolution: nodes or cells of the grid along each axis.
+        wave_number: k₀, around which the wave number varies; 2π is one wave a side.
+        contrast: c; the wave number stays within k₀ (1 ± c).
         length_scale: correlation length of g as a fraction of the side.
-        smoothness: Matérn ν of g.
-        source: how f is drawn.
+        smoothness: the Matérn ν of g, which is differentiable ⌈ν⌉ - 1 times.
+        source: how the source f is drawn.
 
     Example:
         >>> problem = Helmholtz(resolution=129).at_level("high")

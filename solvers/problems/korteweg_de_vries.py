@@ -27,11 +27,11 @@ class KortewegDeVries(AbstractSemilinear):
     0.03.
 
     Attributes:
-        resolution: points.
-        length: of the interval.
-        horizon: the last time.
-        snapshots: output times.
-        dispersion: δ, positive.
+        resolution: points of the output grid.
+        length: of the interval, dimensionless.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
+        dispersion: δ, the strength of dispersion, a number, or drawn from a range; positive.
         start: how u is drawn at time 0, in lengths of the box.
     """
 

@@ -29,12 +29,12 @@ class KuramotoSivashinsky(AbstractSemilinear):
     waves: `calm` 2 to 4, `medium` 0.8 to 1.25, `rough` 0.3 to 0.5.
 
     Attributes:
-        resolution: points a side.
-        length: of the box.
+        resolution: points of the output grid along each axis.
+        length: side of the box, the same along all axes.
         dim: number of axes.
-        horizon: the last time.
-        snapshots: output times.
-        viscosity: ν, positive.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
+        viscosity: ν, a number, or drawn from a range; positive.
         start: how u is drawn at time 0, in lengths of the box; its mean is taken away.
     """
 

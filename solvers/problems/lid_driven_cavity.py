@@ -27,11 +27,11 @@ class LidDrivenCavity(AbstractWalledFlow):
     `high` 1000 to 3200.
 
     Attributes:
-        resolution: cells a side.
-        cfl: see `AbstractIncompressible`.
-        horizon: the last time.
-        snapshots: output times.
-        reynolds: Re, positive.
+        resolution: cells of the output grid along each axis.
+        cfl: the part of the longest stable step that is taken.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
+        reynolds: Reynolds number Re, a number, or drawn from a range; positive.
     """
 
     kind: Literal["lid_driven_cavity"] = "lid_driven_cavity"

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, model_validator
 
 from headrace.platform.fields import FieldSpec
+from headrace.platform.spec import Count
 from headrace.solvers.evolution.equation import Semilinear
 from headrace.solvers.evolution.semilinear import AbstractSemilinear, log_levels
 from headrace.solvers.random_inputs.parameters import Scalar, Uniform, bounds
@@ -34,13 +35,13 @@ class NavierStokes(AbstractSemilinear):
     0.003 to 0.01, `turbulent` 0.001 to 0.003.
 
     Attributes:
-        resolution: points a side.
-        length: of the square.
-        horizon: the last time.
-        snapshots: output times.
-        viscosity: ν, positive.
-        drag: α.
-        forcing: A.
+        resolution: points of the output grid along each axis.
+        length: side of the square.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
+        viscosity: ν, a number, or drawn from a range; positive.
+        drag: α, by which friction slows the vorticity down; 0 for none.
+        forcing: amplitude A of the steady force; 0 for none.
         forcing_wave: waves of the force along y.
         start: how ω is drawn at time 0, in lengths of the square; its mean is taken away.
     """
@@ -55,7 +56,7 @@ class NavierStokes(AbstractSemilinear):
     viscosity: Scalar = Uniform(low=1e-3, high=2e-2, scale="log")
     drag: Scalar = 0.0
     forcing: Scalar = 0.0
-    forcing_wave: PositiveInt = 4
+    forcing_wave: Count = 4
     start: Gaussian = Gaussian(std=3.0, length_scale=0.1, smoothness=2.5)
 
     @model_validator(mode="after")

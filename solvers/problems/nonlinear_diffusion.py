@@ -33,10 +33,10 @@ class NonlinearDiffusion(AbstractProblem):
     5, 6 and 7 steps to 1e-8.
 
     Attributes:
-        resolution: points a side, boundary included.
-        coefficient: how a is drawn.
-        strength: β.
-        source: f, the same everywhere.
+        resolution: points of the grid along each axis, boundary included.
+        coefficient: how the coefficient a is drawn.
+        strength: β, by which the coefficient grows with the solution.
+        source: the source f, the same everywhere.
 
     Example:
         >>> problem = NonlinearDiffusion(resolution=65, strength=20)

@@ -19,10 +19,10 @@ class Block(Spec):
     """A rectangle.
 
     Attributes:
-        left: where it begins.
-        bottom: where it begins, upwards.
-        width: its length.
-        height: its height.
+        left: where it begins along the channel, from the inlet.
+        bottom: where it begins across the channel, from its bottom.
+        width: its length along the channel.
+        height: its length across the channel.
     """
 
     kind: Literal["block"] = "block"
@@ -49,9 +49,9 @@ class Disk(Spec):
     """A disk, anywhere between the cells. Those whose centre is in it are shown as solid, but the wall is round.
 
     Attributes:
-        x: its centre.
-        y: its centre.
-        radius: its size.
+        x: of its centre along the channel, from the inlet.
+        y: of its centre across the channel, from its bottom.
+        radius: of the disk.
     """
 
     kind: Literal["disk"] = "disk"
@@ -76,8 +76,8 @@ class Counts(Spec):
     """A number that is drawn evenly from a range.
 
     Attributes:
-        low: the least.
-        high: the largest.
+        low: the smallest number that may be drawn.
+        high: the largest number that may be drawn.
     """
 
     low: Annotated[int, Field(ge=0, le=1000)]

@@ -42,9 +42,9 @@ class Poisson(AbstractProblem):
     0.2, 0.1) and of the boundary data (0.6, 0.4, 0.2). With the default scales both contribute alike to u.
 
     Attributes:
-        boundary: which boundary.
-        resolution: nodes, cells or points a side.
-        source: how f is drawn.
+        boundary: which condition holds on all of the boundary.
+        resolution: nodes, cells or points of the grid along each axis, as the boundary wants.
+        source: how the source f is drawn.
         boundary_data: how g is drawn: as the trace of a field on the square, so that it is continuous at the corners;
             not used where the boundary is periodic.
 

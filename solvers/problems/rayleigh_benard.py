@@ -32,13 +32,13 @@ class RayleighBenard(AbstractIncompressible):
     3·10⁵, `high` up to 3·10⁶.
 
     Attributes:
-        resolution: cells between the plates.
+        resolution: cells of the output grid between the plates.
         length: of the plates, over their distance; a whole number of cells.
-        cfl: see `AbstractIncompressible`.
-        horizon: the last time.
-        snapshots: output times.
-        rayleigh: Ra, positive.
-        prandtl: Pr, positive.
+        cfl: the part of the longest stable step that is taken.
+        horizon: the last output time, from 0 on; dimensionless, as all of this equation.
+        snapshots: output times: how many, evenly up to the horizon, or the times themselves.
+        rayleigh: Rayleigh number Ra, a number, or drawn from a range; positive.
+        prandtl: Prandtl number Pr, a number, or drawn from a range; positive.
         start: the perturbation of the temperature, in lengths of the longer side.
     """
 

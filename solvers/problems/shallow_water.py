@@ -35,18 +35,18 @@ class ShallowWater(AbstractConservationLaw):
     Levels: `gentle` waves break late, `steep` ones soon, and `dam_break` starts with jumps of the depth, at rest.
 
     Attributes:
-        resolution: cells a side.
-        length: of the box [m].
+        resolution: cells of the output grid along each axis.
+        length: side of the box, the same along all axes [m].
         dim: number of axes.
         boundary: `periodic`, `wall` or `outflow`, on all sides.
-        limiter: of the slopes.
-        cfl: see `AbstractConservationLaw`.
-        horizon: the last time [s].
-        snapshots: output times [s].
-        gravity: g, positive [m/s²].
-        depth: of calm water [m].
-        start: `smooth` or `dam_break`.
-        surface: s, in lengths of the box.
+        limiter: of the slopes within cells: `minmod` smears the most, `mc` the least.
+        cfl: the part of a cell that the fastest waves may cross in a step; above 1 no step is stable.
+        horizon: the last output time, from 0 on [s].
+        snapshots: output times [s]: how many, evenly up to the horizon, or the times themselves.
+        gravity: acceleration g of gravity, a number, or drawn from a range; positive [m/s²].
+        depth: of the water when it is calm [m].
+        start: what is drawn at time 0: a `smooth` surface, or a `dam_break`.
+        surface: how the field s of the smooth surface is drawn, in lengths of the box.
         current: how every component of the velocity is drawn [m/s], in lengths of the box.
         tailwater: of a dam break, the depth of the shallow side over that of the deep one; above 0 and at most 1.
     """

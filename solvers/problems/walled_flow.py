@@ -14,7 +14,7 @@ class AbstractWalledFlow(AbstractIncompressible):
     """Incompressible flow whose inputs show its walls, and whose parameter is the Reynolds number.
 
     Attributes:
-        reynolds: Re, positive.
+        reynolds: Reynolds number Re, a number, or drawn from a range; positive.
     """
 
     reynolds: Scalar = Uniform(low=100.0, high=1000.0, scale="log")

@@ -18,9 +18,9 @@ class Uniform(Spec):
     """A parameter that is drawn uniformly between two bounds, or so that its logarithm is uniform.
 
     Attributes:
-        low: the least value.
+        low: the least value that may be drawn.
         high: the largest one; equal to `low` for a constant.
-        scale: `linear` or `log`.
+        scale: whether values are drawn evenly on a `linear` or a `log` scale.
         unit: of the parameter; "1" when dimensionless.
     """
 

@@ -30,7 +30,7 @@ class LogNormal(AbstractPermeability):
 
     Attributes:
         length_scale: correlation length as a fraction of the side.
-        smoothness: Matérn ν of the logarithm.
+        smoothness: Matérn ν of the logarithm, which is differentiable ⌈ν⌉ - 1 times.
         log_std: standard deviation of the logarithm.
         median: the value that half of the points exceed.
     """
@@ -59,7 +59,7 @@ class TwoPhase(AbstractPermeability):
 
     Attributes:
         low: permeability of the first material.
-        high: permeability of the second.
+        high: permeability of the second material.
         fraction: expected share of the second material.
         length_scale: correlation length of the field behind the threshold, as a fraction of the side.
         smoothness: its Matérn ν; the interfaces are rougher the smaller it is.

@@ -85,7 +85,7 @@ class Auto(AbstractSolver):
     method is fastest for which coefficients (their size and spread), for mixed difficulty. Both pay more for trying.
 
     Attributes:
-        strategy: how to choose.
+        strategy: how to choose among the candidates.
         candidates: choose among these instead of the built-in ones. A list in place of a setting is a grid of it: three
             candidates are `{"kind": "gcrodr", "recycled": [10, 20, 30]}`.
 

@@ -15,6 +15,7 @@ from headrace.platform.samplers.fixed_mix import MIXED
 from headrace.platform.samplers.sampler import AbstractSampler
 from headrace.platform.seeding import generator
 from headrace.platform.spec import kind_of
+from headrace.solvers.certifying import certify
 from headrace.solvers.methods.direct import Direct
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.problems import AnyProblem
@@ -81,7 +82,7 @@ class SolverSource(AbstractSource):
             return None
         family: AbstractProblem = self.problem
         problems = {name: at_level(family, self.levels, name) for name in self.mix}
-        requests = self.requests(range(count), sampler)
+        requests = self.requests(range(count), sampler, count)
 
         def feature(index: int) -> Float[np.ndarray, "..."] | None:
             problem = problems[requests[index].level]
@@ -95,6 +96,31 @@ class SolverSource(AbstractSource):
             return None
         fields = (first if (found := feature(index)) is None else found for index in range(count))
         return solving_order(fields, count, self.order)
+
+    def certify(
+        self,
+        level: str,
+        inputs: Float[np.ndarray, "channels_in *grid"],  # noqa: F821  (jaxtyping's shapes are no expressions)
+        prediction: Float[np.ndarray, "1 channels_out *grid"],  # noqa: F821
+        parameters: Float[np.ndarray, " num_parameters"],
+        rtol: float | None = None,
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """`relative_residual` of the prediction (see `Certificate`), and, with a tolerance, of what was made of it.
+
+        That is `certified`, the outputs (NaN if the method did not get there), and `num_iterations` and `seconds` from
+        the prediction and `..._by_itself`, from where the method starts without one.
+        """
+        problem: AbstractProblem = self.problem
+        at = at_level(problem, self.levels, level)
+        found = certify(at, inputs, prediction, parameters, rtol=rtol, method=self.method)
+        arrays = {"relative_residual": np.array(found.relative_residual)}
+        if (finished := found.finished) is not None:
+            outputs = finished.outputs
+            arrays["certified"] = np.full_like(prediction, np.nan) if outputs is None else outputs
+            for suffix, solution in (("", finished.solution), ("_by_itself", finished.by_itself)):
+                arrays[f"num_iterations{suffix}"] = np.array(float(solution.num_iterations))
+                arrays[f"seconds{suffix}"] = np.array(solution.seconds)
+        return arrays
 
     def build(self) -> "BuiltSource":
         """Make the source that solves.

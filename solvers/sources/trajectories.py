@@ -6,18 +6,20 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
-from pydantic import Field, PositiveInt, model_validator
+from jaxtyping import Float
+from pydantic import Field, model_validator
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.sample import Failure, Request, Sample
 from headrace.platform.seeding import generator
-from headrace.platform.spec import kind_of
+from headrace.platform.spec import Count, kind_of
 from headrace.solvers.evolution.accuracy import Choice, choose_numerics
+from headrace.solvers.evolution.defect import forecast_defect
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
-from headrace.solvers.evolution.stepper import Followed, Stepper
+from headrace.solvers.evolution.stepper import HALVINGS, Followed, Stepper
 from headrace.solvers.problems import AnyEvolution
 from headrace.solvers.sampled import AbstractSource, at_level
 from headrace.solvers.selection import AnyMethod, Auto
@@ -31,9 +33,6 @@ INTEGRATED = "integrated"
 
 # Kinds of equations, and of their systems, that a process has to follow once: to import, to compile.
 type _Kind = tuple[type[AbstractEvolution], AbstractSolver | None, Structure | None]
-
-HALVINGS = 6
-"""How often the step of a trajectory that is not resolved is halved before it is given up."""
 
 
 class EvolutionSource(AbstractSource):
@@ -55,7 +54,7 @@ class EvolutionSource(AbstractSource):
 
     problem: AnyEvolution
     numerics: Frozen[Mapping[str, Numerics]] = FrozenMap({})
-    times_per_part: PositiveInt | None = None
+    times_per_part: Count | None = None
     method: AnyMethod = Auto()
     rtol: Annotated[float, Field(ge=SMALLEST_RTOL, lt=1.0)] = 1e-8
 
@@ -86,6 +85,40 @@ class EvolutionSource(AbstractSource):
             )
             for level in levels
         ]
+
+    def certify(
+        self,
+        level: str,
+        inputs: Float[np.ndarray, "channels_in *grid"],  # noqa: F821  (jaxtyping's shapes are no expressions)
+        prediction: Float[np.ndarray, "time channels_out *grid"],  # noqa: F821
+        parameters: Float[np.ndarray, " num_parameters"],
+        rtol: float | None = None,
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """`defect` of every interval between output times (see `forecast_defect`), with the step of the level.
+
+        Raises:
+            InputError: a tolerance is given: a forecast is corrected by following the equation, from time 0.
+        """
+        if rtol is not None:
+            raise InputError.single(
+                "to_rtol",
+                f"{rtol:g}",
+                "nothing",
+                "An equation in time is solved from its start, and a forecast spares the solver none of it. "
+                "Without it, the defect tells how far each interval is from the equation.",
+            )
+        problem: AbstractEvolution = self.problem
+        at = at_level(problem, self.levels, level)
+        numerics = self.numerics.get(level)
+        found = forecast_defect(
+            at,
+            inputs,
+            prediction,
+            parameters,
+            numerics=None if numerics is None else Numerics(step=numerics.step),
+            stages=StageSolver(self.method, self.rtol) if isinstance(at, AbstractImplicit) else None,
+        )
+        return {"defect": found.relative}
 
     def build(self) -> "BuiltEvolution":
         """Make the source that solves.

@@ -1,4 +1,4 @@
-"""One HDF5 file a data set, with schema and provenance; plain HDF5 files are taken in too.
+"""One HDF5 file a data set, with schema and provenance; files with any names are taken in with a layout.
 
 Layout of a file, with N samples in order of their index:
 
@@ -10,13 +10,14 @@ Layout of a file, with N samples in order of their index:
     /parameters      float32 (N, parameters)
     /provenance/...  one dataset (N,) for each field of `Provenance` but the index: strings, int64 or float64
 
-A file without `headrace_schema` needs two datasets called inputs and outputs, or x and y, of (N, C, *grid), or of
-(N, H, W) without channels: see `PlainData` for what is assumed.
+A file without `headrace_schema` may have datasets of any names; what they are says a layout.
 """
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -24,15 +25,20 @@ import numpy as np
 
 from headrace.platform.dataset.samples import Samples
 from headrace.platform.errors import Fault, InputError
-from headrace.platform.fields import SampleSchema
+from headrace.platform.fields import Grid, SampleSchema
 from headrace.platform.sample import Provenance, SampleBatch
 from headrace.surrogates.format import AbstractFormat
-from headrace.surrogates.formats.plain import ROWS, PlainData, dataset_names, find_files, require_new
+from headrace.surrogates.formats.hdf5_tree import Tree, exported, open_tree
+from headrace.surrogates.intake.arrays import Container
+from headrace.surrogates.intake.complete import Complete
+from headrace.surrogates.intake.layout import ATTRIBUTE
+from headrace.surrogates.outlet.filling import NBYTES, new_file
+from headrace.surrogates.outlet.parts import whole_plan
 
 if TYPE_CHECKING:
     import h5py
 
-_PAIRS = (("inputs", "outputs"), ("x", "y"))
+ROWS = 256  # samples read and written at a time
 _STRINGS = ("spec_hash", "level", "solver", "status", "version")
 _NUMBERS = {
     "seed": np.int64,
@@ -42,66 +48,33 @@ _NUMBERS = {
     "cpu_seconds": np.float64,
 }
 _LONGEST_ATTRIBUTE = 60_000  # characters; HDF5 stops at 64 KiB, header included
-_EXPECTED = "an HDF5 file with datasets inputs and outputs, or x and y"
 
 
 class HDF5(AbstractFormat):
-    """One HDF5 file a data set, with schema and provenance; plain HDF5 files are taken in too."""
+    """HDF5 files (.h5): one a data set, with schema and provenance; those with any names are taken in with a layout."""
 
     kind: Literal["hdf5"] = "hdf5"
 
     suffixes: ClassVar[tuple[str, ...]] = (".h5", ".hdf5")
 
-    def import_files(
-        self,
-        path: str | os.PathLike[str],
-        out_dir: str | os.PathLike[str],
-        *,
-        input_name: str = "x",
-        output_name: str = "y",
-    ) -> dict[str, int]:
-        """Take in one HDF5 file, or all of a folder; a file `..._train.h5` becomes the data set `train`.
-
-        Everything is checked before the first data set is written.
-
-        Args:
-            path: the file or folder.
-            out_dir: where to put the data sets; new or empty.
-            input_name: what to call the input field of files without schema.
-            output_name: what to call the output field of files without schema.
-
-        Returns:
-            The number of samples of each data set by name.
+    @contextmanager
+    def open_file(self, path: Path) -> Iterator[Container]:
+        """Open a file: samples when Headrace wrote it, else its datasets by their paths.
 
         Raises:
-            InputError: nothing to import, a file is not of this format, or its numbers cannot be used.
+            InputError: it is no HDF5 file, or contradicts its own schema.
         """
-        from headrace.platform.dataset.writer import write_dataset
-
-        files = find_files(Path(path), self.suffixes)
-        names = dataset_names(files)
-        require_new(Path(out_dir))
-        faults: list[Fault] = []
-        for file in files:
-            try:
-                with _open(file) as content:
-                    faults += _check(file, content)
-            except InputError as error:
-                faults += error.faults
-        if faults:
-            raise InputError(faults)
-        counts = {}
-        for name, file in zip(names, files, strict=True):
-            metadata = {"imported_from": file.name, "format": "hdf5"}
-            with _open(file) as content:
-                schema = _schema(file, content)
-                if schema is not None:
-                    batches = _batches(content)
-                else:
-                    plain = _plain(file, content)
-                    schema, batches = plain.schema(input_name, output_name), plain.batches()
-                counts[name] = write_dataset(Path(out_dir) / name, schema, batches, metadata).count
-        return counts
+        with open_tree(path) as tree:
+            schema = _schema(tree)
+            if schema is None:
+                found = Container(path=path, arrays=tree.arrays(), layout=tree.layout(), refused=tree.refused)
+                yield exported(tree) or found
+                return
+            if faults := _check(tree, schema):
+                raise InputError(faults)
+            file = tree.datasets
+            samples = Complete(schema=schema, count=len(file["index"]), read=partial(_batches, file))
+            yield Container(path=path, arrays={}, samples=samples)
 
     def export_dataset(
         self, stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
@@ -120,12 +93,13 @@ class HDF5(AbstractFormat):
         import h5py
 
         target = Path(out_dir) / f"{name}_{split}.h5"
-        if target.exists():
-            raise InputError.single(str(target), "there already", "a new file")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f".{target.name}.new")
-        count, text = len(stored), h5py.string_dtype()
-        with h5py.File(scratch, "w") as file:
+        count, text, grid = len(stored), h5py.string_dtype(), stored.schema.domain
+        rows_at_a_time = max(1, NBYTES // max(1, stored.schema.sample_nbytes))
+        with new_file(target) as draft, h5py.File(draft, "w") as file:
+            if isinstance(grid, Grid):
+                # For who takes a part of it in, with a layout of his own.
+                layout = whole_plan(stored.schema, grid, ("inputs", "outputs", "parameters")).layout
+                file.attrs[ATTRIBUTE] = layout.model_copy(update={"index": "index"}).to_json()
             schema = json.dumps(stored.schema.to_json())
             if len(schema) < _LONGEST_ATTRIBUTE:
                 file.attrs["headrace_schema"] = schema
@@ -139,13 +113,12 @@ class HDF5(AbstractFormat):
                 group.create_dataset(key, shape=(count,), dtype=text)
             for key, dtype in _NUMBERS.items():
                 group.create_dataset(key, shape=(count,), dtype=dtype)
-            for number, batch in enumerate(stored.batches(ROWS)):
-                rows = slice(number * ROWS, number * ROWS + len(batch))
+            for number, batch in enumerate(stored.batches(rows_at_a_time)):
+                rows = slice(number * rows_at_a_time, number * rows_at_a_time + len(batch))
                 for key in _shapes(stored.schema):
                     file[key][rows] = getattr(batch, key)
                 for key in (*_STRINGS, *_NUMBERS):
                     group[key][rows] = [getattr(provenance, key) for provenance in batch.provenance]
-        scratch.replace(target)
         return (target,)
 
 
@@ -159,99 +132,58 @@ def _shapes(schema: SampleSchema) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _open(path: Path) -> "h5py.File":
-    import h5py
-
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError.single(str(path), f"not readable as HDF5 ({reason})", _EXPECTED, "Is it cut off?") from error
-
-
-def _schema(path: Path, file: "h5py.File") -> SampleSchema | None:
+def _schema(tree: Tree) -> SampleSchema | None:
     """The schema that the file brings.
 
     Raises:
         InputError: it is damaged.
     """
-    import h5py
-
-    text = file.attrs.get("headrace_schema")
-    if text is None and isinstance(file.get("headrace_schema"), h5py.Dataset):
-        text = file["headrace_schema"].asstr()[()]
+    text = tree.text("headrace_schema")
     if text is None:
         return None
     try:
         return SampleSchema.from_json(json.loads(text))
     except (ValueError, TypeError) as error:
         raise InputError.single(
-            f"{path}: headrace_schema", f"not readable ({error})", "the JSON of a schema"
+            f"{tree.path}: headrace_schema", f"not readable ({error})", "the JSON of a schema"
         ) from error
 
 
-def _check(path: Path, file: "h5py.File") -> list[Fault]:
-    """All that is wrong with a file."""
-    import h5py
-
-    schema = _schema(path, file)
-    if schema is None:
-        return _plain(path, file).check()
-    index = file.get("index")
-    if not isinstance(index, h5py.Dataset) or index.ndim != 1 or index.dtype.kind not in "iu" or not len(index):
-        return [_fault(path, "index", file, "integers, one for each sample")]
+def _check(tree: Tree, schema: SampleSchema) -> list[Fault]:
+    """What contradicts the schema."""
+    index = tree.datasets.get("index")
+    if index is None or index.ndim != 1 or index.dtype.kind not in "iu" or not len(index):
+        return [_fault(tree, "index", "integers, one for each sample")]
     count, faults = len(index), []
     indices = index[:].astype(np.int64)
     if indices.min() < 0 or len(np.unique(indices)) < count:
-        faults.append(Fault(where=f"{path}: index", value="negative or repeated", expected="distinct indices from 0"))
+        where = f"{tree.path}: index"
+        faults.append(Fault(where=where, value="negative or repeated", expected="distinct indices from 0"))
     for key, shape in _shapes(schema).items():
-        array = file.get(key)
-        if not isinstance(array, h5py.Dataset) or array.shape != (count, *shape) or array.dtype != np.float32:
-            faults.append(_fault(path, key, file, f"float32 of shape {(count, *shape)}, as the schema says"))
-    columns = file.get("provenance", {})
+        array = tree.datasets.get(key)
+        if array is None or array.shape != (count, *shape) or array.dtype != np.float32:
+            faults.append(_fault(tree, key, f"float32 of shape {(count, *shape)}, as the schema says"))
     faults += [
-        _fault(path, f"provenance/{key}", file, f"{count} values")
+        _fault(tree, f"provenance/{key}", f"{count} values")
         for key in (*_STRINGS, *_NUMBERS)
-        if key not in columns or columns[key].shape != (count,)
+        if f"provenance/{key}" not in tree.datasets or tree.datasets[f"provenance/{key}"].shape != (count,)
     ]
-    if not faults:
-        faults = PlainData(path=path, inputs=("inputs", file["inputs"]), outputs=("outputs", file["outputs"])).finite()
     return faults
 
 
-def _fault(path: Path, key: str, file: "h5py.File", expected: str) -> Fault:
-    import h5py
-
-    array = file.get(key)
-    value = f"{array.dtype} of shape {array.shape}" if isinstance(array, h5py.Dataset) else "missing"
-    return Fault(where=f"{path}: {key}", value=value, expected=expected)
+def _fault(tree: Tree, key: str, expected: str) -> Fault:
+    array = tree.datasets.get(key)
+    value = tree.refused.get(key, "missing") if array is None else f"{array.dtype} of shape {array.shape}"
+    return Fault(where=f"{tree.path}: {key}", value=value, expected=expected)
 
 
-def _plain(path: Path, file: "h5py.File") -> PlainData:
-    """The arrays of a file without schema.
-
-    Raises:
-        InputError: one cannot tell which.
-    """
-    import h5py
-
-    found: dict[str, h5py.Dataset] = {}
-    file.visititems(lambda name, node: found.update({name: node}) if isinstance(node, h5py.Dataset) else None)
-    for x, y in _PAIRS:
-        if x in found and y in found:
-            return PlainData(path=path, inputs=(x, found[x]), outputs=(y, found[y]))
-    names = ", ".join(f"{name} {array.shape}" for name, array in found.items())
-    raise InputError.single(str(path), f"a file with {f'the datasets {names}' if names else 'no dataset'}", _EXPECTED)
-
-
-def _batches(file: "h5py.File") -> Iterator[SampleBatch]:
+def _batches(file: Mapping[str, "h5py.Dataset"]) -> Iterator[SampleBatch]:
     """The samples of a file that follows the layout."""
-    group = file["provenance"]
     for start in range(0, len(file["index"]), ROWS):
         rows = slice(start, start + ROWS)
         indices = file["index"][rows].astype(np.int64)
-        columns: dict[str, Sequence] = {key: group[key].asstr()[rows].tolist() for key in _STRINGS}
-        columns |= {key: group[key][rows].tolist() for key in _NUMBERS}
+        columns: dict[str, Sequence] = {key: file[f"provenance/{key}"].asstr()[rows].tolist() for key in _STRINGS}
+        columns |= {key: file[f"provenance/{key}"][rows].tolist() for key in _NUMBERS}
         yield SampleBatch(
             indices=indices,
             inputs=file["inputs"][rows],

@@ -31,7 +31,12 @@ class SpectralConv(nn.Module):
 
     Weights are real tensors, so that `double()`, plain optimisers and `torch.load(weights_only=True)` work on them. The
     transforms run in float32 at least, also under autocast.
+
+    Attributes:
+        always_by_matrix: use no FFT, whatever it costs; set on what is exported to a format without complex numbers.
     """
+
+    always_by_matrix = False
 
     def __init__(self, channels_in: int, channels_out: int, modes: Sequence[int]) -> None:
         """Draw small weights: a field with all its energy in the kept modes comes out a tenth as large.
@@ -59,8 +64,10 @@ class SpectralConv(nn.Module):
             return self._convolve(field.to(compute), self.weight.to(compute)).to(field.dtype)
 
     def _convolve(self, field: Tensor, weight: Tensor) -> Tensor:
-        batch, *grid, channels_in = field.shape
-        if len(grid) == 1 and self.modes[0] > MOST_MODES_BY_MATRIX and field.device.type == "cpu":
+        batch, *points, channels_in = field.shape
+        grid = [int(n) for n in points]  # tensors, while TorchScript traces
+        is_large = len(grid) == 1 and self.modes[0] > MOST_MODES_BY_MATRIX
+        if is_large and field.device.type == "cpu" and not self.always_by_matrix:
             return self._by_fft(field, weight)
         channels_out = weight.shape[-1]
         modes = [min(m, largest_modes(n)) for m, n in zip(self.modes, grid, strict=True)]

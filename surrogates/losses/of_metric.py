@@ -16,13 +16,14 @@ class OfMetric:
     """A metric of fields whose every channel is divided by its standard deviation.
 
     So channels of different units weigh alike; a relative metric of a single channel is the same in physical units.
+    Its denominator is guarded as that of any metric is (`headrace.surrogates.metrics.FLOOR`).
 
     Attributes:
-        metric: takes prediction, truth and domain; gives one value for each sample.
+        metric: takes prediction, truth, domain and scale; gives one value for each sample.
         context: of the run.
     """
 
-    metric: Callable[[Tensor, Tensor, Domain], Tensor]
+    metric: Callable[[Tensor, Tensor, Domain, Tensor | None], Tensor]
     context: LossContext
 
     def __call__(
@@ -30,4 +31,5 @@ class OfMetric:
     ) -> Float[Tensor, " batch"]:
         """The metric of every sample."""
         scaled = self.context.scales.in_standard_deviations
-        return self.metric(scaled(prediction), scaled(batch.outputs), self.context.schema.domain)
+        scale = self.context.field_scale(batch.outputs)
+        return self.metric(scaled(prediction), scaled(batch.outputs), self.context.schema.domain, scale)

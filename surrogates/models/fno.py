@@ -1,12 +1,14 @@
 """FNO: the Fourier neural operator."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from headrace.platform.fields import SampleSchema, require_grid
 from headrace.platform.lazy_torch import nn
+from headrace.platform.spec import Count
 from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.layers.modes import appended, largest_modes
 from headrace.surrogates.surrogate import AbstractSurrogate
@@ -27,16 +29,16 @@ class FNO(AbstractSurrogate):
     Attributes:
         modes: frequencies |k| < modes are kept, per axis or the same for all; at most half the points of an axis.
         width: channels of the hidden fields.
-        layers: Fourier layers.
+        layers: number of Fourier layers.
         projection_width: hidden channels of Q.
         padding: zeros appended to every non-periodic axis, as a share of its points, so that its ends do not meet.
     """
 
     kind: Literal["fno"] = "fno"
-    modes: PositiveInt | tuple[PositiveInt, ...] = 12
-    width: PositiveInt = 32
-    layers: PositiveInt = 4
-    projection_width: PositiveInt = 64
+    modes: Count | tuple[Count, ...] = 12
+    width: Count = 32
+    layers: Count = 4
+    projection_width: Count = 64
     padding: float = Field(default=0.0, ge=0, le=1)
 
     capabilities: ClassVar[Capabilities] = Capabilities(resolution="free")
@@ -79,6 +81,16 @@ class FNO(AbstractSurrogate):
                     f"{largest_modes(n if isinstance(self.modes, tuple) else min(padded))}, half the points"
                 )
         return None
+
+    def num_weights(self, schema: SampleSchema) -> int:
+        """Those of the lift, of the Fourier layers with what is linear at each point, and of the projection."""
+        domain = require_grid(schema.domain)
+        *others, last = self._modes(len(domain.shape))
+        given = schema.num_input_channels + 1 + sum(not wraps for wraps in domain.periodic) + schema.num_parameters
+        layer = 2 * math.prod(2 * modes - 1 for modes in others) * last * self.width**2 + (self.width + 1) * self.width
+        said = len(schema.times) * schema.num_output_channels
+        project = (self.width + 1) * self.projection_width + (self.projection_width + 1) * said
+        return given * self.width + self.layers * layer + project
 
     def _modes(self, num_axes: int) -> tuple[int, ...]:
         return self.modes if isinstance(self.modes, tuple) else (self.modes,) * num_axes

@@ -1,11 +1,14 @@
 """MLP: a fully connected network from the scalars of a problem, and its input fields if it has any, to its fields."""
 
+import itertools
+import math
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from headrace.platform.fields import SampleSchema
 from headrace.platform.lazy_torch import nn
+from headrace.platform.spec import Count
 from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.surrogate import AbstractSurrogate
 
@@ -21,12 +24,12 @@ class MLP(AbstractSurrogate):
     Good values: two hidden layers of 256 for up to 10 scalars and 32-64 points a side.
 
     Attributes:
-        hidden: widths of the hidden layers.
-        activation: what follows each of them.
+        hidden: widths of the hidden layers, one number each.
+        activation: the function that follows each hidden layer.
     """
 
     kind: Literal["mlp"] = "mlp"
-    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 256)
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 256)
     activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
 
     capabilities: ClassVar[Capabilities] = Capabilities(domains=("grid", "mesh"))
@@ -51,3 +54,10 @@ class MLP(AbstractSurrogate):
         if not schema.num_parameters and not schema.num_input_channels:
             return "mlp needs parameters or input fields, the samples have neither: all would be alike"
         return None
+
+    def num_weights(self, schema: SampleSchema) -> int:
+        """Those of all layers."""
+        points = math.prod(schema.domain.shape)
+        said = len(schema.times) * schema.num_output_channels * points
+        widths = (schema.num_parameters + schema.num_input_channels * points, *self.hidden, said)
+        return sum((before + 1) * after for before, after in itertools.pairwise(widths))

@@ -39,4 +39,4 @@ class Perceptron(nn.Module):
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """Predict all output times at once."""
         given = torch.cat([parameters, inputs.flatten(1)], dim=1)
-        return self.project(self.hidden(given)).reshape(len(given), *self.shape)
+        return self.project(self.hidden(given)).reshape(given.shape[0], *self.shape)

@@ -17,7 +17,7 @@ class AdamW(AbstractOptimizer):
     Attributes:
         learning_rate: the peak that the schedule scales.
         weight_decay: share of the weights subtracted per step, times the learning rate.
-        betas: memory of the first and second moment.
+        betas: memory of the first and second moment of the gradient.
     """
 
     kind: Literal["adamw"] = "adamw"

@@ -1,13 +1,14 @@
 """Autoregressive: from one output time to the next, again and again."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 from jaxtyping import Float, Int64
-from pydantic import PositiveInt
 
 from headrace.platform.fields import FieldSpec, SampleSchema
 from headrace.platform.lazy_torch import Tensor, torch
+from headrace.platform.spec import Count
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.loss import Loss
@@ -30,7 +31,7 @@ class Autoregressive(AbstractStrategy):
     """
 
     kind: Literal["autoregressive"] = "autoregressive"
-    rollout: PositiveInt = 1
+    rollout: Count = 1
     predict: Literal["increment", "state"] = "increment"
 
     def mismatch(self, schema: SampleSchema) -> str | None:
@@ -58,6 +59,15 @@ class Autoregressive(AbstractStrategy):
         entering = inputs[:, None].expand(-1, before.shape[1], *inputs.shape[1:]).clone()
         entering[:, :, _state_channels(schema).to(inputs.device)] = before
         return Scales(entering.flatten(0, 1), said.flatten(0, 1)[:, None])
+
+    def deviations(
+        self, model: NormalizedNetwork, schema: SampleSchema
+    ) -> Callable[[], Float[Tensor, " channels_out"]] | None:
+        """Of increments: how much larger the states are that enter the network."""
+        channels, normalizer = _state_channels(schema), model.normalizer
+        if self.predict == "state" or bool(normalizer.logarithmic.cpu()[channels].any()):
+            return None
+        return lambda: normalizer.input_moments.std[channels] / normalizer.output_moments.std
 
     def losses(
         self, model: NormalizedNetwork, schema: SampleSchema, loss: Loss, batch: Batch, at: TrainingStep

@@ -4,10 +4,10 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from jaxtyping import Float
-from pydantic import PositiveInt
 
 from headrace.platform.fields import FieldSpec, SampleSchema
 from headrace.platform.lazy_torch import Tensor, torch
+from headrace.platform.spec import Count
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.loss import Loss
@@ -35,7 +35,7 @@ class TimeConditioned(AbstractStrategy):
     """
 
     kind: Literal["time_conditioned"] = "time_conditioned"
-    num_times: PositiveInt = 1
+    num_times: Count = 1
 
     tells_time: ClassVar[bool] = True
 
@@ -86,7 +86,7 @@ class TimeConditioned(AbstractStrategy):
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """What the network says of every output time; one at a time, since all of them may not fit into memory."""
         found = [
-            _ask(model, schema, inputs, parameters, time.expand(len(parameters), 1), generator)
+            _ask(model, schema, inputs, parameters, time.expand(parameters.shape[0], 1), generator)
             for time in _times(schema, parameters)
         ]
         return torch.stack(found, dim=1)

@@ -1,6 +1,8 @@
 """The command line as a user meets it: words, exit status, `--json`."""
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from click.testing import CliRunner, Result
 from headrace.pipelines.cli import main
 from headrace.platform.dataset.manifest import read_manifest
 from headrace.platform.dataset.reader import StoredSamples
+from headrace.platform.dataset.writer import write_dataset
 from headrace.solvers import Darcy
 
 
@@ -116,6 +119,15 @@ def test_a_run_leaves_everything_it_promises(finished: Any) -> None:
     assert seen >= {"train/loss", "validation/relative_l2", "stream/fill", "stream/reuse", "test/relative_l2"}
 
 
+def test_check_tells_what_a_run_has_cost(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished.path.parent.parent)
+    done = headrace("check", *finished.arguments, "--json")
+    found = json.loads(done.stdout.splitlines()[-1])["estimate"]
+    spent = json.loads((finished.path / "run.json").read_text())["cost"]
+    each = {level: entry["cpu_seconds"] / entry["whole_samples"] for level, entry in spent.items()}
+    assert found["costs"] == pytest.approx(each) and found["costs_from"] == f"runs/{finished.path.name}"
+
+
 def test_data_sets_say_which_problem_made_them(finished: Any) -> None:
     for split in ("train", "validation", "test"):
         manifest = read_manifest(finished.path / "data" / split)
@@ -190,13 +202,36 @@ def test_evaluate_report_predict_export_and_train_go_on_from_a_run(finished: Any
 
 
 @pytest.mark.timeout(300)
-def test_training_on_the_stored_samples_of_another_run(finished: Any, in_folder: Path) -> None:
-    done = headrace("train", "smoke", "training.steps=20", "--data", finished.path, "--out", "again", "--json")
+def test_training_on_the_stored_samples_of_another_run_tells_of_them(finished: Any, in_folder: Path) -> None:
+    small = ("training.steps=20", "training.batch_size=8", "surrogate.modes=4", "surrogate.width=8")
+    foreign = ("data={problem: {kind: burgers}, mix: {shock: 1}, samples: 76543}", "stream.reservoir.capacity=4711")
+    done = headrace("train", "own_data", *small, *foreign, "--data", finished.path, "--out", "again", "--json")
     assert done.exit_code == 0, done.output
-    assert "train does not use the recipe's data, solver, stream" in done.stderr
+    assert "train does not use the recipe's data, stream" in done.stderr
+    assert f"96 trained on, of {finished.path}" in " ".join(done.stdout.split())
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["training"]["steps"] == 20
     assert 0 < result["errors"]["all"]["relative_l2"]["mean"] < 1.5
+
+    # The page tells of the data that were there, and of nothing that the recipe says of others.
+    page = Path("again/report.html").read_text()
+    used = json.loads(Path("again/run.json").read_text())["data_sets"]
+    manifest = read_manifest(finished.path / "data" / "train")
+    assert manifest is not None and used["train"]["content_hash"] == manifest.content_hash
+    assert list(used) == ["train", "validation", "test"]
+    words = (manifest.content_hash[:16], "96 samples on 17 x 17 points", "Headrace, problem darcy (resolution 17")
+    assert all(word in page for word in words), page
+    assert "permeability" in page and "pressure" in page
+    for word in ("burgers", "shock", "4711", "76543", "reservoir", "solver took"):
+        assert word not in re.sub(r"<img[^>]*>|<style>.*?</style>", "", page, flags=re.DOTALL), word
+    assert yaml.safe_load(Path("again/recipe.yaml").read_text()).keys().isdisjoint({"data", "solver", "stream"})
+
+    # What it began with, it goes on with; and it is scored on nothing else.
+    other = dataclasses.replace(manifest.schema, domain=dataclasses.replace(manifest.schema.domain, location="cells"))
+    batches = StoredSamples.open(finished.path / "data" / "test").batches(64)
+    write_dataset(Path("cells"), other, batches, {})
+    wrong = headrace("evaluate", "again", "--data", "cells")
+    assert wrong.exit_code == 2 and "location of the values: nodes, and not cells" in wrong.stderr
 
 
 @pytest.mark.timeout(300)

@@ -47,6 +47,30 @@ def test_bytes_of_a_sample_are_those_of_its_arrays():
     assert SCHEMA.sample_nbytes == sum(array.nbytes for array in arrays)
 
 
+def test_schemas_differ_in_what_they_name():
+    same = SampleSchema.from_json(json.loads(json.dumps(SCHEMA.to_json())))
+    assert SCHEMA.differences(same) == []
+    other = dataclasses.replace(
+        SCHEMA,
+        inputs=(FieldSpec(name="permeability", unit="darcy"), FieldSpec(name="velocity", components=3, unit="m/s")),
+        parameters=(FieldSpec(name="mach"),),
+        domain=Grid(shape=(5, 4), extent=(1.0, 2.5), periodic=(True, True), location="nodes"),
+        times=(0.5, 1.0),
+    )
+    assert SCHEMA.differences(other) == [
+        "unit of permeability: [m^2], and not [darcy]",
+        "components of velocity: 2, and not 3",
+        "parameters: reynolds, inflow x 2, and not mach",
+        "times: 3 from 0.5 to 1.5, and not 2 from 0.5 to 1",
+        "points of the grid: (3, 4), and not (5, 4)",
+        "extent: (1.0, 2.0), and not (1.0, 2.5)",
+        "periodic axes: (False, True), and not (True, True)",
+        "location of the values: cells, and not nodes",
+    ]
+    finer = dataclasses.replace(SCHEMA, domain=dataclasses.replace(require_grid(SCHEMA.domain), shape=(6, 8)))
+    assert SCHEMA.differences(finer, resolution=False) == []
+
+
 def test_a_schema_survives_json():
     assert SampleSchema.from_json(json.loads(json.dumps(SCHEMA.to_json()))) == SCHEMA
 

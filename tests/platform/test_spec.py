@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Literal
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from headrace.platform import spec as spec_module
 from headrace.platform.spec import Spec, broken_plug_ins, kind_of, kinds, one_of, spec_hash
@@ -127,3 +127,43 @@ def test_a_hash_tells_content_and_nothing_else():
     assert spec_hash(Square(side=2)) == spec_hash(Square.model_validate({"side": 2.0, "inner": {"kind": "round"}}))
     assert len({spec_hash(Square()), spec_hash(Square(side=2)), spec_hash(Square(inner=Round(radius=2)))}) == 3
     assert spec_hash(Round()) == "eae0aa0152408de2"  # names data sets: must not change
+
+
+class Documented(Round):
+    """A round thing with more to say.
+
+    Attributes:
+        radius: of the circle, which
+            is round.
+        x, y: ν, where it stands.
+
+    Example:
+        nothing: more
+    """
+
+    kind: Literal["documented"] = "documented"
+    x: float = 0.0
+    y: float = 0.0
+    told: float = Field(default=1.0, description="by its field [s]")
+    silent: int = 0
+
+
+class Heir(Documented):
+    """Says less of what it has got.
+
+    Attributes:
+        silent: no longer.
+    """
+
+    kind: Literal["heir"] = "heir"
+
+
+def test_what_the_class_says_of_a_field_is_its_description_in_the_schema():
+    def descriptions(spec: type[Spec]) -> dict[str, str | None]:
+        return {name: entry.get("description") for name, entry in spec.model_json_schema()["properties"].items()}
+
+    place = "ν, where it stands."
+    said = {"radius": "Of the circle, which is round.", "x": place, "y": place, "told": "by its field [s]"}
+    assert descriptions(Documented) == {**said, "kind": "A round thing with more to say.", "silent": None}
+    assert descriptions(Heir) == {**said, "kind": "Says less of what it has got.", "silent": "No longer."}
+    assert Square.model_json_schema()["properties"]["inner"]["default"] == {"kind": "round", "radius": 1.0}

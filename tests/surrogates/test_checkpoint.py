@@ -5,13 +5,14 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from headrace.platform.errors import InputError
-from headrace.platform.fields import FieldSpec, SampleSchema
+from headrace.platform.fields import FieldSpec, SampleSchema, require_grid
 from headrace.platform.sample import SampleBatch
 from headrace.platform.spec import kinds
 from headrace.surrogates import checkpoint as module
@@ -175,12 +176,33 @@ class TestRefusal:
         schema = dataclasses.replace(trained[1].schema, inputs=(FieldSpec(name="vorticity", unit="1/s"),))
         self.refused(
             path,
-            r"expected a checkpoint of this problem. It is of another one: its inputs are \(permeability, source\), "
-            r"the problem's are \(vorticity \[1/s\]\)",
+            r"expected a checkpoint of this problem. It is of another one, with inputs: permeability, source, "
+            r"and not vorticity \[1/s\]",
             schema,
         )
         schema = dataclasses.replace(trained[1].schema, times=(0.0,))
-        self.refused(path, "it predicts 2 times, 0 to 1; the problem has others", schema)
+        self.refused(path, "times: 2 from 0 to 1, and not 0", schema)
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"location": "cells"}, "location of the values: nodes, and not cells"),
+            ({"periodic": (True, False)}, r"periodic axes: \(False, False\), and not \(True, False\)"),
+            ({"extent": (1.0, 2.0)}, r"extent: \(1.0, 1.0\), and not \(1.0, 2.0\)"),
+            ({"extent": (1.0, 2.0), "location": "cells"}, r"extent: .*; location of the values: nodes, and not cells"),
+        ],
+    )
+    def test_of_data_on_another_kind_of_grid(
+        self, path: Path, trained: Trained, changes: dict[str, Any], words: str
+    ) -> None:
+        schema = trained[1].schema
+        self.refused(
+            path, words, dataclasses.replace(schema, domain=dataclasses.replace(require_grid(schema.domain), **changes))
+        )
+
+    def test_of_data_in_another_unit(self, path: Path, trained: Trained) -> None:
+        schema = dataclasses.replace(trained[1].schema, outputs=(FieldSpec(name="pressure", unit="Pa"),))
+        self.refused(path, r"unit of pressure: \[1\], and not \[Pa\]", schema)
 
 
 class TestPredictor:
@@ -230,7 +252,7 @@ class TestPredictor:
         predictor = Predictor.from_checkpoint(path)
         predictor.check_schema(make_schema((32, 32), num_times=2, num_parameters=1), "data/test")
         with pytest.raises(
-            InputError, match=r"data/test: expected data of the checkpoint's problem.*its grid has 2 axes"
+            InputError, match=r"data/test: expected data of the checkpoint's problem.*axes of the grid: 2, and not 1"
         ):
             predictor.check_schema(make_schema((32,), num_times=2, num_parameters=1), "data/test")
 

@@ -80,6 +80,19 @@ class TestEverySurrogate:
     """What every network on grids does, of what it declares; those on meshes alone have tests of their own."""
 
     @pytest.mark.parametrize("shape", [(8,), (9, 8), (7, 8, 9)], ids=["1d", "2d", "3d"])
+    @pytest.mark.parametrize("num_parameters", [0, 2])
+    def test_says_how_many_weights_it_has_before_it_is_built(
+        self, kind: type[AbstractSurrogate], shape: tuple[int, ...], num_parameters: int, make_schema: MakeSchema
+    ) -> None:
+        spec = small(kind)
+        if len(shape) not in spec.capabilities.dims:
+            pytest.skip("declares other grids")
+        schema = fitting(spec.capabilities, shape, make_schema, num_times=3, num_parameters=num_parameters)
+        if (said := spec.num_weights(schema)) is None:
+            pytest.skip("does not say")
+        assert said == sum(weights.numel() for weights in spec.build(schema).parameters())
+
+    @pytest.mark.parametrize("shape", [(8,), (9, 8), (7, 8, 9)], ids=["1d", "2d", "3d"])
     @pytest.mark.parametrize("num_times", [1, 3])
     @pytest.mark.parametrize("num_parameters", [0, 2])
     def test_output_has_the_schema_s_shape(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,16 @@ import torch
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import SampleBatch
+from headrace.platform.scouts import scouts_of
 from headrace.surrogates.batch import Batch
+from headrace.surrogates.checkpoint import load_checkpoint
+from headrace.surrogates.datamodule import StoredDataModule
+from headrace.surrogates.fit import fit
+from headrace.surrogates.models.fno import FNO
+from headrace.surrogates.module import SurrogateModule
 from headrace.surrogates.normalization import NormalizationSpec
 from headrace.surrogates.normalizer import Normalizer, RunningMoments
+from headrace.surrogates.training import TrainingSpec
 
 
 def test_moments_of_a_stream_are_those_of_all_of_it() -> None:
@@ -120,3 +128,71 @@ class TestLogarithm:
         normalizer = Normalizer(NormalizationSpec(log=("source",)), schema)
         with pytest.raises(InputError, match=r"training\.normalization\.log: expected positive fields"):
             streamed(normalizer, samples, 8)
+
+
+class TestDistinct:
+    """A sample that is used again teaches nothing new."""
+
+    def test_repeats_do_not_count(self, schema: SampleSchema, samples: SampleBatch) -> None:
+        training = TrainingSpec(normalization=NormalizationSpec(samples=16))
+        module = SurrogateModule(surrogate=FNO(modes=2, width=4), training=training, schema=schema, seed=0)
+        normalizer = module.model.normalizer
+        for rows in ([0, 1, 2, 3], [2, 3, 0, 1], [3, 4, 5, 6], [0, 6, 7, 7]):
+            module.on_train_batch_start(Batch.of(samples.take(rows)), 0)
+        first = samples.take(range(8))
+        assert normalizer.samples_seen.item() == 8 and not normalizer.is_frozen
+        assert normalizer.seen == set(range(8))
+        assert np.allclose(normalizer.input_moments.mean, first.inputs.mean((0, 2, 3), dtype=np.float64))
+        assert np.allclose(normalizer.output_moments.std, first.outputs.std(dtype=np.float64))
+        module.on_train_batch_start(Batch.of(samples.take(range(8, 16))), 0)
+        assert normalizer.is_frozen and not normalizer.seen
+
+    def test_what_was_seen_is_in_the_checkpoint(
+        self, schema: SampleSchema, samples: SampleBatch, tmp_path: Path
+    ) -> None:
+        training = TrainingSpec(steps=2, batch_size=4, normalization=NormalizationSpec(samples=100))
+        network = FNO(modes=2, width=4)
+        data = StoredDataModule(samples=samples, batch_size=4)
+        fit(surrogate=network, training=training, schema=schema, data=data, checkpoint_dir=tmp_path)
+        kept = load_checkpoint(tmp_path / "last.pt")
+        seen = sorted({int(row) for step in (0, 1) for row in data.rows(step)})
+        assert list(kept.seen) == seen and len(seen) == 8
+        module = SurrogateModule(surrogate=network, training=training, schema=schema, seed=0)
+        module.go_on_from(kept)
+        module.on_train_batch_start(Batch.of(samples.take(seen[:4])), 0)
+        assert module.model.normalizer.samples_seen.item() == 8
+
+
+def test_the_first_of_a_sorted_stream_have_the_scales_of_all_of_it() -> None:
+    """Fields of darcy at 17 points, smooth 1 : rough 2, sorted: the first 512 of 2048, over 10 seeds of the runs.
+
+    In runs of 32 neighbours at random their deviation is from 0.41 to 1.64 times that of all over 200 seeds; from all
+    over the order it is from 0.96 to 1.05 times.
+    """
+    rng = np.random.default_rng(0)
+    # As there: lognormal sizes over decades, sorted.
+    sizes = np.sort(np.exp(1.5 * rng.standard_normal(2048)))
+    fields = sizes[:, None] * np.exp(rng.standard_normal((2048, 64)))
+    whole = fields.std()
+    plain, ours = [], []
+    for seed in range(10):
+        order = np.arange(2048)
+        first, rest = scouts_of(order, 512, np.random.default_rng(seed))
+        assert sorted([*first, *rest]) == order.tolist() and len(first) == 512
+        assert (np.diff(first) > 0).all() and (np.diff(rest) > 0).all()
+        runs = order.reshape(-1, 32)[np.random.default_rng(seed).permutation(64)].ravel()[:512]
+        plain.append(fields[runs].std() / whole)
+        ours.append(fields[first].std() / whole)
+    assert max(plain) - min(plain) > 0.5
+    assert 0.8 < min(ours) < max(ours) < 1.25 and np.std(ours) < np.std(plain) / 5
+
+
+def test_scouts_are_few_or_none() -> None:
+    order = np.array([3, 1, 2, 0])
+    rng = np.random.default_rng(0)
+    for count in (0, 4, 5):
+        first, rest = scouts_of(order, count, rng)
+        assert not len(first) and rest.tolist() == [3, 1, 2, 0]
+    for seed in range(50):
+        first, rest = scouts_of(order, 3, np.random.default_rng(seed))
+        assert sorted([*first, *rest]) == [0, 1, 2, 3] and len(first) == 3

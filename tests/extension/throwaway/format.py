@@ -1,17 +1,19 @@
 """Steady samples on grids as .npz files with x and y."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from headrace.platform.dataset.samples import Samples
-from headrace.platform.dataset.writer import write_dataset
 from headrace.platform.errors import InputError
 from headrace.platform.fields import Mesh
 from headrace.surrogates import AbstractFormat
-from headrace.surrogates.formats.plain import PlainData, dataset_names, find_files, require_new
+from headrace.surrogates.intake.arrays import Container, SourceArray
+from headrace.surrogates.intake.layout import FieldLayout, Layout
 
 
 class ThrowawayArchive(AbstractFormat):
@@ -24,23 +26,22 @@ class ThrowawayArchive(AbstractFormat):
     holds_parameters: ClassVar[bool] = False
     holds_meshes: ClassVar[bool] = False
 
-    def import_files(
-        self,
-        path: str | os.PathLike[str],
-        out_dir: str | os.PathLike[str],
-        *,
-        input_name: str = "x",
-        output_name: str = "y",
-    ) -> dict[str, int]:
-        files = find_files(Path(path), self.suffixes)
-        require_new(Path(out_dir))
-        counts = {}
-        for name, file in zip(dataset_names(files), files, strict=True):
-            with np.load(file) as arrays:
-                data = PlainData(path=file, inputs=("x", arrays["x"]), outputs=("y", arrays["y"]))
-            schema = data.schema(input_name, output_name)
-            counts[name] = write_dataset(Path(out_dir) / name, schema, data.batches(), {}).count
-        return counts
+    @contextmanager
+    def open_file(self, path: Path) -> Iterator[Container]:
+        with np.load(path) as file:
+            arrays = {name: SourceArray(values=file[name]) for name in ("x", "y")}
+        grid = ("x", "y", "z")[: len(arrays["x"].values.shape) - 2]
+        axes = ("sample", "channel", *grid)
+        layout = Layout(
+            fields=(
+                FieldLayout(name="x", role="input", axes=axes),
+                FieldLayout(name="y", role="output", axes=axes),
+            ),
+            extent=(1.0,) * len(grid),
+            periodic=(),
+            location="cells",
+        )
+        yield Container(path=path, arrays=arrays, layout=layout)
 
     def export_dataset(
         self, stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"

@@ -13,6 +13,7 @@ from headrace.pipelines.running.online import lease_orders
 from headrace.platform.errors import InputError
 from headrace.platform.samplers.fixed_mix import FixedMix
 from headrace.platform.samplers.loss_weighted import LossWeighted
+from headrace.platform.samplers.stratified import STRATIFIED
 
 RECIPE = """
 name: test
@@ -140,7 +141,7 @@ def test_a_fault_names_its_place_and_what_was_expected(override: str, where: str
 def test_what_a_sampler_decides_late_is_not_known_early(overrides: list[str], where: str, words: str) -> None:
     raw = parse(RECIPE, "recipe.yaml", ["data.sampler.kind=loss_weighted"])
     config = validate(raw)
-    assert config.sampler("train") == LossWeighted() and config.sampler("test") == FixedMix()
+    assert config.sampler("train") == LossWeighted() and config.sampler("test") == STRATIFIED
     assert lease_orders(config, shuffled=False) == {}
     found = faults("data.sampler.kind=loss_weighted", *overrides)
     assert words in found[where], found

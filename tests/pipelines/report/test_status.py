@@ -1,7 +1,6 @@
 """`headrace status`: what a run's folder tells while another process works on it."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -62,7 +61,7 @@ def test_status_for_a_person(run: Path) -> None:
 
 def test_a_run_whose_process_is_gone_is_said_to_be_killed(tmp_path: Path) -> None:
     session = Session(load("smoke", ["tracking.enabled=false"], "run"), "run", tmp_path / "run")
-    os.close(session._lock)
+    session._lock.close()
     done = headrace("status", session.run.path, "--follow")
     words = " ".join(done.stdout.split())
     assert done.exit_code == 0 and "killed" in words and "headrace resume" in words
@@ -106,7 +105,7 @@ def test_what_cannot_be_scaled_is_said_with_status_2(run: Path, change: str, wor
 
 def test_a_run_at_rest_or_without_solvers_is_not_scaled(tmp_path: Path) -> None:
     session = Session(load("smoke", ["tracking.enabled=false"], "run"), "run", tmp_path / "rests")
-    os.close(session._lock)
+    session._lock.close()
     done = headrace("scale", tmp_path / "rests", "solvers=5")
     assert done.exit_code == 2 and "headrace resume" in " ".join(done.stderr.split())
     replay = load("smoke", ["tracking.enabled=false", "stream.mode=replay", "stream.recording=x"], "run")

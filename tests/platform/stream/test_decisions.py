@@ -152,11 +152,18 @@ def test_what_is_decided_late_is_leased_a_sequence_at_a_time(
     assert (len(lease.indices) > 4) == (count > 4)
 
 
+def plan_of_mix(folder: Path) -> tuple[Request, ...]:
+    """What the held-out samples are where nothing but the mix decides."""
+    folder.mkdir()
+    return Desk(plan(folder, MIXED)).lease("a").requests
+
+
 def test_held_out_samples_are_those_of_the_mix_whatever_the_sampler(tmp_path: Path) -> None:
     desk = Desk(plan(tmp_path, Counting()))
     lease = desk.lease("a")
-    assert (lease.split, lease.requests) == ("test", ())
-    assert desk.plan.requests("test")(lease.indices) == plan(tmp_path, MIXED).requests("test")(lease.indices)
+    assert (lease.split, lease.indices) == ("test", (0, 1, 2, 3))
+    assert sorted(request.level for request in lease.requests) == ["easy", "easy", "hard", "hard"]
+    assert lease.requests == plan_of_mix(tmp_path / "mix")
 
 
 def test_what_was_decided_is_in_the_ledger_before_anyone_solves_it(tmp_path: Path) -> None:

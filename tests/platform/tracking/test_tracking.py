@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from sqlalchemy.engine import make_url
 
 from headrace.platform import provenance
 from headrace.platform.errors import InputError
 from headrace.platform.tracking import tracker as tracking
+from headrace.platform.tracking.address import sqlite_address, sqlite_file
 from headrace.platform.tracking.store import MAX_PARAM_LENGTH, flatten, key
 from headrace.platform.tracking.tracker import Tracker, TrackingSpec, check_reachable, ui_command
 
@@ -35,10 +37,14 @@ def _load_pyfunc(path):
 '''
 
 
+# All that means something in a URL, and what is no ASCII.
+ODD = "what?now pct%20dir a#b übung+&;=@"
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of one SQLite store for all tests: making its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'runs' / 'mlflow.db'}"
+    """The address of one SQLite store for all tests: making its tables takes seconds. In a folder of any name."""
+    return sqlite_address(tmp_path_factory.mktemp("store") / ODD / "runs" / "mlflow.db")
 
 
 @pytest.fixture
@@ -253,6 +259,30 @@ def test_the_recipe_goes_before_the_environment_before_the_default(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000/")
     assert resolve(None) == "http://tracking:5000"
     assert resolve("sqlite:///here.db") == f"sqlite:///{tmp_path}/here.db"
+
+
+@pytest.mark.parametrize("name", ["what?now", "pct%20dir", "50%", "a#b", "mit leer", "übung", "%3F", "a?b=c&d", ODD])
+def test_a_folder_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    address = tracking.resolve_address(None)
+    assert sqlite_file(address) == tmp_path / name / "runs" / "mlflow.db"
+    assert tracking.resolve_address(address) == address, "as the run's recipe and `headrace ui --uri` have it"
+    assert make_url(address).database == str(tmp_path / name / "runs" / "mlflow.db"), "as SQLAlchemy reads it"
+    assert tracking.artifact_folder(address) == tmp_path / name / "runs" / "mlartifacts"
+
+
+def test_a_query_of_a_sqlite_address_stays(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/mlflow.db?timeout=30"
+    assert sqlite_file(address) == tmp_path / "mlflow.db" and tracking.resolve_address(address) == address
+
+
+def test_nothing_is_left_beside_a_store_in_an_odd_folder(store: str, spec: TrackingSpec) -> None:
+    Tracker.start(spec, run_name="odd", config={}).finish("finished")
+    file = sqlite_file(store)
+    assert file is not None and file.is_file()
+    assert [path.name for path in file.parent.parent.parent.iterdir()] == [ODD]
 
 
 def test_a_dead_server_is_said_at_once_with_what_to_do() -> None:

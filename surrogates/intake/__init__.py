@@ -1,0 +1,1 @@
+"""Data that others made: named arrays and a layout become samples."""
