@@ -54,7 +54,7 @@ def connected(spec: ResourcesSpec) -> Iterator[None]:
         yield
         return
     if address:
-        _daemons.clear()
+        _forget_daemons()
         try:
             _set_defaults()
             host, colon, port = address.rpartition(":")
@@ -79,7 +79,7 @@ def connected(spec: ResourcesSpec) -> Iterator[None]:
             # Ray would wait a minute for what is gone.
             end_children()
         ray.shutdown()
-        _note_daemons(frozenset())
+        _forget_daemons()
 
 
 def _set_defaults() -> None:
@@ -147,18 +147,28 @@ def _silence() -> None:
     """
     from ray._private.worker import global_worker
 
-    global_worker.threads_stopped.set()
-    global_worker.gcs_error_subscriber.close()
+    if global_worker.connected:  # not where another process is connected in this one's stead
+        global_worker.threads_stopped.set()
+        global_worker.gcs_error_subscriber.close()
 
 
 def _note_daemons(before: Set[int]) -> None:
     """Remember which of the processes that have come since an embedded cluster cannot do without."""
-    _daemons.clear()
+    _forget_daemons()
     for process in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):
             if process.pid not in before and process.name() in DAEMONS:
                 _daemons[process.name()] = process
     _end_agents_with_this_process()
+
+
+def _forget_daemons() -> None:
+    global _guard
+    _daemons.clear()
+    if _guard is not None:
+        _guard.kill()
+        _guard.wait()
+        _guard = None
 
 
 def _end_agents_with_this_process() -> None:
@@ -168,10 +178,6 @@ def _end_agents_with_this_process() -> None:
     was: the number of a process that ended may be another one's by then.
     """
     global _guard
-    if _guard is not None:
-        _guard.kill()
-        _guard.wait()
-        _guard = None
     with suppress(KeyError, OSError, psutil.NoSuchProcess):
         agents = [f"{child.pid}:{_ticks(child.pid)}" for child in _daemons["raylet"].children()]
         command = ["/bin/sh", "-c", _END_AGENTS, "headrace-guard", *agents]
