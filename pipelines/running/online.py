@@ -28,7 +28,7 @@ from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import Pace, RunProgress
 from headrace.pipelines.running.rank import StreamedData, TrainingJob, train_on_rank
 from headrace.pipelines.running.recording import Recording
-from headrace.pipelines.running.session import Earlier, Session, preflight, require_room
+from headrace.pipelines.running.session import CONNECTING, Earlier, Session, preflight, require_room
 from headrace.pipelines.running.train import SECONDS_TO_START, is_trained, watch_ranks
 from headrace.pipelines.running.training_data import described
 from headrace.platform.cluster.cluster import (
@@ -256,10 +256,12 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
     with RunProgress(console) as progress, ExitStack() as cluster:
         planned, steps = config.planned()["train"], config.training.steps
         progress.update(phase=starting_phase(config.resources), planned=planned, steps=steps)
+        began = time.monotonic()
         cluster.enter_context(connected(config.resources))
         tell = partial(progress.tell_waits, "the run")
         resources = fit_into_cluster(config.resources, tell, solves=config.solves)
         session = Session(config, "run", out)
+        session.account(CONNECTING, time.monotonic() - began)
         with session.guarded():
             session.describe(config.schema, choices, pilot_seconds)
             if is_trained(session):

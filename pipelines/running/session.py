@@ -25,12 +25,14 @@ from headrace.platform.fields import SampleSchema
 from headrace.platform.files import Lock, write_synced
 from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.sample import Failure, Provenance
+from headrace.platform.spec import plug_ins_of
 from headrace.platform.tracking.tracker import Tracker, check_reachable
 from headrace.solvers.evolution.accuracy import Choice
 from headrace.solvers.sources.report import SourceReport
 
 log = logging.getLogger(__name__)
 
+CONNECTING = "finding a cluster, before the start"  # the phase in which Ray comes up
 RESERVE_NBYTES = 512 * 1024  # of the disk, for the last words of a run
 
 
@@ -99,8 +101,10 @@ class Session:
         self._started = time.time() - (earlier.seconds if earlier else 0.0)
         self._began = time.monotonic() - (earlier.seconds if earlier else 0.0)
         self._phases: dict[str, float] = dict(earlier.summary.phases) if earlier else {}
+        self._accounted = 0.0
         if earlier is None:
             write_synced(self.run.recipe, config.to_yaml(command))
+        plug_ins = plug_ins_of(config)
         self.summary = RunSummary(
             format=FORMAT,
             name=config.name,
@@ -110,7 +114,8 @@ class Session:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             samples=SampleCounts(planned=0, stored=0, failed=0, duplicates=0),
             errors={},
-            versions=provenance.versions(),
+            versions=provenance.versions([*provenance.PACKAGES, *(one.package for one in plug_ins)]),
+            plug_ins=[str(one) for one in plug_ins],
             git=provenance.git_state(Path(__file__).parent),
             machine=provenance.machine(),
         )
@@ -136,7 +141,11 @@ class Session:
             config.tracking,
             run_name=self.run.path.name,
             config=config.asked(command),
-            tags={"headrace.command": command, "headrace.folder": str(self.run.path)},
+            tags={
+                "headrace.command": command,
+                "headrace.folder": str(self.run.path),
+                **{f"version.{one.package}": one.version for one in plug_ins},
+            },
             recipe_text=config.to_yaml(command),
             run_id=tracked_as,
         )
@@ -165,16 +174,21 @@ class Session:
         if choices:
             self.note(numerics=[choice.to_json() for choice in choices])
         if pilot_seconds > 0.0:
-            self._phases["pilot samples, before the start"] = pilot_seconds
+            self.account("pilot samples, before the start", pilot_seconds)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the block's wall time under a name [s]."""
-        started = time.monotonic()
+        """Count the block's wall time under a name [s], without that of phases inside of it."""
+        started, before = time.monotonic(), self._accounted
         try:
             yield
         finally:
-            self._phases[name] = self._phases.get(name, 0.0) + time.monotonic() - started
+            self.account(name, time.monotonic() - started - (self._accounted - before))
+
+    def account(self, name: str, seconds: float) -> None:
+        """Count wall time under a name [s]."""
+        self._accounted += seconds
+        self._phases[name] = self._phases.get(name, 0.0) + seconds
 
     def record(self, metrics: Mapping[str, float], step: int | None = None, at: float | None = None) -> None:
         """Take metrics at a step, or at a moment when there is no step."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from headrace.pipelines.recipe.config import RunConfig
 from headrace.pipelines.running.progress import RunProgress
 from headrace.pipelines.running.rank import StoredData, TrainingJob, train_on_rank
-from headrace.pipelines.running.session import Earlier, Session, preflight
+from headrace.pipelines.running.session import CONNECTING, Earlier, Session, preflight
 from headrace.pipelines.running.training_data import TrainingData, require_same
 from headrace.platform.cluster.local_rank import LocalRank, machine_capacity, needs_no_cluster
 from headrace.platform.cluster.rank import Ranks
@@ -23,6 +23,9 @@ from headrace.platform.errors import RunFailed
 SECONDS_TO_START = 60.0  # that an actor or a rank may take before it is said to wait for resources
 
 log = logging.getLogger(__name__)
+
+
+STARTING = "start, until the first steps were told"
 
 
 def watch_ranks(
@@ -66,7 +69,10 @@ def watch_ranks(
             session.record(report.metrics, report.step, report.time)
             if report.step is None:
                 continue
-            first = first or (report.time, report.step)
+            if first is None:
+                # What came before was starting: processes, imports, the first samples.
+                session.account(STARTING, time.monotonic() - began)
+                first = (report.time, report.step)
             done = report.step - first[1]
             left = (report.time - first[0]) / done * (steps - report.step) if done else None
             progress.update(
@@ -140,9 +146,11 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
     if isinstance(out, Earlier):
         require_same(out.summary.data_sets, used)
     with RunProgress(console) as progress, ExitStack() as cluster:
+        began = time.monotonic()
         progress.update(phase="looking for a place to train", steps=config.training.steps)
         resources, start, short = _placed(config, progress, cluster)
         session = Session(config, "train", out)
+        session.account(CONNECTING, time.monotonic() - began)
         with session.guarded():
             session.note(
                 data_folder=str(found.folder),
@@ -178,5 +186,5 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
             # Brings torch, pictures and tracking, which nobody waited for until here.
             from headrace.pipelines.running.evaluate import conclude
 
-            conclude(session, found.tests)
+            conclude(session, found.tests, train=found.train)
     return session

@@ -277,7 +277,10 @@ class Stream:
         return dict(reports)
 
     def stop(self, grace_seconds: float = 5.0) -> None:
-        """End the stream: no more leases, wake the trainer with the end, close the logs, end the solvers."""
+        """End the stream: no more leases, wake the trainer with the end, close the logs, end the solvers.
+
+        What these had leased then waits again: nobody is under way any more.
+        """
         if self._stopped:
             return
         self._ended = self._stopped = True
