@@ -242,18 +242,31 @@ def report(run_dir: Path) -> Answer:
 
 
 @main.command()
-@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("model", metavar="RUN")
 @click.argument("input_file", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the prediction goes (.npy or .npz).")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new .npz, .npy, .h5 or .nc file.")
+@click.option("--times", help="Output times, as in 0.1,0.5; default: all that it was trained on.")
+@click.option("--strict", is_flag=True, help="Refuse what is outside of what training saw, or not known to be inside.")
+@click.option("--tracking-uri", help="Where a models:/ or runs:/ model is; default: MLFLOW_TRACKING_URI.")
 @as_json
-def predict(run_dir: Path, input_file: Path, out: Path) -> Answer:
-    """Apply a run's surrogate to inputs from a file (.npy, .npz or HDF5)."""
+def predict(
+    model: str, input_file: Path, out: Path, times: str | None, strict: bool, tracking_uri: str | None
+) -> Answer:
+    """Apply a surrogate to a file of inputs (.npz, .npy, .h5, .nc); RUN may be a checkpoint or an MLflow model, too."""
     from headrace.pipelines.predict import predict_file
-    from headrace.pipelines.run_dir import RunDir
 
-    shape = predict_file(RunDir.open(run_dir), input_file, out)
-    words = f"{out}: {shape} (samples, times, channels, grid)"
-    return Answer(words=[words], data={"out": str(out), "shape": list(shape)})
+    done = predict_file(model, input_file, out, times=times, strict=strict, tracking_uri=tracking_uri)
+    words = [f"{out}: {name} {shape} ({axes})" for name, (shape, axes) in done.shapes.items()]
+    shapes = {name: list(shape) for name, (shape, _) in done.shapes.items()}
+    data = {
+        "out": str(out),
+        "shape": next(iter(shapes.values())),
+        "shapes": shapes,
+        "outside_training": int(done.outside.samples.sum()),
+        "reasons": list(done.outside.reasons),
+        "range_is_known": done.outside.is_known,
+    }
+    return Answer(words=words, warnings=done.warnings, data=data)
 
 
 @main.command()

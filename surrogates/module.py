@@ -18,6 +18,7 @@ from headrace.surrogates.checkpoint import Checkpoint
 from headrace.surrogates.loss import Loss, LossContext, Residual
 from headrace.surrogates.losses.zero_targets import ZeroTargets
 from headrace.surrogates.normalizer import NormalizedNetwork, Normalizer
+from headrace.surrogates.seen import Seen
 from headrace.surrogates.strategy import TrainingStep
 from headrace.surrogates.surrogate import AbstractSurrogate
 from headrace.surrogates.training import TrainingSpec
@@ -65,6 +66,7 @@ class SurrogateModule(LightningModule):
         # First come the first parts: the scales shall know of as many trajectories as they would see whole.
         scales = training.normalization.model_copy(update={"samples": parts * training.normalization.samples})
         self.model = NormalizedNetwork(network, Normalizer(scales, seen), surrogate.capabilities, seen.domain)
+        self.seen = Seen(schema)
         self._residual = residual
         self._loss: Loss | None = None
         self.zero_targets: ZeroTargets | None = None
@@ -79,7 +81,8 @@ class SurrogateModule(LightningModule):
         """Take a checkpoint's weights and scales now, its optimiser and schedule when training starts."""
         self.model.network.load_state_dict(checkpoint.weights)
         self.model.normalizer.load_state_dict(checkpoint.moments)
-        self.model.normalizer.seen = set(checkpoint.seen)
+        self.model.normalizer.seen = None if checkpoint.learned_from is None else set(checkpoint.learned_from)
+        self.seen.go_on_from(checkpoint.seen)
         self._resumed = checkpoint
 
     def checkpoint(self, step: int) -> Checkpoint:
@@ -97,7 +100,8 @@ class SurrogateModule(LightningModule):
             moments=self.model.normalizer.state_dict(),
             optimizer=schedule.optimizer.state_dict(),
             schedule=schedule.state_dict(),
-            seen=tuple(sorted(self.model.normalizer.seen)),
+            learned_from=None if self.model.normalizer.seen is None else sorted(self.model.normalizer.seen),
+            seen=self.seen.bounds,
         )
 
     def forward(
@@ -127,12 +131,13 @@ class SurrogateModule(LightningModule):
         self._loss = self.zero_targets or loss
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Learn the scales, before any rank's forward pass uses them."""
+        """Note what training sees, and learn the scales before any rank's forward pass uses them."""
+        self.seen.update(batch.inputs, batch.parameters)
         if not self.model.normalizer.is_frozen:
             new = batch.rows(self.model.normalizer.unseen(batch.indices))
             scales = self.training_spec.strategy.scales(self.schema, self.surrogate.capabilities, new)
             parameters = new.parameters if scales.parameters is None else scales.parameters
-            self.model.normalizer.update(scales.inputs, scales.outputs, parameters, len(new.parameters))
+            self.model.normalizer.update(scales.inputs, scales.outputs, parameters, len(new.parameters), new.indices)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """The loss of a batch: the one place where a mean over samples is taken.

@@ -10,7 +10,7 @@ import posixpath
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,33 +18,23 @@ import numpy as np
 
 from headrace.platform import provenance
 from headrace.platform.tracking.address import artifact_folder, is_server, sqlite_file, without_password
+from headrace.platform.tracking.models import ModelSpec, model_name, register, signature_of
+
+log = logging.getLogger(__name__)
 
 # MLflow takes seconds to import: it is imported where it is first needed, never by a command that does not track.
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.models import ModelSignature
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 # Limits of MLflow's stores (mlflow.utils.validation); beyond them a whole batch is refused.
 MAX_KEY_LENGTH = 250
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
+MAX_DIGEST_LENGTH = 36
 PARAMS_PER_BATCH = 100
 # Makes MLflow's pages show what matters in training rather than what matters with language models.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-
-# In force unless the user has set them. The sender tries again by itself, so a single request gives up early; a run
-# tells nobody outside about itself; MLflow's banners do not belong between the lines of a run's log.
-MLFLOW_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock where a run is started is not the environment of its model
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +45,27 @@ class Destination:
     uri: str
     experiment_id: str
     run_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSetRecord:
+    """A data set as MLflow shows it.
+
+    Attributes:
+        name: what it is called.
+        context: what it was for: training, validation or test.
+        digest: the hash of its content.
+        folder: where it lies.
+        num_samples: how many samples it has.
+        profile: what else there is to say of it.
+    """
+
+    name: str
+    context: str
+    digest: str
+    folder: str
+    num_samples: int
+    profile: Mapping[str, Any] = field(default_factory=dict)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -133,6 +144,17 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     return str(found.experiment_id)
 
 
+def newest_steps(to: Destination) -> dict[str, int]:
+    """The newest step that the run has of each metric of training; others have seconds for steps."""
+    names = [name for name in to.client.get_run(to.run_id).data.metrics if name.startswith(("train/", "validation/"))]
+    return {name: max(one.step for one in to.client.get_metric_history(to.run_id, name)) for name in names}
+
+
+def tag(to: Destination, name: str, value: str) -> None:
+    """Set a tag of the run, cut to what MLflow takes."""
+    to.client.set_tag(to.run_id, name, _cut(value, MAX_TAG_LENGTH))
+
+
 def log_parameters(to: Destination, config: Mapping[str, Any]) -> None:
     """Store every leaf of a nested configuration."""
     from mlflow.entities import Param
@@ -152,28 +174,23 @@ def start_monitor(to: Destination) -> "SystemMetricsMonitor":
     return monitor
 
 
-def signature_of(inputs: np.ndarray, outputs: np.ndarray, free_grid: bool) -> "ModelSignature":
-    """Shapes and types of a model: any batch size; on a free grid also any number of points per axis."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    def schema(array: np.ndarray, leading: int) -> Schema:
-        grid = tuple(-1 if free_grid else size for size in array.shape[leading:])
-        return Schema([TensorSpec(array.dtype, (-1, *array.shape[1:leading], *grid))])
-
-    return ModelSignature(inputs=schema(inputs, 2), outputs=schema(outputs, 3))
-
-
-def store_model(to: Destination, created: list[str], name: str, **saved: Any) -> None:
-    """What `mlflow.pyfunc.log_model` does, for a run that is named rather than globally active.
+def store_model(to: Destination, created: list[str], checkpoint: Path, spec: ModelSpec) -> None:
+    """What `mlflow.pyfunc.log_model` does, for a run that is named rather than globally active; and registration.
 
     The fluent function takes store and run from process-wide settings, and changes `MLFLOW_TRACKING_URI` with them.
+
+    Args:
+        to: the run.
+        created: what of it is done, for a second try after a failure: the model's id, then its registered version.
+        checkpoint: the file given to `_load_pyfunc` of the loader module.
+        spec: the model.
     """
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
     if not created:
+        name = model_name(spec.name)
         created.append(to.client.create_logged_model(to.experiment_id, name, source_run_id=to.run_id).model_id)
     model = to.client.get_logged_model(created[0])
     description = Model(
@@ -183,7 +200,35 @@ def store_model(to: Destination, created: list[str], name: str, **saved: Any) ->
         folder = Path(scratch, "model")
         # Requirements are given, not inferred: inference would load the model in a new process, for many seconds.
         requirement = f"headrace=={provenance.versions(['headrace'])['headrace']}"
-        mlflow.pyfunc.save_model(str(folder), mlflow_model=description, pip_requirements=[requirement], **saved)
+        mlflow.pyfunc.save_model(
+            str(folder),
+            mlflow_model=description,
+            pip_requirements=[requirement, *spec.requirements],
+            data_path=str(checkpoint),
+            loader_module=spec.loader_module,
+            signature=signature_of(spec.schema, free_grid=spec.free_grid, takes_noise=spec.takes_noise),
+            input_example={name: np.asarray(values, dtype=np.float32) for name, values in spec.example.items()},
+        )
         to.client.log_model_artifacts(model.model_id, str(folder))
     to.client.finalize_logged_model(model.model_id, "READY")
     to.client.log_outputs(to.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    if spec.alias is not None and len(created) == 1:
+        version = register(to.client, spec.name, model.model_id, to.run_id, spec.alias)
+        created.append(str(version))
+        log.info("registered models:/%s/%d, which is models:/%s@%s now", spec.name, version, spec.name, spec.alias)
+
+
+def log_dataset(to: Destination, data: DataSetRecord) -> None:
+    """Note a data set among those of a run."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    found = Dataset(
+        name=data.name,
+        digest=data.digest[:MAX_DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"uri": data.folder}),
+        schema=None,
+        profile=json.dumps({"num_samples": data.num_samples, **data.profile}),
+    )
+    context = InputTag("mlflow.data.context", data.context)
+    to.client.log_inputs(to.run_id, datasets=[DatasetInput(found, [context])])

@@ -4,24 +4,26 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from headrace.platform import provenance
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.spec import Spec
 from headrace.platform.tracking.address import (
+    MLFLOW_DEFAULTS,
     artifact_folder,
     check_address,
     is_databricks,
@@ -29,16 +31,19 @@ from headrace.platform.tracking.address import (
     resolve_address,
     without_password,
 )
+from headrace.platform.tracking.models import ModelSpec, is_alias
 from headrace.platform.tracking.store import (
-    MLFLOW_DEFAULTS,
+    DataSetRecord,
     Destination,
     key,
+    log_dataset,
     log_parameters,
+    newest_steps,
     open_run,
     origin,
-    signature_of,
     start_monitor,
     store_model,
+    tag,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +58,10 @@ FLUSH_SECONDS = 2.0
 STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}
 
 
+# Every class can `register` others, which a recipe's `register:` has nothing to do with.
+warnings.filterwarnings("ignore", 'Field name "register" in "TrackingSpec" shadows an attribute')
+
+
 class TrackingSpec(Spec):
     """Where MLflow keeps a run.
 
@@ -61,12 +70,22 @@ class TrackingSpec(Spec):
         uri: address of an MLflow server or database; without it `MLFLOW_TRACKING_URI`, else `runs/mlflow.db`.
         experiment: the name under which runs are compared.
         system_metrics: also record CPU, memory, disk, network and GPU use of this machine every 10 s.
+        register: an alias, such as champion: the trained model becomes a new version of the registered model that is
+            called as the recipe, and the one that `models:/NAME@champion` means. Default: models are not registered.
     """
 
     enabled: bool = True
     uri: str | None = Field(default=None, min_length=1)
     experiment: str = Field(default="headrace", min_length=1, max_length=500)
     system_metrics: bool = True
+    register: str | None = Field(default=None, max_length=255)
+
+    @field_validator("register")
+    @classmethod
+    def _is_alias(cls, name: str | None) -> str | None:
+        if name is not None and not is_alias(name):
+            raise ValueError("an alias of letters, digits, - and _, other than latest and v1, v2, ...")
+        return name
 
 
 class Figure(Protocol):
@@ -116,12 +135,20 @@ class Tracker:
     """
 
     def __init__(
-        self, destination: Destination | None, monitor: "SystemMetricsMonitor | None" = None, *, started: float = 0.0
+        self,
+        destination: Destination | None,
+        monitor: "SystemMetricsMonitor | None" = None,
+        *,
+        started: float = 0.0,
+        newest: Mapping[str, int] | None = None,
     ) -> None:
-        """Called by `start`; `started` is when, in seconds since 1970."""
+        """Called by `start`; `started` is when, in seconds since 1970, `newest` the steps that are stored."""
         self._to = destination
         self._monitor = monitor
         self._started = started
+        # The newest training step that the store has of each metric, and the metrics that were not finite.
+        self._newest = dict(newest or {})
+        self._not_finite: dict[str, int] = {}
         self._rows: deque[tuple[str, float, int, int]] = deque(maxlen=MAX_ROWS_KEPT)
         self._uploads: deque[_Upload] = deque()
         self._changed = threading.Condition()
@@ -173,6 +200,7 @@ class Tracker:
             if recipe_text:
                 destination.client.log_text(destination.run_id, recipe_text, "recipe.yaml")
             monitor = start_monitor(destination) if spec.system_metrics else None
+            newest = newest_steps(destination) if run_id is not None else {}
         except Exception as error:  # drivers, stores and HTTP raise without a common base; all mean "not usable"
             reason = str(error).partition("\n")[0] or type(error).__name__
             shown = without_password(uri)
@@ -180,7 +208,7 @@ class Tracker:
                 "tracking.uri", f"{shown} ({reason})", "a store that MLflow can use", "Or set tracking.enabled=false."
             ) from error
         log.info("tracking to %s, ready in %.1f s", without_password(uri), time.time() - began)
-        return cls(destination, monitor, started=began)
+        return cls(destination, monitor, started=began, newest=newest)
 
     @property
     def run_id(self) -> str | None:
@@ -204,14 +232,30 @@ class Tracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int | None, seconds: float) -> None:
         """Record numbers at a training step, or, without one, at whole seconds since the start.
 
+        A step that is done again, after a resume or by a new group of ranks, does not stand twice: the store takes
+        nothing back, so what it has of such steps stays. A number that is not finite has no place in the store, which
+        would make 1.8e308 of it: the tag `headrace.not_finite` names the metric, and how often it was so.
+
         Args:
             metrics: numbers by name.
             step: the training step.
             seconds: time since the start of the run [s].
         """
+        if self._to is None:
+            return
+        named = {key(name): float(value) for name, value in metrics.items()}
+        fresh = {name: value for name, value in named.items() if step is None or step > self._newest.get(name, -1)}
+        if step is not None:
+            self._newest.update(dict.fromkeys(fresh, int(step)))
+        finite = {name: value for name, value in fresh.items() if math.isfinite(value)}
+        for name in fresh.keys() - finite.keys():
+            self._not_finite[name] = self._not_finite.get(name, 0) + 1
+        if len(finite) < len(fresh):
+            said = ", ".join(f"{name} ({count} times)" for name, count in sorted(self._not_finite.items()))
+            self._upload("the tag headrace.not_finite", lambda to: tag(to, "headrace.not_finite", said))
         timestamp = int((self._started + seconds) * 1000)
         at = int(seconds) if step is None else int(step)
-        rows = [(key(name), float(value), timestamp, at) for name, value in metrics.items()]
+        rows = [(name, value, timestamp, at) for name, value in finite.items()]
         self._append(lambda: self._rows.extend(rows))
 
     def log_figure(self, figure: Figure, path: str) -> None:
@@ -238,40 +282,23 @@ class Tracker:
         """Store a text under the run."""
         self._upload(path, lambda to: to.client.log_text(to.run_id, text, path))
 
-    def log_model(
-        self,
-        checkpoint: Path,
-        input_example: np.ndarray,
-        output_example: np.ndarray,
-        *,
-        loader_module: str = "headrace.surrogates.checkpoint",
-        name: str = "model",
-        free_grid: bool = True,
-    ) -> None:
-        """Store a checkpoint as a model that `mlflow.pyfunc.load_model("runs:/RUN_ID/model")` loads.
+    def log_model(self, checkpoint: Path, spec: ModelSpec) -> None:
+        """Store a checkpoint as a model that `mlflow.pyfunc.load_model("runs:/RUN_ID/NAME")` loads.
 
         Args:
             checkpoint: the file given to `_load_pyfunc` of the loader module.
-            input_example: "batch channels_in *grid".
-            output_example: "batch time channels_out *grid".
-            loader_module: a module of Headrace or of another installed package with `_load_pyfunc(path)`.
-            name: the model's name under the run.
-            free_grid: whether the model takes other grids than the example's.
+            spec: what it takes and gives, what it is called, and whether it is registered.
         """
-        created: list[str] = []  # the model's id: a second try goes on with the model that the first one made
+        created: list[str] = []  # what of it is done: a second try goes on with the model that the first one made
+        self._upload(f"{spec.name} ({checkpoint})", lambda to: store_model(to, created, checkpoint, spec))
 
-        def send(to: Destination) -> None:
-            store_model(
-                to,
-                created,
-                name,
-                data_path=str(checkpoint),
-                loader_module=loader_module,
-                signature=signature_of(input_example, output_example, free_grid),
-                input_example=input_example,
-            )
+    def log_dataset(self, data: DataSetRecord) -> None:
+        """Note a data set among those of the run."""
+        self._upload(f"the data set {data.name}", lambda to: log_dataset(to, data))
 
-        self._upload(f"{name} ({checkpoint})", send)
+    def describe(self, text: str) -> None:
+        """Set the run's description, in Markdown."""
+        self._upload("the description", lambda to: to.client.set_tag(to.run_id, "mlflow.note.content", text))
 
     def finish(self, status: str, timeout: float = 30.0) -> None:
         """Send what is left and close the run; what could not be sent in time is named in a warning.

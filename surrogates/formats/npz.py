@@ -4,8 +4,9 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -39,6 +40,8 @@ class NPZ(AbstractFormat):
         except (zipfile.BadZipFile, OSError) as error:
             raise not_of(path, "a NumPy archive", str(error)) from error
         with archive:
+            if not any(name.endswith(".npy") for name in archive.namelist()):
+                raise not_of(path, "a NumPy archive")
             arrays, refused, layout = {}, {}, None
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
@@ -63,7 +66,7 @@ class NPZ(AbstractFormat):
             yield Container(path=path, arrays=arrays, refused=refused, layout=layout)
 
 
-def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def read_header(file: BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether the first axis runs fastest, and type of the array that begins here.
 
     Raises:
@@ -111,7 +114,7 @@ class Unpacked:
     ) -> None:
         self.shape, self.dtype = shape, dtype
         self._archive, self._member = archive, member
-        self._file: IO[bytes] | None = None
+        self._file: zipfile.ZipExtFile | None = None
         self._next = 0
 
     def __getitem__(self, selection: Selection) -> np.ndarray:

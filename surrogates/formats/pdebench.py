@@ -64,8 +64,8 @@ class PDEBench(AbstractFormat):
             InputError: it is not of this format.
         """
         with open_tree(path, _EXPECTED) as tree:
-            if (own := exported(tree)) is not None:
-                yield own
+            if (samples := exported(tree)) is not None:
+                yield samples
                 return
             if tree.refused and not tree.datasets:
                 name, reason = next(iter(tree.refused.items()))

@@ -17,8 +17,10 @@ from sqlalchemy.engine import make_url
 
 from headrace.platform import provenance
 from headrace.platform.errors import InputError
+from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.tracking import tracker as tracking
 from headrace.platform.tracking.address import sqlite_address, sqlite_file
+from headrace.platform.tracking.models import ModelSpec
 from headrace.platform.tracking.store import MAX_PARAM_LENGTH, flatten, key
 from headrace.platform.tracking.tracker import Tracker, TrackingSpec, check_reachable, ui_command
 
@@ -30,7 +32,7 @@ class Doubler:
         self.factor = float(open(path).read())
 
     def predict(self, inputs):
-        return self.factor * inputs[:, None]
+        return {"u": self.factor * inputs["a"]}
 
 def _load_pyfunc(path):
     return Doubler(path)
@@ -39,6 +41,12 @@ def _load_pyfunc(path):
 
 # All that means something in a URL, and what is no ASCII.
 ODD = "what?now pct%20dir a#b übung+&;=@"
+
+SCHEMA = SampleSchema(
+    inputs=(FieldSpec(name="a", components=3),),
+    outputs=(FieldSpec(name="u", components=3),),
+    domain=Grid(shape=(4, 5), extent=(1.0, 1.0), periodic=(False, False)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +119,8 @@ def test_everything_written_is_read_back(
     tracker.log_figure(figure, "pictures/curve.png")
     tracker.log_file(checkpoint, "checkpoints")
     tracker.log_text("well", "notes/how.txt")
-    tracker.log_model(checkpoint, inputs, 2 * inputs[:, None], loader_module="doubling_loader")
+    spec_of = ModelSpec(name="darcy.17", schema=SCHEMA, example={"a": inputs[:1]}, loader_module="doubling_loader")
+    tracker.log_model(checkpoint, spec_of)
     tracker.finish("finished")
 
     client = MlflowClient(spec.uri)
@@ -146,19 +155,21 @@ def test_everything_written_is_read_back(
 
 
 def check_model(spec: TrackingSpec, run_id: str, inputs: np.ndarray) -> None:
-    """The model loads under its run, takes any grid and batch, and refuses another number of channels."""
+    """The model loads under its run, takes any grid and batch by name, and refuses another number of components."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", str(spec.uri))
-        model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
-    np.testing.assert_array_equal(model.predict(inputs), 2 * inputs[:, None])
-    assert model.predict(np.ones((1, 3, 9, 7), np.float32)).shape == (1, 1, 3, 9, 7)
-    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 3, -1, -1)
-    assert model.metadata.signature.outputs.inputs[0].shape == (-1, 1, 3, -1, -1)
+        model = mlflow.pyfunc.load_model(f"runs:/{run_id}/darcy-17")
+    np.testing.assert_array_equal(model.predict({"a": inputs})["u"], 2 * inputs)
+    assert model.predict({"a": np.ones((1, 3, 9, 7), np.float32)})["u"].shape == (1, 3, 9, 7)
+    signature = model.metadata.signature
+    assert signature.inputs.input_dict()["a"].shape == (-1, 3, -1, -1)
+    assert signature.outputs.input_dict()["u"].shape == (-1, 3, -1, -1)
+    assert signature.params is None
     with pytest.raises(MlflowException, match="shape"):
-        model.predict(np.ones((1, 2, 9, 7), np.float32))
+        model.predict({"a": np.ones((1, 2, 9, 7), np.float32)})
 
 
 def test_rows_survive_a_store_that_fails(
@@ -410,3 +421,30 @@ def test_the_state_of_the_code(tmp_path: Path) -> None:
 def test_versions_leave_out_what_is_missing() -> None:
     found = provenance.versions(["numpy", "no-such-package"])
     assert found == {"python": sys.version.split()[0], "numpy": np.__version__}
+
+
+def test_what_is_not_finite_is_named_and_steps_done_again_stand_once(spec: TrackingSpec) -> None:
+    """MLflow would store an infinite number as 1.8e308, and a step twice when a resumed run comes to it again."""
+    from mlflow import MlflowClient
+
+    tracker = Tracker.start(spec, run_name="first", config={})
+    for step in (10, 20, 30):
+        tracker.log_metrics({"train/loss": 1.0 / step}, step, 0.1 * step)
+    tracker.log_metrics({"test/vrmse": float("inf"), "test/relative_l2": 0.5}, None, 4.0)
+    tracker.log_metrics({"test/vrmse": float("nan")}, None, 5.0)
+    tracker.finish("interrupted")
+
+    again = Tracker.start(spec, run_name="first", config={}, run_id=tracker.run_id)
+    for step in (20, 30, 40, 30, 40, 50):  # and the ranks died once
+        again.log_metrics({"train/loss": 2.0 / step}, step, 10.0 + 0.1 * step)
+    again.log_metrics({"test/relative_l2": 0.25}, None, 16.0)
+    again.finish("finished")
+
+    client = MlflowClient(spec.uri)
+    assert tracker.run_id is not None
+    history = client.get_metric_history(tracker.run_id, "train/loss")
+    expected = [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 0.05), (50, 0.04)]
+    assert sorted((row.step, row.value) for row in history) == expected
+    run = client.get_run(tracker.run_id)
+    assert run.data.metrics["test/relative_l2"] == 0.25 and "test/vrmse" not in run.data.metrics
+    assert run.data.tags["headrace.not_finite"] == "test/vrmse (2 times)"
