@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from headrace.pipelines.recipe.config import parse
 from headrace.pipelines.recipe.faults import faults_of
 from headrace.platform.errors import Fault, InputError, nearest
+from headrace.platform.files import usable_path
 from headrace.surrogates.intake.layout import Layout, Role
 
 _SETS = {2: ("train", "test"), 3: ("train", "validation", "test")}
@@ -64,10 +65,12 @@ def read_layout(options: Mapping[str, Any]) -> Layout:
 def _of_file(path: Path | None) -> Layout:
     if path is None:
         return Layout()
+    expected = "a YAML file in UTF-8 that can be read"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = usable_path(path, "--layout", expected).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError.single("--layout", str(path), "a YAML file in UTF-8 that can be read", str(error)) from error
+        reason = f"{error.strerror}." if isinstance(error, OSError) else str(error)
+        raise InputError.single("--layout", str(path), expected, reason) from error
     try:
         return Layout.model_validate(parse(text, str(path)))
     except ValidationError as error:
@@ -122,7 +125,8 @@ def _said(faults: Sequence[Fault]) -> list[Fault]:
     """Faults of options under the names that the user gave them: `--extent` for `-.extent.1`."""
     found = []
     for fault in faults:
-        name = fault.where.removeprefix("-.").split(".")[0]
-        where = "the options" if name == "-" else f"--{name}"
+        path = fault.where.removeprefix("-.").split(".")
+        name = path[2] if path[0] == "fields" and len(path) > 2 else path[0]
+        where = "the options" if name == "-" else "--axes" if name == "axes_of" else f"--{name}"
         found.append(Fault(where=where, value=fault.value, expected=fault.expected, advice=fault.advice))
     return found

@@ -5,6 +5,7 @@ from pathlib import Path
 from headrace.pipelines.answers import Answer
 from headrace.pipelines.run_dir import RunDir
 from headrace.platform.errors import InputError
+from headrace.platform.files import usable_path
 from headrace.surrogates.portable.export import export_model
 
 
@@ -24,6 +25,7 @@ def export_trained(source: Path, name: str, out: Path, precision: str, grid: str
     """
     if faults := RunDir.unusable(out):
         raise InputError(faults)
+    usable_path(source, "DIR", "a run's folder, or a checkpoint")
     checkpoint = source if source.is_file() else RunDir.open(source).checkpoint
     done = export_model(
         checkpoint,

@@ -212,7 +212,8 @@ def finite(value: Any) -> Any:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, each with `seconds` since the start of the run.
 
-    A line that is no JSON object with a time is left out: a process writes it, or was killed while it did.
+    A line that is no JSON object with a time is left out: a process writes it, or was killed while it did. So is one
+    of a step that was done again later, after a resume or by a new group of ranks: the weights come from the last time.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -222,7 +223,22 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             row = json.loads(line)
             rows.append({**row, "seconds": float(row["seconds"])})
-    return rows
+    return _last_of_each_step(rows)
+
+
+def _last_of_each_step(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the steps from which training went back: by what they are of, `train` or `validation`."""
+    kept: list[dict[str, Any]] = []
+    least: dict[str, float] = {}
+    for row in reversed(rows):
+        step = row.get("step")
+        if isinstance(step, int | float):
+            kind = next((name.partition("/")[0] for name in row if name not in ("seconds", "step")), "")
+            if step >= least.get(kind, math.inf):
+                continue
+            least[kind] = step
+        kept.append(row)
+    return kept[::-1]
 
 
 def _end_line(path: Path) -> None:

@@ -19,6 +19,7 @@ from headrace.platform.errors import RunFailed
 from headrace.platform.sample import SampleBatch
 from headrace.platform.seeding import generator
 from headrace.surrogates import ranks
+from headrace.surrogates.astray import Seen, astray
 from headrace.surrogates.batch import Batch
 from headrace.surrogates.checkpoint import save_checkpoint
 from headrace.surrogates.datamodule import AbstractDataModule
@@ -53,6 +54,7 @@ class Progress(Callback):
         self.zero_targets = 0
         self._rows = 0
         self._losses: list[Tensor] = []
+        self._seen: list[Seen] = []
         self._began = self._reported = 0.0
         self._learning_rate = 0.0
         self._module: SurrogateModule | None = None
@@ -80,6 +82,7 @@ class Progress(Callback):
         self._rows += len(batch.inputs)
         # Kept on the device: reading every step's loss would make the host wait for it.
         self._losses.append(outputs["loss"].detach())
+        self._seen.append(Seen.of(self.step, batch, outputs["losses"]))
         if self.step % self._every == 0:
             self._send()
 
@@ -93,10 +96,18 @@ class Progress(Callback):
         Raises:
             RunFailed: one did.
         """
-        _require_finite(ranks.total(self._sum_of_losses().to(ranks.device())).item(), self.step)
+        self._require_finite(ranks.total(self._sum_of_losses().to(ranks.device())).item())
 
     def _sum_of_losses(self) -> Tensor:
         return torch.stack(self._losses).double().sum() if self._losses else torch.zeros((), dtype=torch.float64)
+
+    def _require_finite(self, loss: float) -> None:
+        if math.isfinite(loss):
+            return
+        assert self._module is not None
+        found = astray(self._seen, self._module.schema, self._module.training_spec.normalization.log)
+        found = found or "it is that of another rank's samples, which that rank names"
+        raise RunFailed(f"the loss is not finite at step {self.step}: {found}.")
 
     def _send(self) -> None:
         """Every rank comes here at the same step: it sums over ranks."""
@@ -108,7 +119,7 @@ class Progress(Callback):
         found = ranks.total(torch.tensor(mine, dtype=torch.float64, device=ranks.device())).tolist()
         loss, count, rows, wait, zero = found
         wait /= ranks.world_size()
-        _require_finite(loss, self.step)
+        self._require_finite(loss)
         if self._report is not None and ranks.rank() == 0 and count:
             self._report(
                 self.step,
@@ -122,15 +133,8 @@ class Progress(Callback):
         self.samples_seen, self.wait_seconds, self.seconds = round(rows), wait, now - self._began
         self.zero_targets = round(zero)
         self._losses.clear()
+        self._seen.clear()
         self._reported = now
-
-
-def _require_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise RunFailed(
-            f"the loss is not finite at step {step}: try a smaller learning rate, and look for samples that are not "
-            "finite, or not positive where training.normalization.log takes their logarithm"
-        )
 
 
 class Observations(Callback):
@@ -224,6 +228,14 @@ class Validation(Callback):
         errors = module.validate(self._samples)
         if ranks.rank() == 0:
             log.info("step %d: held-out relative L2 error %.4f", step, errors["validation/relative_l2"])
+            lost = [name.rpartition("/")[2] for name, error in errors.items() if not math.isfinite(error)]
+            if lost:
+                log.warning(
+                    "step %d: forecasts of held-out samples blew up (level %s): the error is not finite; a longer "
+                    "training.strategy.rollout or a smaller learning rate keeps them stable",
+                    step,
+                    ", ".join(lost[1:]) or "unknown",
+                )
             if self._report is not None:
                 self._report(step, errors)
 

@@ -56,7 +56,8 @@ class Checkpoint:
         optimizer: the optimiser's state.
         schedule: the learning-rate schedule's state.
         version: version of Headrace that wrote it.
-        seen: the indices of the samples that a normaliser which is not frozen yet has learned from.
+        seen: the indices of the samples that a normaliser which is not frozen yet has learned from; None in
+            those of before, which learned from repeats as well, and go on so.
         ranges: lowest and highest value of every input channel and parameter in training; None when it is not known.
     """
 
@@ -71,7 +72,7 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]
     version: str = version("headrace")
-    seen: Sequence[int] = ()
+    seen: Sequence[int] | None = None
     ranges: Mapping[str, Tensor] | None = None
 
     def build(self) -> NormalizedNetwork:
@@ -104,7 +105,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "moments": dict(checkpoint.moments),
         "optimizer": dict(checkpoint.optimizer),
         "schedule": dict(checkpoint.schedule),
-        "seen": list(checkpoint.seen),
+        "seen": None if checkpoint.seen is None else list(checkpoint.seen),
     }
     if checkpoint.ranges is not None:
         content["ranges"] = dict(checkpoint.ranges)
@@ -140,7 +141,7 @@ def load_checkpoint(path: Path, *, schema: SampleSchema | None = None) -> Checkp
             optimizer=content["optimizer"],
             schedule=content["schedule"],
             version=content["headrace"],
-            seen=content.get("seen", ()),
+            seen=content.get("seen"),
             ranges=_ranges(content, found),
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:

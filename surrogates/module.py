@@ -81,7 +81,7 @@ class SurrogateModule(LightningModule):
         """Take a checkpoint's weights and scales now, its optimiser and schedule when training starts."""
         self.model.network.load_state_dict(checkpoint.weights)
         self.model.normalizer.load_state_dict(checkpoint.moments)
-        self.model.normalizer.seen = set(checkpoint.seen)
+        self.model.normalizer.seen = None if checkpoint.seen is None else set(checkpoint.seen)
         self.ranges.go_on_from(checkpoint.ranges)
         self._resumed = checkpoint
 
@@ -100,7 +100,7 @@ class SurrogateModule(LightningModule):
             moments=self.model.normalizer.state_dict(),
             optimizer=schedule.optimizer.state_dict(),
             schedule=schedule.state_dict(),
-            seen=tuple(sorted(self.model.normalizer.seen)),
+            seen=None if self.model.normalizer.seen is None else sorted(self.model.normalizer.seen),
             ranges=self.ranges.bounds,
         )
 
@@ -137,7 +137,7 @@ class SurrogateModule(LightningModule):
             new = batch.rows(self.model.normalizer.unseen(batch.indices))
             scales = self.training_spec.strategy.scales(self.schema, self.surrogate.capabilities, new)
             parameters = new.parameters if scales.parameters is None else scales.parameters
-            self.model.normalizer.update(scales.inputs, scales.outputs, parameters, len(new.parameters))
+            self.model.normalizer.update(scales.inputs, scales.outputs, parameters, len(new.parameters), new.indices)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """The loss of a batch: the one place where a mean over samples is taken.

@@ -79,7 +79,7 @@ class Normalizer(nn.Module):
     of a batch are there for the first time.
 
     Attributes:
-        seen: the indices of the samples that were learned from, until it freezes.
+        seen: the indices of the samples that were learned from, until it freezes; None learns from repeats, too.
     """
 
     samples_seen: Tensor
@@ -89,13 +89,13 @@ class Normalizer(nn.Module):
         super().__init__()
         self.freeze_after = spec.samples
         logarithmic = [field.name in spec.log for field in schema.inputs for _ in range(field.components)]
-        self._takes_log = any(logarithmic)
+        self._takes_log, self._log = any(logarithmic), spec.log
         self.register_buffer("samples_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("logarithmic", torch.tensor(logarithmic), persistent=False)
         self.input_moments = RunningMoments(schema.num_input_channels)
         self.output_moments = RunningMoments(schema.num_output_channels)
         self.parameter_moments = RunningMoments(schema.num_parameters)
-        self.seen: set[int] = set()
+        self.seen: set[int] | None = set()
         # Kept beside the buffer so that asking costs no transfer from an accelerator.
         self._frozen = False
         self.register_load_state_dict_post_hook(self._note_frozen)
@@ -110,6 +110,8 @@ class Normalizer(nn.Module):
 
         Every rank must call it together. Of those that several ranks have at once, the first rank's is new.
         """
+        if self.seen is None:
+            return torch.ones_like(indices, dtype=torch.bool)
         mine = indices.to(device())
         sizes = [int(size) for size in gather(mine.new_tensor([len(mine)]))]
         padded = mine.new_full((max(sizes),), -1)
@@ -128,6 +130,7 @@ class Normalizer(nn.Module):
         outputs: Float[Tensor, "rows time channels_out *grid"],
         parameters: Float[Tensor, "any_rows num_parameters"],
         num_samples: int | None = None,
+        indices: Int64[Tensor, " samples"] | None = None,
     ) -> None:
         """Learn from a batch, unless frozen. Of one sample there may be several rows.
 
@@ -136,26 +139,30 @@ class Normalizer(nn.Module):
             outputs: what it has to say.
             parameters: scalars that enter it.
             num_samples: how many samples they are of; default: a row of the parameters is one.
+            indices: of these samples, to name one that is wrong.
 
         Raises:
             InputError: a field whose logarithm is wanted is not positive.
         """
         if self.is_frozen:
             return
+        count = len(parameters) if num_samples is None else num_samples
         if self._takes_log and not bool((inputs[:, self.logarithmic] > 0).all()):
+            row = int(torch.nonzero(~(inputs[:, self.logarithmic] > 0).flatten(1).all(1))[0])
+            sample = "Some sample" if indices is None else f"Sample {int(indices[row * count // len(inputs)])}"
+            least = inputs[row, self.logarithmic].amin().item()
             raise InputError.single(
                 "training.normalization.log",
                 "",
                 "positive fields",
-                "Some sample has values of 0 or less: leave it out.",
+                f"{sample} has values of 0 or less in {', '.join(self._log)} (down to {least:.3g}): leave it out.",
             )
         self.input_moments.update(_rows(self._transform(inputs)))
         self.output_moments.update(_rows(outputs.flatten(0, 1)))
         self.parameter_moments.update(parameters)
-        count = len(parameters) if num_samples is None else num_samples
         self.samples_seen += sum(int(rows) for rows in gather(self.samples_seen.new_tensor([count])))
         self._frozen = 0 < self.freeze_after <= int(self.samples_seen)
-        if self._frozen:
+        if self._frozen and self.seen is not None:
             self.seen.clear()
 
     def normalize(

@@ -68,6 +68,7 @@ def python(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Python:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_parametrised_tests_take_up_every_kind_and_pass(python: Python, tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     rooms = ["tests/solvers", "tests/surrogates", "tests/platform/samplers"]

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from headrace.pipelines.recipe.cautions import untested
 from headrace.pipelines.report import pictures
 from headrace.pipelines.report.notes import of_errors, of_forecasts, of_training
+from headrace.pipelines.report.palette import in_order
 from headrace.pipelines.report.trajectories import over_time
 from headrace.pipelines.run_dir import RunDir, data_sets, write_json
 from headrace.pipelines.running.session import Session
@@ -92,7 +93,7 @@ def evaluate(run: RunDir, sets: Mapping[str, Path] | None = None) -> dict[str, A
         notes.extend(of_forecasts(prediction, batch.outputs, stored.schema, names.tolist(), batch.indices.tolist()))
         groups = {name if len(sets) > 1 else "all": np.ones(len(batch), dtype=bool)}
         if len(sets) == 1:
-            groups |= {level: names == level for level in pictures.in_order(set(names.tolist()), run.levels)}
+            groups |= {level: names == level for level in in_order(set(names.tolist()), run.levels)}
         for group, rows in groups.items():
             levels[group] = (
                 {"count": int(rows.sum())}

@@ -4,7 +4,9 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
+import sqlite3
 import sys
 import tempfile
 import threading
@@ -12,6 +14,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -28,19 +31,22 @@ from headrace.platform.tracking.address import (
     is_databricks,
     is_server,
     resolve_address,
+    sqlite_file,
     without_password,
 )
 from headrace.platform.tracking.models import ModelSpec, is_alias
 from headrace.platform.tracking.store import (
     DataSetRecord,
     Destination,
-    key,
+    chart_name,
     log_dataset,
     log_parameters,
+    newest_steps,
     open_run,
     origin,
     start_monitor,
     store_model,
+    tag,
 )
 
 if TYPE_CHECKING:
@@ -123,6 +129,29 @@ def ui_command(spec: TrackingSpec, host: str = "127.0.0.1", port: int = 5000) ->
     return [*settings, sys.executable, "-m", "mlflow", "server", *store, *address]
 
 
+def charts_page(spec: TrackingSpec, host: str = "127.0.0.1", port: int = 5000) -> str:
+    """Where the charts of the runs are on the pages that `ui_command` serves.
+
+    Their front page is about language models, and so are an experiment's, unless the address says otherwise.
+    """
+    where = host if ":" not in host else f"[{host}]"
+    page, query = f"http://{where}:{port}/#/experiments", "workflowType=machine_learning"
+    file = sqlite_file(resolve_address(spec.uri))
+    number = None if file is None else _latest_experiment(file)
+    return f"{page}?{query}" if number is None else f"{page}/{number}/runs?{query}&compareRunsMode=CHART"
+
+
+def _latest_experiment(file: Path) -> str | None:
+    """That of the latest run; None where there is none, or no telling."""
+    latest = "SELECT experiment_id FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time DESC LIMIT 1"
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1.0)) as connection:
+            found = connection.execute(latest).fetchone()
+    except sqlite3.Error:  # no file, no table yet, or of another MLflow
+        return None
+    return None if found is None else str(found[0])
+
+
 class Tracker:
     """A run in MLflow, or nothing at all when tracking is off: every method may be called either way.
 
@@ -132,12 +161,20 @@ class Tracker:
     """
 
     def __init__(
-        self, destination: Destination | None, monitor: "SystemMetricsMonitor | None" = None, *, started: float = 0.0
+        self,
+        destination: Destination | None,
+        monitor: "SystemMetricsMonitor | None" = None,
+        *,
+        started: float = 0.0,
+        newest: Mapping[str, int] | None = None,
     ) -> None:
-        """Called by `start`; `started` is when, in seconds since 1970."""
+        """Called by `start`; `started` is when, in seconds since 1970, `newest` the steps that are stored."""
         self._to = destination
         self._monitor = monitor
         self._started = started
+        # The newest training step that the store has of each metric, and the metrics that were not finite.
+        self._newest = dict(newest or {})
+        self._not_finite: dict[str, int] = {}
         self._rows: deque[tuple[str, float, int, int]] = deque(maxlen=MAX_ROWS_KEPT)
         self._uploads: deque[_Upload] = deque()
         self._changed = threading.Condition()
@@ -189,6 +226,7 @@ class Tracker:
             if recipe_text:
                 destination.client.log_text(destination.run_id, recipe_text, "recipe.yaml")
             monitor = start_monitor(destination) if spec.system_metrics else None
+            newest = newest_steps(destination) if run_id is not None else {}
         except Exception as error:  # drivers, stores and HTTP raise without a common base; all mean "not usable"
             reason = str(error).partition("\n")[0] or type(error).__name__
             shown = without_password(uri)
@@ -196,7 +234,7 @@ class Tracker:
                 "tracking.uri", f"{shown} ({reason})", "a store that MLflow can use", "Or set tracking.enabled=false."
             ) from error
         log.info("tracking to %s, ready in %.1f s", without_password(uri), time.time() - began)
-        return cls(destination, monitor, started=began)
+        return cls(destination, monitor, started=began, newest=newest)
 
     @property
     def run_id(self) -> str | None:
@@ -220,14 +258,30 @@ class Tracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int | None, seconds: float) -> None:
         """Record numbers at a training step, or, without one, at whole seconds since the start.
 
+        A step that is done again, after a resume or by a new group of ranks, does not stand twice: the store takes
+        nothing back, so what it has of such steps stays. A number that is not finite has no place in the store, which
+        would make 1.8e308 of it: the tag `headrace.not_finite` names the metric, and how often it was so.
+
         Args:
             metrics: numbers by name.
             step: the training step.
             seconds: time since the start of the run [s].
         """
+        if self._to is None:
+            return
+        named = {chart_name(name, numbered=self._to.numbered): float(value) for name, value in metrics.items()}
+        fresh = {name: value for name, value in named.items() if step is None or step > self._newest.get(name, -1)}
+        if step is not None:
+            self._newest.update(dict.fromkeys(fresh, int(step)))
+        finite = {name: value for name, value in fresh.items() if math.isfinite(value)}
+        for name in fresh.keys() - finite.keys():
+            self._not_finite[name] = self._not_finite.get(name, 0) + 1
+        if len(finite) < len(fresh):
+            said = ", ".join(f"{name} ({count} times)" for name, count in sorted(self._not_finite.items()))
+            self._upload("the tag headrace.not_finite", lambda to: tag(to, "headrace.not_finite", said))
         timestamp = int((self._started + seconds) * 1000)
         at = int(seconds) if step is None else int(step)
-        rows = [(key(name), float(value), timestamp, at) for name, value in metrics.items()]
+        rows = [(name, value, timestamp, at) for name, value in finite.items()]
         self._append(lambda: self._rows.extend(rows))
 
     def log_figure(self, figure: Figure, path: str) -> None:

@@ -1,6 +1,7 @@
 """NetCDF: version 3 by SciPy, version 4, which is HDF5, by h5netcdf."""
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -59,8 +60,10 @@ class NetCDF(AbstractFormat):
             layout = None if text is None else Layout.from_json(text, str(path))
             yield Container(path=path, arrays=arrays, layout=layout)
         finally:
-            arrays = {}
-            file.close()
+            with warnings.catch_warnings():
+                # Whoever read the arrays may hold them still; what was read is copied, and the map goes with the last.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                file.close()
 
     def export_dataset(
         self, stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
@@ -84,7 +87,7 @@ class NetCDF(AbstractFormat):
 
 @contextmanager
 def _version_4(path: Path) -> Iterator[Container]:
-    import h5netcdf  # type: ignore[import-untyped]
+    import h5netcdf
 
     with open_tree(path, _EXPECTED) as tree:
         # The library would follow links and open what they lead to.

@@ -82,7 +82,7 @@ class NeuralOperator(AbstractFormat):
         if not schema.num_input_channels:
             value = "a data set without input fields"
             raise InputError.single(str(stored.directory), value, "some: .pt files are of x and y", "Export to hdf5.")
-        shape = require_grid(stored, "a .pt file").shape
+        shape = require_grid(stored, ".pt files").shape
         if schema.num_parameters:
             names = ", ".join(one.name for one in schema.parameters)
             log.warning("the library reads x and y alone: %s stand beside them, as parameters", names)

@@ -52,8 +52,8 @@ class TheWell(AbstractFormat):
             InputError: it is not of this format, or the grid is not Cartesian.
         """
         with open_tree(path, _EXPECTED) as tree:
-            if (own := exported(tree)) is not None:
-                yield own
+            if (samples := exported(tree)) is not None:
+                yield samples
                 return
             if missing := [name for name in ("dimensions", *_FIELDS, "scalars") if name not in tree.groups]:
                 raise InputError.single(str(path), f"without {', '.join(missing)}", _EXPECTED)

@@ -14,5 +14,4 @@ def largest_modes(num_points: int) -> int:
 
 def appended(share: float, shape: Sequence[int], periodic: Sequence[bool]) -> list[int]:
     """Points to append along each axis."""
-    # While TorchScript traces, a size is a tensor.
-    return [0 if wraps else round(share * int(n)) for n, wraps in zip(shape, periodic, strict=True)]
+    return [0 if wraps else round(share * n) for n, wraps in zip(shape, periodic, strict=True)]

@@ -52,7 +52,8 @@ class FourierOperator(nn.Module):
         query: Query = NOTHING,
     ) -> Float[Tensor, "batch time channels_out *grid"]:
         """Predict all output times at once."""
-        batch, _, *grid = inputs.shape
+        batch, _, *points = inputs.shape
+        grid = [int(n) for n in points]  # tensors, while TorchScript traces
         v = self.lift(inputs.movedim(1, -1))
         if self.lift_positions is not None:
             v = v + self.lift_positions(_positions(self.domain, grid, v.device).to(v.dtype))

@@ -26,7 +26,7 @@ def require_grid(stored: Samples, kind: str) -> Grid:
     domain = stored.schema.domain
     if isinstance(domain, Mesh):
         value = f"a data set on {domain}"
-        raise InputError.single(str(stored.directory), value, f"one on a grid: {kind} knows no mesh", "Export to hdf5.")
+        raise InputError.single(str(stored.directory), value, f"one on a grid: {kind} know no mesh", "Export to hdf5.")
     return domain
 
 

@@ -22,7 +22,7 @@ def write_netcdf(path: Path, stored: Samples, name: str) -> None:
     """
     import h5netcdf
 
-    plan = plan_of(stored.schema, require_grid(stored, "this NetCDF"))
+    plan = plan_of(stored.schema, require_grid(stored, "these NetCDF files"))
     with h5netcdf.File(path, "w") as file:
         file.attrs["Conventions"] = "CF-1.11"
         file.attrs["title"] = name

@@ -62,8 +62,9 @@ class Part:
 
     def values(self, batch: SampleBatch) -> np.ndarray:
         """The values of some samples, along the axes."""
+        axes: tuple[str, ...] = (SAMPLE, CHANNEL)
         if self.role == "parameter":
-            found, axes = batch.parameters[:, self.parameters], (SAMPLE, CHANNEL)
+            found = batch.parameters[:, self.parameters]
         else:
             axes = (SAMPLE, TIME, CHANNEL, *(axis for axis in self.axes if axis not in (SAMPLE, TIME, CHANNEL)))
             pieces = []
@@ -143,7 +144,9 @@ def plan_of(
                     unit=spec.unit,
                     axes=along,
                     shape=shape,
-                    **{kind: place if number is None else _entry(place, number) for kind, place in places.items()},
+                    inputs=_entry(places.inputs, number),
+                    outputs=_entry(places.outputs, number),
+                    parameters=_entry(places.parameters, number),
                 )
             )
     return Plan(schema=schema, grid=grid, axes=axes, times=times, parts=tuple(parts))
@@ -176,7 +179,9 @@ def whole_plan(schema: SampleSchema, grid: Grid, paths: tuple[str, str, str], *,
                     axes=(SAMPLE, *(name for name, _ in along)),
                     shape=tuple(length for _, length in along),
                     fields=specs,
-                    **{f"{role}s": slice(0, count)},
+                    inputs=slice(0, count) if role == "input" else _NOTHING,
+                    outputs=slice(0, count) if role == "output" else _NOTHING,
+                    parameters=slice(0, count) if role == "parameter" else _NOTHING,
                 )
             )
     return Plan(schema=schema, grid=grid, axes=axes, times=schema.times, parts=tuple(parts))
@@ -189,19 +194,28 @@ def _joins(schema: SampleSchema) -> bool:
     return begun == schema.outputs and schema.times[0] > 0.0
 
 
-def _wanted(schema: SampleSchema, *, joins: bool) -> Iterator[tuple[Role, str, FieldSpec, dict[str, slice]]]:
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Where the components of a field stand in a sample."""
+
+    inputs: slice = _NOTHING
+    outputs: slice = _NOTHING
+    parameters: slice = _NOTHING
+
+
+def _wanted(schema: SampleSchema, *, joins: bool) -> Iterator[tuple[Role, str, FieldSpec, _Places]]:
     """Each field with its role, its name in the file, and where its components stand in a sample."""
     later = {spec.name: place for spec, place in _places(schema.outputs)}
     for spec, place in _places(schema.inputs):
         if joins and spec.name in later:
-            yield "state", spec.name, spec, {"inputs": place, "outputs": later[spec.name]}
+            yield "state", spec.name, spec, _Places(inputs=place, outputs=later[spec.name])
         else:
-            yield "input", spec.name if spec.name not in later else f"{spec.name}_initial", spec, {"inputs": place}
+            yield "input", spec.name if spec.name not in later else f"{spec.name}_initial", spec, _Places(inputs=place)
     if not joins:
         for spec, place in _places(schema.outputs):
-            yield "output", spec.name, spec, {"outputs": place}
+            yield "output", spec.name, spec, _Places(outputs=place)
     for spec, place in _places(schema.parameters):
-        yield "parameter", spec.name, spec, {"parameters": place}
+        yield "parameter", spec.name, spec, _Places(parameters=place)
 
 
 def _places(specs: Iterable[FieldSpec]) -> Iterator[tuple[FieldSpec, slice]]:
@@ -211,7 +225,10 @@ def _places(specs: Iterable[FieldSpec]) -> Iterator[tuple[FieldSpec, slice]]:
         start += spec.components
 
 
-def _entry(place: slice, number: int) -> slice:
+def _entry(place: slice, number: int | None) -> slice:
+    """A component of a field, or all of them; of none none."""
+    if number is None or place == _NOTHING:
+        return place
     return slice(place.start + number, place.start + number + 1)
 
 

@@ -32,7 +32,7 @@ def write_pdebench(file: "h5py.File", stored: Samples) -> None:
 
 
 def _plan(stored: Samples) -> Plan:
-    plan = plan_of(stored.schema, require_grid(stored, "PDEBench"), components="apart", vectors=False)
+    plan = plan_of(stored.schema, require_grid(stored, "PDEBench's files"), components="apart", vectors=False)
     is_alone = sum(part.role in ("output", "state") for part in plan.parts) == 1
 
     def placed(part: Part) -> Part:

@@ -21,7 +21,7 @@ def write_pt(path: Path, stored: Samples) -> None:
     import torch
 
     count = len(stored)
-    grid = require_grid(stored, "a .pt file")
+    grid = require_grid(stored, ".pt files")
     plan = whole_plan(stored.schema, grid, ("x", "y", "parameters"), has_times=False)
     with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder:
 

@@ -57,7 +57,7 @@ def write_well(file: "h5py.File", stored: Samples, name: str) -> None:
 
 def _plan(stored: Samples) -> Plan:
     """Every part in the group of its tensor order."""
-    plan = plan_of(stored.schema, require_grid(stored, "The Well"), components="apart")
+    plan = plan_of(stored.schema, require_grid(stored, "The Well's files"), components="apart")
 
     def placed(part: Part) -> Part:
         if part.role == "parameter":

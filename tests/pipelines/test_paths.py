@@ -31,6 +31,8 @@ READS = {
     "train --data": ["train", "smoke", "--data", "PATH"],
     "check --data": ["check", "smoke", "--data", "PATH"],
     "export": ["export", "PATH", "--format", "hdf5", "--out", "new"],
+    "export of a model": ["export", "PATH", "--format", "onnx", "--out", "new"],
+    "import --layout": ["import", "arrays.h5", "--layout", "PATH", "--out", "new"],
     "import": ["import", "PATH", "--format", "hdf5", "--out", "new"],
     "check": ["check", "PATH"],
     "run": ["run", "PATH"],
@@ -41,7 +43,9 @@ WRITES = {
     "generate --out": ["generate", "smoke", "tracking.enabled=false", "--out", "PATH"],
     "train --out": ["train", "smoke", "tracking.enabled=false", "--data", "data", "--out", "PATH"],
     "export --out": ["export", "data", "--format", "hdf5", "--out", "PATH"],
+    "export of a model --out": ["export", "run", "--format", "onnx", "--out", "PATH"],
     "import --out": ["import", "arrays.h5", "--out", "PATH"],
+    "import --as --out": ["import", "arrays.h5", "--as", "train", "--out", "PATH"],
     "predict --out": ["predict", "run", "x.npy", "--out", "PATH.npy"],
 }
 

@@ -8,6 +8,7 @@
 #include <c10/util/Exception.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <memory>
@@ -15,6 +16,12 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+// Of the OpenMP library that torch brings, by name: a compiler's own flag may bring another one.
+extern "C" {
+int omp_get_max_threads(void) __attribute__((weak));
+void omp_set_num_threads(int threads) __attribute__((weak));
+}
 
 namespace {
 
@@ -31,19 +38,28 @@ struct Array {
 
 thread_local std::string last_error;
 std::atomic<int> wanted_threads{0};
+thread_local int applied_threads = 0;
 
-// The caller may have parallel regions of its own: what it has set for them is put back.
+// The caller may have parallel regions of its own: what it has set for them is put back. Through torch alone that would
+// end and start torch's pool of threads with every call.
 class Threads {
  public:
-  Threads() : before_(at::get_num_threads()), wanted_(wanted_threads.load()) {
-    if (wanted_ > 0 && wanted_ != before_) at::set_num_threads(wanted_);
+  Threads() {
+    if (omp_get_max_threads != nullptr) before_ = omp_get_max_threads();
+    const int wanted = wanted_threads.load();
+    if (wanted != applied_threads) {
+      at::set_num_threads(wanted > 0 ? wanted : std::max(before_, 1));
+      applied_threads = wanted;
+    }
+    if (wanted > 0) set(wanted);
   }
-  ~Threads() {
-    if (wanted_ > 0 && wanted_ != before_) at::set_num_threads(before_);
-  }
+  ~Threads() { set(before_); }
 
  private:
-  int before_, wanted_;
+  static void set(int threads) {
+    if (omp_set_num_threads != nullptr && threads > 0) omp_set_num_threads(threads);
+  }
+  int before_ = 0;
 };
 
 // Runs something, and keeps what it throws as the text of the error.
@@ -80,6 +96,14 @@ const Array& at_place(const headrace_model* model, bool is_input, int place) {
     throw std::out_of_range(std::string(is_input ? "input " : "output ") + std::to_string(place) +
                             " was asked for, there are " + std::to_string(arrays.size()));
   return arrays[place];
+}
+
+int64_t extent(const headrace_model* model, bool is_input, int place, int axis) {
+  const auto& extents = at_place(model, is_input, place).extents;
+  if (axis < 0 || axis >= static_cast<int>(extents.size()))
+    throw std::out_of_range("axis " + std::to_string(axis) + " was asked for, there are " +
+                            std::to_string(extents.size()));
+  return extents[axis];
 }
 
 // "float32;inputs 2 64 64;parameters 1;outputs 1 1 64 64"
@@ -174,10 +198,10 @@ int headrace_model_output_rank(const headrace_model* model, int output) {
   return guarded(-1, [&] { return static_cast<int>(at_place(model, false, output).extents.size()); });
 }
 int64_t headrace_model_input_extent(const headrace_model* model, int input, int axis) {
-  return guarded(int64_t{-1}, [&] { return at_place(model, true, input).extents.at(axis); });
+  return guarded(int64_t{-1}, [&] { return extent(model, true, input, axis); });
 }
 int64_t headrace_model_output_extent(const headrace_model* model, int output, int axis) {
-  return guarded(int64_t{-1}, [&] { return at_place(model, false, output).extents.at(axis); });
+  return guarded(int64_t{-1}, [&] { return extent(model, false, output, axis); });
 }
 int64_t headrace_model_input_size(const headrace_model* model, int input) {
   return guarded(int64_t{-1}, [&] { return at_place(model, true, input).size(); });

@@ -92,7 +92,7 @@ def test_a_run_whose_driver_was_killed_goes_on_and_loses_nothing(in_folder: Path
 def begun(folder: Path, command: str = "generate") -> Path:
     """A run that was cut off before it did anything."""
     session = Session(load("smoke", ["tracking.enabled=false"], "generate"), command, folder / "run")
-    os.close(session._lock)
+    session._lock.close()
     return session.run.path
 
 
