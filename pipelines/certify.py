@@ -128,7 +128,7 @@ def certify_predictions(
     rows = []
     with RunProgress(console) as progress:
         for number in range(len(inputs)):
-            progress.update(phase=f"certifying: sample {number + 1} of {len(inputs)}")
+            progress.update(phase="certifying", stored=number, planned=len(inputs))
             rows.append(arrays_of(number, level))
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return Certified(arrays=arrays, words=tuple(_words(arrays, to_rtol)))

@@ -48,7 +48,7 @@ class TrainedSurrogate:
         self.predictor = predictor
         self.checkpoint = predictor.checkpoint
         self.source = source
-        self.valid_range = ValidRange.of(self.schema, self.checkpoint.seen, self.checkpoint.version)
+        self.valid_range = ValidRange.of(self.schema, self.checkpoint.ranges, self.checkpoint.version)
 
     @property
     def schema(self) -> SampleSchema:
