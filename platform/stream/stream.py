@@ -41,6 +41,7 @@ from headrace.platform.stream.solver_team import SolverTeam, answers
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 2.0  # with an actor, before what it said last has to do
+SECONDS_TO_START = 30.0  # that an actor may take to answer for the first time, before that is said
 SILENT_SECONDS = 5.0  # after which it is said that an actor does not answer
 
 
@@ -57,6 +58,11 @@ class _Answer[T]:
     def seconds(self) -> float:
         """How long the answer has been waited for [s]; 0 when it came."""
         return 0.0 if self._asked is None else time.monotonic() - self._since
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether that is long; one that has not answered yet may be starting."""
+        return self.seconds > (SECONDS_TO_START if self._last is None else SILENT_SECONDS)
 
     def within(self, seconds: float) -> T | None:
         """The answer as of now, or if that does not come in time the last one; None while there was none.
@@ -252,7 +258,7 @@ class Stream:
         }
         found = {}
         for who, (asked, path) in parts.items():
-            if asked.seconds > SILENT_SECONDS:
+            if asked.is_silent:
                 holder = read_holder(path)
                 by = f"; {path} is in the hands of {holder}" if holder is not None else ""
                 found[who] = f"has not answered for {asked.seconds:.0f} s{by}"

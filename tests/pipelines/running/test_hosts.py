@@ -61,6 +61,14 @@ ENDS_ITSELF = {
     "RAY_grpc_client_keepalive_timeout_ms": "3000",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
+# Half a minute is not long enough to take a node for dead, nor for a node to end itself.
+AS_RAY_SETS_IT = {
+    "RAY_health_check_initial_delay_ms": "5000",
+    "RAY_health_check_period_ms": "3000",
+    "RAY_health_check_timeout_ms": "10000",
+    "RAY_health_check_failure_threshold": "5",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "60",
+}
 
 
 class Run:
@@ -195,8 +203,7 @@ def test_a_link_that_is_cut_for_good(tmp_path: Path, runs: list[Run]) -> None:
 
 @takes_minutes
 def test_a_slow_link_a_cut_of_half_a_minute_and_a_host_that_dies(tmp_path: Path, runs: list[Run]) -> None:
-    # As Ray sets it: half a minute is not long enough to take a node for dead.
-    runs.append(run := Run(tmp_path, 8000, RAY_health_check_timeout_ms="10000", RAY_health_check_failure_threshold="5"))
+    runs.append(run := Run(tmp_path, 8000, **AS_RAY_SETS_IT))
     run.wait_for("solved/s", 120)
     run.hosts.slow_down(1, 0.25)
     run.wait_for_more(100, 60)
