@@ -82,7 +82,10 @@ class Progress(Callback):
         self._rows += len(batch.inputs)
         # Kept on the device: reading every step's loss would make the host wait for it.
         self._losses.append(outputs["loss"].detach())
-        self._seen.append(Seen.of(self.step, batch, outputs["losses"]))
+        losses = outputs["losses"]
+        # On an accelerator looking would make the host wait, too; elsewhere it costs nothing.
+        if losses.device.type != "cpu" or not bool(losses.isfinite().all()):
+            self._seen.append(Seen.of(self.step, batch, losses))
         if self.step % self._every == 0:
             self._send()
 

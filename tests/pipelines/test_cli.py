@@ -112,6 +112,10 @@ def test_a_run_leaves_everything_it_promises(finished: Any) -> None:
     errors = result["errors"]
     assert isinstance(errors, dict) and list(errors) == ["all", "smooth", "rough"], "as the recipe mixes them"
     assert 0 < errors["all"]["relative_l2"]["mean"] < 1
+    # Two to one: of 16 held-out samples 11 and 5, whatever the seed.
+    assert (errors["smooth"]["count"], errors["rough"]["count"]) == (11, 5)
+    assert (errors["all"]["flat"], errors["all"]["zero"], result["notes"]) == (0, 0, [])
+    assert (result["training"]["steps"], result["training"]["planned_steps"]) == (600, 600)
     for name in ("report.html", "run.json", "recipe.yaml", "checkpoints/last.pt", "evaluation.json", "metrics.jsonl"):
         assert (path / name).stat().st_size > 0, name
     assert yaml.safe_load((path / "recipe.yaml").read_text())["training"]["steps"] == 600
