@@ -1,5 +1,6 @@
 """What is ambiguous, dangerous or no number is refused in one sentence that says what to give; nothing is written."""
 
+import errno
 import os
 import pickle
 import re
@@ -16,7 +17,7 @@ import scipy.sparse
 import torch
 import zarr
 
-from headrace.platform.errors import InputError
+from headrace.platform.errors import HeadraceError, InputError
 from headrace.surrogates.format import AbstractFormat
 from headrace.surrogates.formats import HDF5, NPY, NPZ, Mat, NetCDF, NeuralOperator, TheWell, Torch, ZarrFolder
 from headrace.surrogates.intake.layout import FieldLayout, Layout
@@ -107,6 +108,8 @@ def test_a_layout_that_does_not_fit(tmp_path: Path, layout: Layout, words: str) 
 @pytest.mark.parametrize(
     ("said", "words"),
     [
+        ({"split": {"../train": 1.0}}, "names of letters, digits"),
+        ({"axes": ["sample", ""]}, "at least 1 character"),
         ({"dt": -1.0}, "a distance above 0"),
         ({"extent": [0.0]}, "lengths above 0"),
         ({"times": [0.0], "dt": 1.0}, "times or dt, not both"),
@@ -366,6 +369,34 @@ def test_what_is_cut_off(tmp_path: Path, suffix: str) -> None:
                 file.createVariable(name, "f8", ("sample", "channel", "x"))[:] = x
     os.truncate(path, path.stat().st_size // 2)
     assert str(path) in refusal(tmp_path, FORMATS[suffix], path, pair())
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".nc"])
+def test_what_is_damaged_inside(tmp_path: Path, suffix: str) -> None:
+    x = np.random.default_rng(0).normal(size=(64, 3, 8))
+    path = tmp_path / f"d{suffix}"
+    if suffix == ".npz":
+        np.savez_compressed(path, x=x, y=x)
+    else:
+        with h5py.File(path, "w") as file:
+            for name in "xy":
+                file.create_dataset(name, data=x, chunks=(8, 3, 8), compression="gzip", fletcher32=True)
+    content = bytearray(path.read_bytes())
+    content[len(content) * 3 // 4 :: 997] = b"\xff" * len(content[len(content) * 3 // 4 :: 997])
+    middle = len(content) // 2
+    content[middle : middle + 512] = b"\xff" * 512
+    path.write_bytes(content)
+    assert str(path) in refusal(tmp_path, FORMATS[suffix], path, pair())
+
+
+def test_nothing_is_left_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("headrace.surrogates.intake.writing.SampleStore.append", full)
+    with pytest.raises(HeadraceError, match="could not be written: No space left on device. Nothing was kept."):
+        NPZ().import_files(npz(tmp_path, x=X, y=X), tmp_path / "out", pair())
+    assert not (tmp_path / "out" / "d").exists()
 
 
 def test_kinds_of_tensors_and_matrices_without_plain_values(tmp_path: Path) -> None:
