@@ -1,5 +1,6 @@
 """What a command answers, and the one place that prints it."""
 
+import codecs
 import json
 import math
 import sys
@@ -70,11 +71,24 @@ def failure(error: HeadraceError) -> Answer:
     return Answer(data=data, status=error.exit_status)
 
 
+# What to write where a terminal or a file has no such letter; others become question marks.
+_IN_ASCII = {"·": "-", "–": "-", "±": "+-", "×": "x", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "∞": "inf"}
+
+
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_IN_ASCII.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("headrace.plainer", _plainer)
+
+
 def write_in_any_encoding() -> None:
-    """Have letters that the terminal or the file has not, such as ±, printed as question marks: they stop nothing."""
+    """Have letters that the terminal or the file has not, such as ±, printed as plainer ones: they stop nothing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="headrace.plainer")
 
 
 def errors_table(levels: Mapping[str, Mapping[str, Any]]) -> list[RenderableType]:

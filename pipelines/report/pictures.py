@@ -103,7 +103,8 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
         prediction = plane(arrays["prediction"][row, -1, 0])
         draw = _draw_lines if dimensions == 1 else _draw_maps
         draw(figure, line, field, truth, prediction, schema)
-        error = f"{100 * arrays['relative_l2'][row]:#.2g}".rstrip(".")
+        share = 100 * arrays["relative_l2"][row]
+        error = f"{share:.0f}" if share >= 99.5 else f"{share:#.2g}".rstrip(".")
         line[0].set_ylabel(
             f"{rank}: {error} %\n{arrays['level'][row]}, sample {arrays['index'][row]}",
             fontsize=9,
@@ -380,7 +381,7 @@ def solver_cost(cost: Mapping[str, Mapping[str, Any]], unit: str = "sample", lev
         stored, spent = cost[level]["whole_samples"], float(cost[level]["cpu_seconds"])
         labels.append(f"{value:.3g} {name}; all {stored:.0f}: {spent:.3g} s" if stored else "none stored")
     axes.bar_label(bars, labels, padding=4, fontsize=8.5)
-    axes.set_xlim(0, 1.6 * max([*values, 1e-9]))
+    axes.set_xlim(0, 2.0 * max([*values, 1e-9]))
     axes.grid(False, axis="y")
     axes.invert_yaxis()
     return figure

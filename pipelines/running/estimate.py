@@ -176,7 +176,7 @@ def counted(found: Estimate, budget: float | None) -> str:
 
 def told(found: Estimate) -> list[str]:
     """What a recipe will take, in three lines."""
-    disk = f"at most {number_of_bytes(found.disk_nbytes)}: {found.count:,} samples of "
+    disk = f"about {number_of_bytes(found.disk_nbytes)} before compression: {found.count:,} samples of "
     disk += number_of_bytes(found.sample_nbytes)
     if found.checkpoint_nbytes:
         disk += f", {found.num_checkpoints} files of {number_of_bytes(found.checkpoint_nbytes)} with the network"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from headrace.pipelines.answers import Answer, errors_table, run_answer, show, write_in_any_encoding
+from headrace.pipelines.answers import Answer, console, errors_table, run_answer, show, write_in_any_encoding
+from headrace.pipelines.running.progress import RunProgress
 from headrace.pipelines.summary import RunSummary
 
 METRICS = ("relative_l2", "relative_h1", "vrmse")
@@ -52,7 +53,11 @@ def test_letters_that_cannot_be_written_stop_nothing(monkeypatch: pytest.MonkeyP
     table = Table()
     table.add_row("σ²")
     show(Answer(words=["a ± b", table, *errors_table({"all": SCORES})]), as_json=False)
-    assert b"a ? b" in written.getvalue() and b"(mean ? standard deviation)" in written.getvalue()
+    assert b"a +- b" in written.getvalue() and b"(mean +- standard deviation)" in written.getvalue()
+    assert b"??" in written.getvalue()  # of what has no plainer letter
+    with RunProgress(console) as progress:
+        progress.update(phase="solving", planned=4, stored=2)
+    assert b"solving - 2/4 samples" in written.getvalue()
 
 
 def test_the_command_line_writes_ascii_where_it_must() -> None:

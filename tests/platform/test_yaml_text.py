@@ -28,7 +28,10 @@ def test_what_stands_for_too_much_is_refused_at_once(bomb: str) -> None:
     assert time.process_time() - began < 0.1
 
 
-@pytest.mark.parametrize("command", [["check"], ["run"], ["submit", "--address", "http://there"]])
+@pytest.mark.parametrize(
+    "command",
+    [["check"], ["run"], ["submit", "--address", "http://there"], ["import", "x.npy", "--out", "new", "--layout"]],
+)
 def test_no_command_is_kept_busy_by_a_recipe(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "bomb.yaml").write_text(f"{BOMB}data: {{problem: *a9}}\n")
     began = time.process_time()

@@ -211,6 +211,13 @@ def test_a_colour_is_a_levels_own_whichever_others_are_there() -> None:
     assert list(level_colours(["other", "rough"], levels)) == ["rough", "other"]
 
 
+def test_errors_of_more_than_all_are_whole_numbers() -> None:
+    arrays = fields((5,)) | {"relative_l2": np.array([1.512, 0.8, 0.9959, 0.031, 1234.5])}
+    figure = pictures.prediction_grid(arrays, schema((5,), (1.0,)))
+    said = [axes.get_ylabel().partition("\n")[0] for axes in figure.axes if axes.get_ylabel()]
+    assert said == ["best: 3.1 %", "median: 100 %", "worst: 123450 %"]
+
+
 def test_forecasts_say_their_time() -> None:
     arrays = fields((5,))
     steady = pictures.prediction_grid(arrays, schema((5,), (1.0,)))
