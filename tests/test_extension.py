@@ -185,7 +185,7 @@ from headrace.pipelines.running.session import Session
 from headrace.platform.spec import plug_ins_of
 
 plain = load("smoke", ["tracking.enabled=false"])
-mine = load("smoke", ["tracking.enabled=false", "training.loss.kind=throwaway_mean_square",
+mine = load("smoke", ["tracking.enabled=false", "training.schedule={kind: throwaway_line}",
                       "training.optimizer={kind: throwaway_descent}"])
 session = Session(mine, "train", None)
 print(json.dumps({
@@ -198,7 +198,7 @@ print(json.dumps({
 """
     done = python("-c", script, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = "throwaway 0.1 (throwaway_descent, throwaway_mean_square)"
+    told = "throwaway 0.1 (throwaway_descent, throwaway_line)"
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "plain": [],
         "requirements": ["throwaway==0.1"],
