@@ -184,13 +184,8 @@ from headrace.pipelines.running.session import Session
 from headrace.platform.spec import plug_ins_of
 
 plain = load("smoke", ["tracking.enabled=false"])
-<<<<<<< HEAD
 mine = load("smoke", ["tracking.enabled=false", "training.loss={kind: my_pdes_forgiving}",
                       "training.schedule={kind: throwaway_line}", "training.optimizer={kind: throwaway_descent}"])
-=======
-mine = load("smoke", ["tracking.enabled=false", "training.schedule={kind: throwaway_line}",
-                      "training.optimizer={kind: throwaway_descent}"])
->>>>>>> b9dd55584ac61ce44de12e71ac2cb0cc9ff7dfe8
 session = Session(mine, "train", None)
 print(json.dumps({
     "plain": [str(one) for one in plug_ins_of(plain)],
@@ -202,11 +197,7 @@ print(json.dumps({
 """
     done = python("-c", script, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-<<<<<<< HEAD
     told = ["my_pdes 0.1 (my_pdes_forgiving)", "throwaway 0.1 (throwaway_descent, throwaway_line)"]
-=======
-    told = "throwaway 0.1 (throwaway_descent, throwaway_line)"
->>>>>>> b9dd55584ac61ce44de12e71ac2cb0cc9ff7dfe8
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "plain": [],
         "requirements": ["my_pdes==0.1", "throwaway==0.1"],
