@@ -21,7 +21,7 @@ export UV_HTTP_TIMEOUT ?= 300
 # Empty means off: without bytecode caches each of a run's dozen processes compiles everything it imports again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test check bench clean lock
+.PHONY: help demo test check bench docs clean lock
 
 help: ## say what can be made
 	@grep -hE '^[a-z]+:.*## ' Makefile | sort | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -40,6 +40,9 @@ check: $(VENV)/.test-ready ## style, types, and who may import whom
 
 bench: $(VENV)/.test-ready ## run every benchmark, one after the other; each ends with a line of JSON
 	@for script in tests/benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+docs: $(VENV)/.test-ready ## the documentation: build/docs/index.html (with its search: python3 -m http.server -d build/docs)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove the environment, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist headrace.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,7 +1,7 @@
 """Draw every problem at three of its levels and measure what a sample costs: `python docs/make_gallery.py [KIND ...]`.
 
-It writes `docs/gallery/KIND.webp` and `docs/gallery/costs.json`, which are committed; the page is put together from them
-and from the problems' own docstrings when the documentation is built.
+It writes `docs/gallery/KIND.webp` and `docs/gallery/costs.json`, which are committed; the page is put together from
+them and from the problems' own docstrings when the documentation is built.
 """
 
 import json

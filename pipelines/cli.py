@@ -128,10 +128,14 @@ def check(recipe: str, overrides: tuple[str, ...], out: Path | None, data: Path 
 @as_json
 def generate(recipe: str, overrides: tuple[str, ...], out: Path) -> Answer:
     """Solve the recipe's samples and store them; no training."""
+    from headrace.pipelines.recipe.cautions import cautions
     from headrace.pipelines.recipe.config import load
     from headrace.pipelines.running import generate as generating
 
-    session = generating.generate(load(recipe, overrides, "generate"), out, console)
+    config = load(recipe, overrides, "generate")
+    for caution in cautions(config):
+        warn(f"caution: {caution}")
+    session = generating.generate(config, out, console)
     return run_answer(session.summary, session.run.path)
 
 
@@ -242,18 +246,46 @@ def report(run_dir: Path) -> Answer:
 
 
 @main.command()
-@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("model", metavar="RUN")
 @click.argument("input_file", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the prediction goes (.npy or .npz).")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new .npz, .npy, .h5 or .nc file.")
+@click.option("--times", help="Output times, as in 0.1,0.5; default: all that it was trained on.")
+@click.option("--strict", is_flag=True, help="Refuse what is outside of what training saw, or not known to be inside.")
+@click.option("--tracking-uri", help="Where a models:/ or runs:/ model is; default: MLFLOW_TRACKING_URI.")
+@click.option("--certify", is_flag=True, help="Put the predictions into their equation: residuals, or defects in time.")
+@click.option("--to-rtol", type=float, help="With --certify: solve from the predictions on to this relative residual.")
+@click.option("--level", help="With --certify: the difficulty level whose problem it is, where those of a run differ.")
 @as_json
-def predict(run_dir: Path, input_file: Path, out: Path) -> Answer:
-    """Apply a run's surrogate to inputs from a file (.npy, .npz or HDF5)."""
+def predict(
+    model: str,
+    input_file: Path,
+    out: Path,
+    times: str | None,
+    strict: bool,
+    tracking_uri: str | None,
+    certify: bool,
+    to_rtol: float | None,
+    level: str | None,
+) -> Answer:
+    """Apply a surrogate to a file of inputs (.npz, .npy, .h5, .nc); RUN may be a checkpoint or an MLflow model, too."""
+    from headrace.pipelines.certify import certifier
     from headrace.pipelines.predict import predict_file
-    from headrace.pipelines.run_dir import RunDir
 
-    shape = predict_file(RunDir.open(run_dir), input_file, out)
-    words = f"{out}: {shape} (samples, times, channels, grid)"
-    return Answer(words=[words], data={"out": str(out), "shape": list(shape)})
+    check = certifier(model, console, asked=certify, times=times, to_rtol=to_rtol, level=level)
+    done = predict_file(model, input_file, out, times=times, strict=strict, tracking_uri=tracking_uri, certify=check)
+    words = [f"{out}: {name} {shape} ({axes})" for name, (shape, axes) in done.shapes.items()]
+    words += () if done.certified is None else done.certified.words
+    shapes = {name: list(shape) for name, (shape, _) in done.shapes.items()}
+    data = {
+        "out": str(out),
+        "shape": next(iter(shapes.values())),
+        "shapes": shapes,
+        "outside_training": int(done.outside.samples.sum()),
+        "reasons": list(done.outside.reasons),
+        "range_is_known": done.outside.is_known,
+        "certified": None if done.certified is None else done.certified.summary,
+    }
+    return Answer(words=words, warnings=done.warnings, data=data)
 
 
 @main.command()
@@ -342,9 +374,11 @@ def schema() -> Answer:
 @click.option("--port", default=5000, show_default=True)
 def ui(uri: str | None, host: str, port: int) -> None:
     """Serve the MLflow page of the runs; Ctrl-C ends it."""
-    from headrace.platform.tracking.tracker import TrackingSpec, ui_command
+    from headrace.platform.tracking.tracker import TrackingSpec, charts_page, ui_command
 
-    command = ui_command(TrackingSpec(uri=uri), host=host, port=port)
+    spec = TrackingSpec(uri=uri)
+    command = ui_command(spec, host=host, port=port)
+    console.out(f"runs and charts: {charts_page(spec, host, port)}", highlight=False)
     # In this process's place: who ends it, by whatever signal, ends the server.
     os.execvp(command[0], command)
 

@@ -112,6 +112,9 @@ def export_data(directory: Path, format_name: str, out: Path) -> list[Path]:
         InputError: there is no data set, or the format cannot hold it, or `out` is taken.
     """
     format_ = _format_of(format_name, [directory], MODEL_FORMATS)
+    if not format_.writes:
+        written = ", ".join(kind for kind, one in _formats().items() if one.writes)
+        raise InputError.single("--format", f'"{format_name}", which is only read', f"one of {written}")
     sets = data_sets(directory, "DIR")
     if not sets:
         raise InputError.single("DIR", str(directory), "a run's folder, or one with data sets in it")

@@ -125,7 +125,8 @@ def _said(faults: Sequence[Fault]) -> list[Fault]:
     """Faults of options under the names that the user gave them: `--extent` for `-.extent.1`."""
     found = []
     for fault in faults:
-        name = fault.where.removeprefix("-.").split(".")[0]
-        where = "the options" if name == "-" else f"--{name}"
+        path = fault.where.removeprefix("-.").split(".")
+        name = path[2] if path[0] == "fields" and len(path) > 2 else path[0]
+        where = "the options" if name == "-" else "--axes" if name == "axes_of" else f"--{name}"
         found.append(Fault(where=where, value=fault.value, expected=fault.expected, advice=fault.advice))
     return found

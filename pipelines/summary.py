@@ -134,6 +134,7 @@ class RunSummary(_Section):
         recording: the run whose stream was used again.
         tracking: the run of the tracking server.
         versions: of the libraries.
+        plug_ins: the packages that kinds of the recipe come from, each with its version and those kinds.
         git: the commit, and whether there were changes beside it.
         machine: what it ran on.
     """
@@ -166,6 +167,7 @@ class RunSummary(_Section):
     recording: str | None = None
     tracking: TrackedAs = TrackedAs()
     versions: dict[str, object] = {}
+    plug_ins: list[str] = []
     git: dict[str, object] | None = None
     machine: dict[str, object] = {}
 

@@ -56,6 +56,10 @@ class RunFailed(HeadraceError):
     """A run started and could not finish; what it stored is safe."""
 
 
+class ClusterLost(RunFailed):
+    """What a run needs of a cluster, beyond its own parts, has ended; the run can be gone on with on another one."""
+
+
 class TakenOver(RunFailed):
     """Another process has become the writer of a file: this one had been out of reach, and must write no more."""
 
@@ -69,11 +73,14 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 _FULL = "is full"
 _QUOTA = "has no room left in this user's quota"
 _READ_ONLY = "can only be read (mounted read-only?)"
+_FAILING = "fails (input/output error)"
 _FORBIDDEN = "may not be written by this user"
 _BY_NUMBER = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _QUOTA,
     errno.EROFS: _READ_ONLY,
+    errno.EIO: _FAILING,
+    errno.ESTALE: _FAILING,
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
 }
@@ -83,6 +90,9 @@ _BY_WORDS = {
     "Disk quota exceeded": _QUOTA,
     "Read-only file system": _READ_ONLY,
     "attempt to write a readonly database": _READ_ONLY,
+    "Input/output error": _FAILING,
+    "disk I/O error": _FAILING,
+    "Stale file handle": _FAILING,
 }
 
 

@@ -6,7 +6,7 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Union
@@ -140,6 +140,58 @@ def broken_plug_ins() -> list[BrokenPlugIn]:
     return list(_broken.values())
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlugIn:
+    """A package that kinds come from.
+
+    Attributes:
+        package: its name.
+        version: that is installed.
+        kinds: which of its kinds are meant.
+    """
+
+    package: str
+    version: str
+    kinds: tuple[str, ...]
+
+    @property
+    def requirement(self) -> str:
+        """As pip takes it."""
+        return f"{self.package}=={self.version}"
+
+    def __str__(self) -> str:
+        return f"{self.package} {self.version} ({', '.join(self.kinds)})"
+
+
+_owners: dict[type[Spec], tuple[str, str]] = {}
+
+
+def plug_ins_of(spec: Spec) -> list[PlugIn]:
+    """The packages, other than Headrace, that kinds of a spec and of all specs in it come from."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for part in _parts(spec):
+        if (owner := _owners.get(type(part))) is not None:
+            found.setdefault(owner, set()).add(kind_of(type(part)))
+    return [
+        PlugIn(package=package, version=version, kinds=tuple(sorted(kinds)))
+        for (package, version), kinds in sorted(found.items())
+    ]
+
+
+def _parts(value: object) -> Iterator[Spec]:
+    """A spec and all specs below it."""
+    if isinstance(value, Spec):
+        yield value
+        for name in type(value).model_fields:
+            yield from _parts(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            yield from _parts(entry)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for entry in value:
+            yield from _parts(entry)
+
+
 def _note_broken(group: str, point: EntryPoint, error: str) -> None:
     package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else ""
     broken = BrokenPlugIn(group=group, name=point.name, package=package, error=error)
@@ -181,6 +233,8 @@ def kinds(group: str, built_in: tuple[type[Spec], ...]) -> dict[str, type[Spec]]
             _note_broken(group, point, f"{point.value} takes the kind {kind_of(spec)}, which exists")
             continue
         found[kind_of(spec)] = spec
+        if point.dist is not None:
+            _owners[spec] = (point.dist.name, point.dist.version)
     return found
 
 

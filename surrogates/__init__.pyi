@@ -21,4 +21,7 @@ from .strategies import STRATEGIES as STRATEGIES
 from .strategy import AbstractStrategy as AbstractStrategy
 from .strategy import TrainingStep as TrainingStep
 from .surrogate import AbstractSurrogate as AbstractSurrogate
+from .trained import OutsideTraining as OutsideTraining
+from .trained import TrainedSurrogate as TrainedSurrogate
+from .trained import load as load
 from .training import TrainingSpec as TrainingSpec

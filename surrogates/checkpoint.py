@@ -1,6 +1,5 @@
 """Checkpoints: plain tensors and JSON, written atomically; and Predictor, which needs nothing but one."""
 
-import itertools
 import json
 import math
 import pickle
@@ -18,9 +17,10 @@ from torch import Tensor
 
 from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.errors import InputError, nearest
-from headrace.platform.fields import FieldSpec, SampleSchema, field_text
+from headrace.platform.fields import SampleSchema
 from headrace.platform.files import replacing
 from headrace.platform.spec import kinds
+from headrace.surrogates.inputs import checked_arrays, chosen_times
 from headrace.surrogates.models import SURROGATES
 from headrace.surrogates.normalization import NormalizationSpec
 from headrace.surrogates.normalizer import NormalizedNetwork, Normalizer
@@ -32,11 +32,12 @@ FORMAT = 2
 """Raised when older code cannot read what newer code writes."""
 
 
-MOST_AT_A_TIME = 64
-"""Samples that a predictor takes at a time."""
+MOST_AT_A_TIME = {"cpu": 64, "accelerator": 1024}
+"""Samples that a predictor takes at a time, at most."""
 
-POINTS_AT_A_TIME = 32_768
-"""Points of all of them together on a CPU: 8 samples of 64 x 64, which take half as long each as 64 at a time."""
+POINTS_AT_A_TIME = {"cpu": 32_768, "accelerator": 4_194_304}
+"""Points of all of them together. On a CPU 8 samples of 64 x 64, which take half as long each as 64 at a time; on an
+accelerator some gibibytes, and fewer where they do not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +56,9 @@ class Checkpoint:
         optimizer: the optimiser's state.
         schedule: the learning-rate schedule's state.
         version: version of Headrace that wrote it.
-        seen: the indices of the samples that a normaliser which is not frozen yet has learned from; None in those of
-            before, which learned from repeats as well, and go on so.
+        seen: the indices of the samples that a normaliser which is not frozen yet has learned from; None in
+            those of before, which learned from repeats as well, and go on so.
+        ranges: lowest and highest value of every input channel and parameter in training; None when it is not known.
     """
 
     step: int
@@ -71,6 +73,7 @@ class Checkpoint:
     schedule: Mapping[str, Any]
     version: str = version("headrace")
     seen: Sequence[int] | None = None
+    ranges: Mapping[str, Tensor] | None = None
 
     def build(self) -> NormalizedNetwork:
         """The trained network with its normalisation, in evaluation mode; `strategy` forecasts with it."""
@@ -104,6 +107,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "schedule": dict(checkpoint.schedule),
         "seen": None if checkpoint.seen is None else list(checkpoint.seen),
     }
+    if checkpoint.ranges is not None:
+        content["ranges"] = dict(checkpoint.ranges)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         torch.save(content, file)
@@ -137,6 +142,7 @@ def load_checkpoint(path: Path, *, schema: SampleSchema | None = None) -> Checkp
             schedule=content["schedule"],
             version=content["headrace"],
             seen=content.get("seen"),
+            ranges=_ranges(content, found),
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise InputError.single(
@@ -188,85 +194,88 @@ class Predictor:
         inputs: Shaped[np.ndarray, "..."],
         parameters: Shaped[np.ndarray, "..."] | None = None,
         *,
+        times: Sequence[float] | None = None,
         batch_size: int | None = None,
         seed: int = 0,
     ) -> Float32[np.ndarray, "batch time channels_out *grid"]:
-        """Predict all output times.
+        """Predict output times: all, or those that are asked for.
 
         Args:
             inputs: the fields, "batch channels_in *grid", in the schema's order; on another grid than it was trained on
                 where the surrogate can.
             parameters: the scalars of each sample, "batch num_parameters", where the schema has some.
-            batch_size: samples that go through the network at a time; default: 64 on an accelerator, and on a CPU
-                as many as have 32768 points, up to 64, since larger fields do not stay in its caches.
+            times: which output times; others than the schema's where the strategy can be asked for any.
+            batch_size: samples that go through the network at a time; default: on a CPU as many as have 32768 points,
+                up to 64, since larger fields do not stay in its caches; on an accelerator as many as fit.
             seed: of the random numbers of a network that takes some; another one gives another member of an ensemble.
 
         Raises:
-            InputError: the arrays do not fit the schema, or are not finite.
+            InputError: the arrays do not fit the schema, or are no finite real numbers in single precision.
         """
-        inputs = np.asarray(inputs)
         if parameters is None and self.schema.num_parameters == 0:
-            parameters = np.zeros((len(inputs) if inputs.ndim else 0, 0))
-        self._check(inputs, parameters)
-        parameters = np.asarray(parameters)
+            parameters = np.zeros((len(np.asarray(inputs)) if np.ndim(inputs) else 0, 0))
+        inputs, parameters = self.checked(inputs, parameters)
+        chosen = self.schema.times if times is None else chosen_times(times, self.schema, self.checkpoint.strategy)
+        return self.predict_checked(inputs, parameters, chosen, batch_size=batch_size, seed=seed)
+
+    def checked(
+        self, inputs: object, parameters: object
+    ) -> tuple[Shaped[np.ndarray, "batch channels_in *grid"], Shaped[np.ndarray, "batch num_parameters"]]:
+        """The arrays, as they are, once they are known to fit; see `predict`."""
+        spec = self.checkpoint
+        return checked_arrays(inputs, parameters, self.schema, spec.surrogate.capabilities, spec.normalization.log)
+
+    def predict_checked(
+        self,
+        inputs: Shaped[np.ndarray, "batch channels_in *grid"],
+        parameters: Shaped[np.ndarray, "batch num_parameters"],
+        times: tuple[float, ...],
+        *,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> Float32[np.ndarray, "batch time channels_out *grid"]:
+        """Predict from what `checked` and `chosen_times` returned."""
         outputs = np.empty(
-            (len(inputs), len(self.schema.times), self.schema.num_output_channels, *inputs.shape[2:]), np.float32
+            (len(inputs), len(times), self.schema.num_output_channels, *inputs.shape[2:]), dtype=np.float32
         )
-        if batch_size is None:
-            batch_size = self._batch_size(math.prod(inputs.shape[2:]))
+        size = self._batch_size(math.prod(inputs.shape[2:])) if batch_size is None else batch_size
+        start = 0
         noise = torch.Generator(self._device).manual_seed(seed) if self._model.capabilities.noise else None
-        with torch.inference_mode():
-            for start in range(0, len(inputs), batch_size):
-                rows = slice(start, start + batch_size)
-                prediction = self.checkpoint.strategy.forecast(
-                    self._model, self.schema, self._tensor(inputs[rows]), self._tensor(parameters[rows]), noise
-                )
-                outputs[rows] = prediction.cpu().numpy()
+        while start < len(inputs):
+            rows = slice(start, start + size)
+            try:
+                outputs[rows] = self._forecast(inputs[rows], parameters[rows], times, noise)
+            except torch.OutOfMemoryError:
+                if size == 1 or batch_size is not None:
+                    raise
+                torch.cuda.empty_cache()
+                size = max(size // 2, 1)
+                continue
+            start += size
         return outputs
 
+    def _forecast(
+        self, inputs: np.ndarray, parameters: np.ndarray, times: tuple[float, ...], noise: torch.Generator | None
+    ) -> np.ndarray:
+        strategy, arrays = self.checkpoint.strategy, (self._tensor(inputs), self._tensor(parameters))
+        with torch.inference_mode():
+            if times == self.schema.times:
+                said = strategy.forecast(self._model, self.schema, *arrays, noise)
+            else:
+                said = strategy.forecast_at(self._model, self.schema, *arrays, times, noise)
+        result: np.ndarray = said.cpu().numpy()
+        return result
+
     def _batch_size(self, num_points: int) -> int:
-        if self._device.type != "cpu":
-            return MOST_AT_A_TIME
-        return min(max(POINTS_AT_A_TIME // max(num_points, 1), 1), MOST_AT_A_TIME)
+        where = "cpu" if self._device.type == "cpu" else "accelerator"
+        return min(max(POINTS_AT_A_TIME[where] // max(num_points, 1), 1), MOST_AT_A_TIME[where])
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array, dtype=np.float32)).to(self._device)
 
-    def _check(self, inputs: np.ndarray, parameters: np.ndarray | None) -> None:
-        schema, shape = self.schema, inputs.shape
-        axes = len(schema.domain.shape)
-        if inputs.ndim != axes + 2:
-            expected = f"{axes + 2} axes (batch, channels, {axes} of the grid)"
-            raise InputError.single("inputs", f"of shape {shape}", expected)
-        if shape[1] != schema.num_input_channels:
-            raise InputError.single(
-                "inputs",
-                f"of shape {shape}",
-                f"{schema.num_input_channels} on axis 1",
-                f"Inputs have {shape[1]} channels, the schema has {schema.num_input_channels} "
-                f"({_names(schema.inputs)}). Is the checkpoint from another problem?",
-            )
-        if wanted := self.checkpoint.surrogate.capabilities.resolution_mismatch(shape[2:], schema.domain.shape):
-            raise InputError.single("inputs", f"of shape {shape}", wanted)
-        if parameters is None or np.shape(parameters) != (len(inputs), schema.num_parameters):
-            raise InputError.single(
-                "parameters",
-                "missing" if parameters is None else f"of shape {np.shape(parameters)}",
-                f"shape {(len(inputs), schema.num_parameters)} ({_names(schema.parameters) or 'there are none'})",
-            )
-        for name, array in (("inputs", inputs), ("parameters", np.asarray(parameters))):
-            if not np.issubdtype(array.dtype, np.number) and array.dtype != np.bool_:
-                raise InputError.single(name, f"an array of {array.dtype}", "numbers")
-            if not np.isfinite(array).all():
-                raise InputError.single(name, "", "finite values", "There are NaN or infinite values among them.")
-        channels = itertools.chain.from_iterable([field.name] * field.components for field in schema.inputs)
-        for channel, name in enumerate(channels):
-            if name in self.checkpoint.normalization.log and not (inputs[:, channel] > 0).all():
-                raise InputError.single(f"inputs ({name})", "", "positive values", "The network takes its logarithm.")
-
 
 class _Served:
-    """What MLflow calls."""
+    """What MLflow calls of the models that Headrace 0.1.0 logged; `served.py` is called of those since."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -326,6 +335,18 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content
 
 
+def _ranges(content: Mapping[str, Any], schema: SampleSchema) -> Mapping[str, Tensor] | None:
+    # Written since predictions tell what is outside of it.
+    if "ranges" not in content:
+        return None
+    bounds = {name: content["ranges"][name] for name in ("inputs", "parameters")}
+    wanted = {"inputs": schema.num_input_channels, "parameters": schema.num_parameters}
+    for name, tensor in bounds.items():
+        if tuple(tensor.shape) != (2, wanted[name]):
+            raise ValueError(f"what training saw of {name} has shape {tuple(tensor.shape)}")
+    return bounds
+
+
 def _strategy(content: Mapping[str, Any]) -> AbstractStrategy:
     # Format 1 knew one way only.
     written = content["strategy"] if content["format"] > 1 else AllAtOnce().model_dump_json()
@@ -353,7 +374,3 @@ def _surrogate(path: Path, data: dict[str, Any]) -> AbstractSurrogate:
 def _differs(found: SampleSchema, wanted: SampleSchema) -> str | None:
     """How two problems differ for a network; another resolution is no difference."""
     return "; ".join(found.differences(wanted, resolution=False)) or None
-
-
-def _names(fields: tuple[FieldSpec, ...]) -> str:
-    return ", ".join(map(field_text, fields))

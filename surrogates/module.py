@@ -18,6 +18,7 @@ from headrace.surrogates.checkpoint import Checkpoint
 from headrace.surrogates.loss import Loss, LossContext, Residual
 from headrace.surrogates.losses.zero_targets import ZeroTargets
 from headrace.surrogates.normalizer import NormalizedNetwork, Normalizer
+from headrace.surrogates.seen import Seen
 from headrace.surrogates.strategy import TrainingStep
 from headrace.surrogates.surrogate import AbstractSurrogate
 from headrace.surrogates.training import TrainingSpec
@@ -65,6 +66,7 @@ class SurrogateModule(LightningModule):
         # First come the first parts: the scales shall know of as many trajectories as they would see whole.
         scales = training.normalization.model_copy(update={"samples": parts * training.normalization.samples})
         self.model = NormalizedNetwork(network, Normalizer(scales, seen), surrogate.capabilities, seen.domain)
+        self.ranges = Seen(schema)
         self._residual = residual
         self._loss: Loss | None = None
         self.zero_targets: ZeroTargets | None = None
@@ -80,6 +82,7 @@ class SurrogateModule(LightningModule):
         self.model.network.load_state_dict(checkpoint.weights)
         self.model.normalizer.load_state_dict(checkpoint.moments)
         self.model.normalizer.seen = None if checkpoint.seen is None else set(checkpoint.seen)
+        self.ranges.go_on_from(checkpoint.ranges)
         self._resumed = checkpoint
 
     def checkpoint(self, step: int) -> Checkpoint:
@@ -98,6 +101,7 @@ class SurrogateModule(LightningModule):
             optimizer=schedule.optimizer.state_dict(),
             schedule=schedule.state_dict(),
             seen=None if self.model.normalizer.seen is None else sorted(self.model.normalizer.seen),
+            ranges=self.ranges.bounds,
         )
 
     def forward(
@@ -127,7 +131,8 @@ class SurrogateModule(LightningModule):
         self._loss = self.zero_targets or loss
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Learn the scales, before any rank's forward pass uses them."""
+        """Note what training sees, and learn the scales before any rank's forward pass uses them."""
+        self.ranges.update(batch.inputs, batch.parameters)
         if not self.model.normalizer.is_frozen:
             new = batch.rows(self.model.normalizer.unseen(batch.indices))
             scales = self.training_spec.strategy.scales(self.schema, self.surrogate.capabilities, new)

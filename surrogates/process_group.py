@@ -1,8 +1,12 @@
 """How training ranks that somebody else has started find each other: what Lightning needs to know."""
 
+import atexit
+import socket
+
 import torch
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy, Strategy
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 
 class StartedRanks(ClusterEnvironment):
@@ -67,9 +71,54 @@ class StartedRanks(ClusterEnvironment):
         return self._rank
 
 
+class MeetingRanks(DDPStrategy):
+    """DDP whose ranks meet at rank 0's address alone; torch by itself listens on all addresses of that machine."""
+
+    def setup_distributed(self) -> None:
+        """Start the process group, which Lightning then finds started."""
+        place = self.cluster_environment
+        if isinstance(place, StartedRanks) and not torch.distributed.is_initialized():
+            backend = self._get_process_group_backend()
+            torch.distributed.init_process_group(
+                backend,
+                store=_store(place),
+                rank=place.global_rank(),
+                world_size=place.world_size(),
+                timeout=self._timeout,
+                device_id=None if self.root_device.type == "cpu" else self.root_device,
+            )
+            if backend == "nccl":
+                # As Lightning does with a group that it started itself.
+                atexit.register(_end_group)
+        super().setup_distributed()
+
+
+def _store(place: StartedRanks) -> TCPStore:
+    """What the ranks find each other through; rank 0 keeps it."""
+    if place.global_rank() > 0:
+        return TCPStore(place.main_address, place.main_port, place.world_size(), is_master=False)
+    family = socket.AF_INET6 if ":" in place.main_address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((place.main_address, place.main_port))
+    listener.listen()
+    return TCPStore(
+        place.main_address,
+        place.main_port,
+        place.world_size(),
+        is_master=True,
+        master_listen_fd=listener.detach(),  # the store's from now on
+    )
+
+
+def _end_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def strategy_for(world_size: int, *, on_gpu: bool) -> Strategy | str:
     """How the ranks exchange gradients; a single one needs nobody."""
     if world_size == 1:
         return "auto"
     assert torch.distributed.is_available()
-    return DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo")
+    return MeetingRanks(process_group_backend="nccl" if on_gpu else "gloo")

@@ -1,7 +1,7 @@
 """AbstractStrategy: what a network learns of a trajectory, and how it then forecasts one."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,6 +46,9 @@ class AbstractStrategy(Spec):
 
     tells_time: ClassVar[bool] = False
     """Whether it tells a network the time of the prediction."""
+
+    any_time: ClassVar[bool] = False
+    """Whether `forecast_at` takes any times, and not those of the schema alone."""
 
     history: ClassVar[int] = 1
     """States of the past that it gives a network."""
@@ -113,6 +116,29 @@ class AbstractStrategy(Spec):
             parameters: the scalars.
             generator: what a network that takes noise draws it from; None is torch's own.
         """
+
+    def forecast_at(
+        self,
+        model: NormalizedNetwork,
+        schema: SampleSchema,
+        inputs: Float[Tensor, "batch channels_in *grid"],
+        parameters: Float[Tensor, "batch num_parameters"],
+        times: Sequence[float],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "batch time channels_out *grid"]:
+        """Some output times from the inputs; see `forecast`.
+
+        Args:
+            model: the network in physical units.
+            schema: the problem's.
+            inputs: the fields at the start.
+            parameters: the scalars.
+            times: which ones; each is in the schema unless `any_time`. This base picks them from a whole forecast.
+            generator: what a network that takes noise draws it from; None is torch's own.
+        """
+        whole = self.forecast(model, schema, inputs, parameters, generator)
+        picked: Float[Tensor, "batch time channels_out *grid"] = whole[:, [schema.times.index(time) for time in times]]
+        return picked
 
     @property
     def _kind(self) -> str:

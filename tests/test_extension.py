@@ -68,6 +68,7 @@ def python(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Python:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_parametrised_tests_take_up_every_kind_and_pass(python: Python, tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     rooms = ["tests/solvers", "tests/surrogates", "tests/platform/samplers"]
@@ -172,3 +173,36 @@ def test_another_name_goes_everywhere(tmp_path: Path) -> None:
     texts = [(tmp_path / path).read_text(encoding="utf-8") for path in files]
     assert len(files) == 12 and EXAMPLE not in "".join(texts)
     assert 'Literal["waves_rod"]' in (tmp_path / "waves" / "waves" / "problem.py").read_text(encoding="utf-8")
+
+
+def test_a_run_tells_the_packages_and_versions_that_its_kinds_come_from(python: Python, tmp_path: Path) -> None:
+    script = """
+import json
+from headrace.pipelines.recipe.config import load
+from headrace.pipelines.report.record import RunRecord
+from headrace.pipelines.report.report import context
+from headrace.pipelines.running.session import Session
+from headrace.platform.spec import plug_ins_of
+
+plain = load("smoke", ["tracking.enabled=false"])
+mine = load("smoke", ["tracking.enabled=false", "training.loss.kind=throwaway_mean_square",
+                      "training.optimizer={kind: throwaway_descent}"])
+session = Session(mine, "train", None)
+print(json.dumps({
+    "plain": [str(one) for one in plug_ins_of(plain)],
+    "requirements": [one.requirement for one in plug_ins_of(mine)],
+    "plug_ins": session.summary.plug_ins,
+    "versions": session.summary.versions["throwaway"],
+    "shown": context(RunRecord(path=session.run.path, run=session.summary))["plug_ins"],
+}))
+"""
+    done = python("-c", script, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = "throwaway 0.1 (throwaway_descent, throwaway_mean_square)"
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "plain": [],
+        "requirements": ["throwaway==0.1"],
+        "plug_ins": [told],
+        "versions": "0.1",
+        "shown": [told],
+    }

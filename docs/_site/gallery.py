@@ -14,8 +14,8 @@ INTRODUCTION = """# Gallery
 
 Every built-in problem at three of its levels, as it comes: above what a network is given, below what it has to say at
 the last time (of one in space the middle plane; in 1-D over time). Below each picture stands what a sample costs, in
-CPU seconds of one core, with what drawing and verifying takes, and without compilation. `python docs/make_gallery.py` draws
-and measures all of this anew; {measured}.
+CPU seconds of one core, with what drawing and verifying takes, and without compilation. `python docs/make_gallery.py`
+draws and measures all of this anew; {measured}.
 
 A recipe names one as `data: {{problem: {{kind: ...}}}}`; [Problems](reference/problems.md) has all settings.
 """

@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds the site: pages that are made from the program itself, and the list of benchmarks."""
+"""What MkDocs calls while it builds the site: pages made from the program itself, and the list of benchmarks."""
 
 import json
 from pathlib import Path
@@ -40,9 +40,8 @@ def _benchmark_list() -> str:
 
 def _notebook(path: Path) -> str:
     """A notebook as a page: its words, and its code without outputs."""
-    parts = [
-        f'!!! note ""\n\n    This page is a notebook: [{path.name}]({path.name}), to be run from its first cell to its last.'
-    ]
+    note = f"This page is a notebook: [{path.name}]({path.name}), to be run from its first cell to its last."
+    parts = [f'!!! note ""\n\n    {note}']
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         text = "".join(cell["source"])
         parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")

@@ -229,7 +229,7 @@ def _bounds(value: Schema) -> str:
     found = [
         f"{sign.replace('>', '&gt;')} {value[key]:g}"
         for key, sign in signs.items()
-        if key in value and abs(value[key]) < 1e15
+        if key in value and abs(value[key]) < 1e9
     ]
     return f" {', '.join(found)}" if found else ""
 

@@ -35,7 +35,9 @@ def docstring(text: str | None) -> Docstring:
     first, _, body = parts[0].strip().partition("\n\n")
     attributes = {name: " ".join(words.split()) for name, words in _ATTRIBUTE.findall(sections.get("Attributes", ""))}
     example = inspect.cleandoc(sections.get("Example", ""))
-    return Docstring(" ".join(first.split()), body.strip(), attributes, example if ">>>" in example else "")
+    return Docstring(
+        " ".join(first.split()), body.strip("\n").rstrip(), attributes, example if ">>>" in example else ""
+    )
 
 
 def escaped(text: str) -> str:

@@ -3,10 +3,12 @@
 import json
 import logging
 import math
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 
+from headrace.pipelines.report.palette import COLOURS, level_colours
 from headrace.pipelines.report.status import status
 from headrace.pipelines.run_dir import RunDir, finite
 from headrace.platform.errors import InputError
@@ -53,6 +55,7 @@ def serve(run: RunDir, host: str, port: int) -> ThreadingHTTPServer:
             elif self.path == "/status.json":
                 try:
                     found = status(run) | {"history": history(run)}
+                    found["colours"] = colours(found["validation"], run.levels)
                 except InputError as error:
                     self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", str(error).encode())
                     return
@@ -76,6 +79,11 @@ def serve(run: RunDir, host: str, port: int) -> ThreadingHTTPServer:
         raise InputError.single(
             "--host, --port", f"{host}:{port}", "an address that is free here", str(error)
         ) from error
+
+
+def colours(found: Iterable[str], levels: Sequence[str]) -> dict[str, str]:
+    """The colour of each level, and of `all`: those of the report's pictures."""
+    return {"all": COLOURS[0], **level_colours((level for level in found if level != "all"), levels)}
 
 
 def history(run: RunDir) -> dict[str, list[tuple[float, float]]]:

@@ -1,10 +1,10 @@
 """Pictures of a run: fields beside their prediction, curves over time, errors, costs, spectra.
 
 Every function returns a Matplotlib `Figure` made without pyplot, so that nothing global is left behind and threads do
-not meet. Colours are those of Okabe and Ito (2008), told apart with every kind of colour vision.
+not meet.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator, ScalarFormatter
 from matplotlib.tri import Triangulation
 
+from headrace.pipelines.report.palette import COLOURS, level_colours
 from headrace.platform.fields import Domain, FieldSpec, Grid, Mesh, SampleSchema, require_grid
 
 type Arrays = Mapping[str, np.ndarray]
 type Rows = Sequence[Mapping[str, Any]]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6b7280"
 FIELD_MAP = "viridis"
 INPUT_MAP = "cividis"
@@ -69,11 +69,6 @@ def _as_percent(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def level_colours(levels: Iterable[str]) -> dict[str, str]:
-    """A colour for each difficulty level, the same in every picture that is given the same levels."""
-    return {level: COLOURS[1 + number % (len(COLOURS) - 1)] for number, level in enumerate(levels)}
-
-
 def ranked(errors: Float[np.ndarray, " samples"]) -> list[tuple[str, int]]:
     """Best, median, 95th percentile and worst sample as (rank, row); a sample is named once, by its worst rank."""
     order = np.argsort(errors, kind="stable")
@@ -113,9 +108,10 @@ def prediction_grid(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
             f"{rank}: {error} %\n{arrays['level'][row]}, sample {arrays['index'][row]}",
             fontsize=9,
         )
-    heads = [f"input: {names[0]}", f"truth: {names[1]}", "prediction", "prediction - truth"]
+    when = last_time(schema)
+    heads = [f"input: {names[0]}", f"truth: {names[1]}{when}", f"prediction{when}", "prediction - truth"]
     if dimensions == 1:
-        heads = [heads[0], f"{names[1]}: truth, prediction", heads[3]]
+        heads = [heads[0], f"{names[1]}{when}: truth, prediction", heads[3]]
     for head, top in zip(heads if has_inputs else heads[1:], axes[0], strict=True):
         top.set_title(head, fontsize=10, fontweight="bold")
     return figure
@@ -149,7 +145,8 @@ def sample_grid(arrays: Arrays, schema: SampleSchema) -> Figure:
                 norm = _norm_of(field) if column < shown_in else Normalize()
                 _draw_map(figure, panel, field, domain, colours, norm)
         line[0].set_ylabel(f"{arrays['level'][row]}\nsample {arrays['index'][row]}", fontsize=9)
-    for head, panel in zip([*inputs[:shown_in], *outputs[:shown_out]], axes[0], strict=True):
+    shown = [f"{name}{last_time(schema)}" for name in outputs[:shown_out]]
+    for head, panel in zip([*inputs[:shown_in], *shown], axes[0], strict=True):
         panel.set_title(head, fontsize=10, fontweight="bold")
     return figure
 
@@ -169,6 +166,11 @@ def first_names(schema: SampleSchema | None) -> tuple[str, str]:
     if schema is None:
         return "first channel", "first channel"
     return next(iter(_channels(schema.inputs)), "none"), _channels(schema.outputs)[0]
+
+
+def last_time(schema: SampleSchema | None) -> str:
+    """` at t = 1`, for what is shown at the last output time; empty of what is steady."""
+    return "" if schema is None or schema.times == (0.0,) else f" at t = {schema.times[-1]:.3g}"
 
 
 def plane(field: np.ndarray) -> np.ndarray:
@@ -268,11 +270,6 @@ def names_under(rows: Rows, prefix: str) -> list[str]:
     return sorted({name for row in rows for name in row if name.startswith(prefix)})
 
 
-def in_order(found: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Names in a given order, those that it does not hold behind."""
-    return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
-
-
 def smoothed(values: Float[np.ndarray, " points"], window: int) -> Float[np.ndarray, " points"]:
     """The running median over `window` points, fewer at the ends: a single bad batch leaves no mark on it."""
     half = window // 2
@@ -297,7 +294,7 @@ def validation_error(rows: Rows, levels: Sequence[str] = (), metric: str = "rela
     figure, axes = blank_panel("Validation error", "step", metric.replace("_", " "))
     total = f"validation/{metric}"
     found = [name.removeprefix(f"{total}/") for name in names_under(rows, f"{total}/")]
-    for level, colour in level_colours(in_order(found, levels) if len(found) > 1 else ()).items():
+    for level, colour in level_colours(found if len(found) > 1 else (), levels).items():
         step, error = series(rows, f"{total}/{level}", "step")
         axes.plot(step, error, color=colour, linewidth=1.2, marker=".", label=level)
     step, error = series(rows, total, "step")
@@ -331,7 +328,7 @@ def stream_curve(rows: Rows, names: Mapping[str, str], title: str, ylabel: str) 
 
 def error_distribution(arrays: Arrays, levels: Sequence[str] = ()) -> Figure:
     """The error of each sample, with the quartiles, per difficulty level, those of `levels` first."""
-    colours = level_colours(in_order(set(arrays["level"].tolist()), levels))
+    colours = level_colours(arrays["level"].tolist(), levels)
     figure, axes = blank_panel(
         "Held-out error of each sample", "relative L2 error", "", height=0.95 + 0.65 * len(colours), left=1.35
     )
@@ -359,20 +356,31 @@ def error_distribution(arrays: Arrays, levels: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def solver_cost(cost: Mapping[str, Mapping[str, Any]], unit: str = "sample") -> Figure:
-    """CPU seconds that the solvers spent per level, failed samples included, with the cost of a stored whole one."""
-    levels = list(cost)
+def solver_cost(cost: Mapping[str, Mapping[str, Any]], unit: str = "sample", levels: Sequence[str] = ()) -> Figure:
+    """What a stored whole sample of each level costs, failed ones included; beside it what all of them have cost.
+
+    Args:
+        cost: what the solvers spent, by level.
+        unit: what a whole sample is called.
+        levels: all of the recipe, for order and colours.
+    """
+    colours = level_colours(cost, levels)
+    each = {
+        level: float(cost[level]["cpu_seconds"]) / stored if (stored := cost[level]["whole_samples"]) else 0.0
+        for level in colours
+    }
+    scale, name = (1e3, "ms") if max(each.values(), default=0.0) < 1.0 else (1.0, "s")
     figure, axes = blank_panel(
-        "Solver cost", "CPU seconds, failures included", "", height=0.95 + 0.45 * len(levels), left=1.1
+        "Solver cost", f"CPU {name} a {unit}, failures included", "", height=0.95 + 0.45 * len(colours), left=1.1
     )
-    seconds = [float(cost[level]["cpu_seconds"]) for level in levels]
-    bars = axes.barh(levels, seconds, color=list(level_colours(levels).values()), height=0.6)
+    values = [scale * seconds for seconds in each.values()]
+    bars = axes.barh(list(colours), values, color=list(colours.values()), height=0.6)
     labels = []
-    for level, spent in zip(levels, seconds, strict=True):
-        stored = cost[level]["whole_samples"]
-        labels.append(f"{1000 * spent / stored:.3g} ms a {unit}" if stored else "none stored")
+    for level, value in zip(colours, values, strict=True):
+        stored, spent = cost[level]["whole_samples"], float(cost[level]["cpu_seconds"])
+        labels.append(f"{value:.3g} {name}; all {stored:.0f}: {spent:.3g} s" if stored else "none stored")
     axes.bar_label(bars, labels, padding=4, fontsize=8.5)
-    axes.set_xlim(0, 1.45 * max([*seconds, 1e-9]))
+    axes.set_xlim(0, 1.6 * max([*values, 1e-9]))
     axes.grid(False, axis="y")
     axes.invert_yaxis()
     return figure
@@ -415,7 +423,8 @@ def energy_spectrum(arrays: Arrays, schema: SampleSchema | None = None) -> Figur
         ValueError: the samples live on a mesh.
     """
     periodic = require_grid(schema.domain).periodic if schema else (False,) * (arrays["truth"].ndim - 3)
-    figure, axes = blank_panel("Energy spectrum", "wavenumber [periods per domain]", "energy")
+    heading = f"Energy spectrum{last_time(schema)}"
+    figure, axes = blank_panel(heading, "wavenumber [periods per domain]", "energy")
     truth = np.asarray(arrays["truth"][:, -1, 0], dtype=float)
     prediction = np.asarray(arrays["prediction"][:, -1, 0], dtype=float)
     lines = (("truth", truth, "-"), ("prediction", prediction, "--"), ("error", prediction - truth, ":"))

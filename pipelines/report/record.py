@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from headrace.pipelines.report import pictures
+from headrace.pipelines.report.palette import in_order
 from headrace.pipelines.run_dir import RunDir, read_metrics
 from headrace.pipelines.summary import LevelCost, RunSummary, read_summary
 from headrace.platform.dataset.reader import StoredSamples
@@ -54,8 +54,7 @@ class RunRecord:
         # Runs of before wrote no whole samples.
         whole = {name: {"whole_samples": spent.samples} for name, spent in cost.items()}
         return {
-            name: LevelCost().model_dump() | whole[name] | cost[name].to_json()
-            for name in pictures.in_order(cost, self.levels)
+            name: LevelCost().model_dump() | whole[name] | cost[name].to_json() for name in in_order(cost, self.levels)
         }
 
     @property
@@ -72,7 +71,7 @@ class RunRecord:
 
     def _by_level[T](self, found: Mapping[str, T]) -> dict[str, T]:
         """In the order of the mix, `all` first; a single level is all there is, and is not said twice."""
-        names = pictures.in_order(found, ["all", *self.levels])
+        names = in_order(found, ["all", *self.levels])
         return {name: found[name] for name in (names[:1] if names[:1] == ["all"] and len(names) == 2 else names)}
 
     @property

@@ -9,15 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from headrace.pipelines.report import pictures, trajectories
+from headrace.pipelines.report.palette import in_order
+from headrace.pipelines.report.rates import solving_rate
 from headrace.pipelines.report.record import RunRecord, mapping, read_run
 from headrace.pipelines.report.used_data import used_data
 from headrace.pipelines.report.words import duration, error_text, percent, quantity, spec_text, when_text
-from headrace.pipelines.summary import LevelCost
+from headrace.pipelines.summary import LevelCost, RunSummary
 from headrace.platform.fields import Mesh, SampleSchema
 from headrace.platform.spec import kinds
 from headrace.solvers.problem import AbstractProblem
@@ -97,7 +98,7 @@ def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
         ("distribution", bool(arrays), partial(pictures.error_distribution, arrays, record.levels)),
         ("spectrum", bool(arrays) and not on_mesh, partial(pictures.energy_spectrum, arrays, schema)),
         ("rollout", bool(rollout), lambda: trajectories.rollout_errors(rollout, record.levels)),
-        ("cost", bool(record.cost), partial(pictures.solver_cost, record.cost, record.unit)),
+        ("cost", bool(record.cost), partial(pictures.solver_cost, record.cost, record.unit, record.levels)),
     ]
     for name, (title, ylabel, lines) in STREAM_CURVES.items():
         shown = {key: label for key, label in lines.items() if key in present}
@@ -160,11 +161,12 @@ def context(record: RunRecord) -> dict[str, Any]:
         "selection": _selection(run),
         "training": training,
         "notes": list(dict.fromkeys([*summary.notes, *record.evaluation.get("notes", [])])),
-        "phases": run.get("phases") or {},
+        "phases": phases(summary),
         "stream": stream_summary(record.metrics, training, record.levels),
         "failures": summary.failures[:MAX_FAILURES],
         "num_failed": summary.samples.failed,
         "versions": run.get("versions") or {},
+        "plug_ins": run.get("plug_ins") or [],
         "git": run.get("git"),
         "machine": run.get("machine") or {},
         "tracking": run.get("tracking") or {},
@@ -178,6 +180,15 @@ def _is_solved(problem: Mapping[str, Any]) -> bool:
     """Whether a method solves its systems: no program, no equation in time, has one."""
     found = kinds("headrace.problems", SAMPLED).get(str(problem.get("kind")))
     return found is None or issubclass(found, AbstractProblem)
+
+
+def phases(summary: RunSummary) -> dict[str, float]:
+    """Wall time by phase [s], those before the run's own clock first, and what no phase has counted."""
+    before = {name: seconds for name, seconds in summary.phases.items() if name.endswith("before the start")}
+    inside = {name: seconds for name, seconds in summary.phases.items() if name not in before}
+    rest = summary.seconds - sum(inside.values())
+    # A run that is at work, or was gone on with, has been longer than its phases say.
+    return {**before, **inside, **({"all else: opening, waiting, closing": rest} if inside and rest >= 0.05 else {})}
 
 
 def asked(recipe: Mapping[str, Any], command: str | None = None) -> list[tuple[str, str]]:
@@ -243,11 +254,7 @@ def stream_summary(
 ) -> list[tuple[str, str]]:
     """How well solvers and trainer kept up with each other; what it says of levels comes in the order of `levels`."""
     lines: list[tuple[str, str]] = []
-    seconds, stored = pictures.series(rows, "stream/stored")
-    if len(stored) and stored[-1] > stored[0]:
-        # From the last look before the first one came to the look that found the last one there.
-        first, last_one = np.flatnonzero(stored > stored[0])[0] - 1, np.argmax(stored)
-        rate = (stored[last_one] - stored[first]) / (seconds[last_one] - seconds[first])
+    if (rate := solving_rate(rows)) is not None:
         lines.append(("Solved, mean from the first to the last", f"{rate:.3g} samples / s"))
     if training.get("samples_per_second") is not None:
         lines.append(("Trained on", f"{training['samples_per_second']:.3g} samples / s"))
@@ -263,7 +270,7 @@ def stream_summary(
         if len(values):
             lines.append((word, f"{values[-1]:.3g}{unit}" if unit else percent(values[-1])))
     last = {name: value for row in rows for name, value in row.items() if name.startswith("stream/")}
-    for name in pictures.in_order(last, [f"stream/came_in/{level}" for level in levels]):
+    for name in in_order(last, [f"stream/came_in/{level}" for level in levels]):
         kind, _, level = name.removeprefix("stream/").partition("/")
         if kind == "came_in":
             served = percent(last.get(f"stream/served/{level}", 0.0))

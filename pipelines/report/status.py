@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,14 +11,20 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from headrace.pipelines.report.rates import solving_rate
 from headrace.pipelines.run_dir import RunDir
+from headrace.pipelines.summary import TrainingOutcome
 from headrace.platform.ledger.ledger import Ledger
 
 REFRESH_SECONDS = 1.0
 _FAILURES = 5
+RATE = "stream/mean_pace"  # of what is not at work any more; no row of metrics has it
+# What says how it goes, and nothing of a run that has ended.
+_OF_NOW = ("stream/pace", "stream/solvers", "stream/solvers_waiting")
 # Metrics that are shown, with their labels; the newest value of each counts.
 _SHOWN = {
     "stream/pace": "samples / s over a minute",
+    RATE: "samples / s while they were solved",
     "stream/solvers": "solvers",
     "stream/solvers_waiting": "solvers that wait for resources",
     "stream/fill": "reservoir fill",
@@ -38,7 +44,11 @@ def status(run: RunDir) -> dict[str, Any]:
     """
     summary = run.read_summary()
     is_killed = summary.status == "running" and not run.is_worked_on
-    newest, step, seconds = _newest_metrics(run)
+    rows = run.read_metrics()
+    newest, step, seconds = _newest_metrics(rows)
+    if summary.status != "running" or is_killed:
+        newest = {name: value for name, value in newest.items() if name not in _OF_NOW}
+        newest |= _means(rows, summary.training)
     found: dict[str, Any] = {
         "run": str(run.path),
         "command": summary.command or None,
@@ -112,11 +122,23 @@ def watch(run: RunDir, console: Console) -> dict[str, Any]:
     return found
 
 
-def _newest_metrics(run: RunDir) -> tuple[dict[str, float], int, float]:
+def _means(rows: Sequence[Mapping[str, Any]], training: TrainingOutcome | None) -> dict[str, float]:
+    """Throughputs of all the work of a run that has ended: the last ones that were looked at are those of its end."""
+    rate = solving_rate(rows)
+    trained = {} if training is None else training.to_json()
+    means = {} if rate is None else {RATE: rate}
+    for name in ("samples_per_second", "wait_share"):
+        if isinstance(value := trained.get(name), int | float):
+            means[f"train/{name}"] = float(value)
+    return means
+
+
+def _newest_metrics(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], int, float]:
     """The newest value of each metric, the last step, and the time of the last line [s]."""
     newest: dict[str, float] = {}
     step, seconds = 0, 0.0
-    for values in run.read_metrics():
+    for row in rows:
+        values = dict(row)
         seconds = max(seconds, values.pop("seconds"))
         step = max(step, int(values.pop("step", None) or 0))
         # What is not finite is no JSON for a browser.

@@ -13,8 +13,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
+from headrace.pipelines.report.palette import COLOURS, level_colours
 from headrace.pipelines.report.pictures import (
-    COLOURS,
     ERROR_MAP,
     FIELD_MAP,
     Arrays,
@@ -22,8 +22,6 @@ from headrace.pipelines.report.pictures import (
     blank_panel,
     colour_bar,
     first_names,
-    in_order,
-    level_colours,
     plane,
 )
 from headrace.platform.fields import Domain, SampleSchema, require_grid
@@ -81,7 +79,7 @@ def rollout_errors(rollout: Mapping[str, Any], levels: Sequence[str] = ()) -> Fi
     figure, axes = blank_panel("Error of forecasts", "time", "VRMSE")
     times, groups = rollout["times"], rollout["groups"]
     found = set(groups) - {"all"}
-    for level, colour in level_colours(in_order(found, levels) if len(found) > 1 else ()).items():
+    for level, colour in level_colours(found if len(found) > 1 else (), levels).items():
         axes.plot(times, groups[level]["vrmse"]["median"], color=colour, linewidth=1.2, marker=".", label=level)
     if "all" in groups:
         whole = groups["all"]["vrmse"]

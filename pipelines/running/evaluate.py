@@ -11,9 +11,11 @@ from jaxtyping import Float
 from headrace.pipelines.recipe.cautions import untested
 from headrace.pipelines.report import pictures
 from headrace.pipelines.report.notes import of_errors, of_forecasts, of_training
+from headrace.pipelines.report.palette import in_order
 from headrace.pipelines.report.trajectories import over_time
 from headrace.pipelines.run_dir import RunDir, data_sets, write_json
 from headrace.pipelines.running.session import Session
+from headrace.pipelines.running.tracked import track_model
 from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.errors import InputError
@@ -91,7 +93,7 @@ def evaluate(run: RunDir, sets: Mapping[str, Path] | None = None) -> dict[str, A
         notes.extend(of_forecasts(prediction, batch.outputs, stored.schema, names.tolist(), batch.indices.tolist()))
         groups = {name if len(sets) > 1 else "all": np.ones(len(batch), dtype=bool)}
         if len(sets) == 1:
-            groups |= {level: names == level for level in pictures.in_order(set(names.tolist()), run.levels)}
+            groups |= {level: names == level for level in in_order(set(names.tolist()), run.levels)}
         for group, rows in groups.items():
             levels[group] = (
                 {"count": int(rows.sum())}
@@ -150,8 +152,14 @@ def _notes(session: Session, evaluation: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def conclude(session: Session, sets: Mapping[str, Path] | None = None) -> None:
-    """Evaluate a trained run and hand errors, pictures and model to the tracking server."""
+def conclude(session: Session, sets: Mapping[str, Path] | None = None, train: Path | None = None) -> None:
+    """Evaluate a trained run and hand errors, pictures, model and data sets to the tracking server.
+
+    Args:
+        session: the run.
+        sets: see `evaluate`.
+        train: the data set that was trained on; default: the run's own.
+    """
     assert session.config.surrogate is not None
     with session.phase("evaluate"):
         evaluation = evaluate(session.run, sets)
@@ -164,14 +172,10 @@ def conclude(session: Session, sets: Mapping[str, Path] | None = None) -> None:
                 for metric in evaluation["metrics"]
             }
         )
+        held_out = sets or held_out_sets(session.run.path)
         with np.load(session.run.path / "evaluation.npz") as arrays:
             kept = dict(arrays)
-        schema = StoredSamples.open(next(iter((sets or held_out_sets(session.run.path)).values()))).schema
+        schema = StoredSamples.open(next(iter(held_out.values()))).schema
         session.tracker.log_figure(pictures.prediction_grid(kept, schema), "pictures/predictions.png")
-        session.tracker.log_model(
-            session.run.checkpoint,
-            input_example=kept["inputs"][:1],
-            output_example=kept["prediction"][:1],
-            free_grid=session.config.surrogate.capabilities.resolution == "free",
-        )
+        track_model(session, {"train": train or session.run.data("train"), **held_out})
         session.tracker.log_file(session.run.path / "evaluation.json")

@@ -1,5 +1,6 @@
 """`headrace generate`: a data set without a training."""
 
+import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from headrace.pipelines.recipe.config import RunConfig
 from headrace.pipelines.running.online import POLL_SECONDS, StreamWatch, preflight_stream, start_stream
 from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import RunProgress
-from headrace.pipelines.running.session import Earlier, Session, require_room
+from headrace.pipelines.running.session import CONNECTING, Earlier, Session, require_room
 from headrace.platform.cluster.cluster import connected, fit_into_cluster, starting_phase
 from headrace.platform.errors import InputError
 
@@ -30,20 +31,24 @@ def generate(config: RunConfig, out: Path | Earlier | None, console: Console) ->
     assert config.data is not None
     with RunProgress(console) as progress, ExitStack() as cluster:
         progress.update(phase=starting_phase(config.resources), planned=config.planned()["train"])
+        began = time.monotonic()
         cluster.enter_context(connected(config.resources))
         resources = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), trains=False)
         session = Session(config, "generate", out)
+        session.account(CONNECTING, time.monotonic() - began)
         with session.guarded(), session.phase("generate"):
             session.describe(config.schema, choices, pilot_seconds)
             progress.update(phase="planning the samples")
             stream = start_stream(config, session, resources, trains=False)
             watch = StreamWatch(stream, session, progress, resources)
             progress.update(phase="starting the solvers")
-            interrupted = False
+            interrupted, began = False, time.monotonic()
             try:
                 while stream.poll(POLL_SECONDS):
                     watch.look()
                     if progress.state.stored:
+                        if progress.state.phase != "solving":
+                            session.account("start, until the first samples were stored", time.monotonic() - began)
                         progress.update(phase="solving")
             except KeyboardInterrupt:
                 interrupted = True

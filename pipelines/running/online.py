@@ -28,10 +28,16 @@ from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import Pace, RunProgress
 from headrace.pipelines.running.rank import StreamedData, TrainingJob, train_on_rank
 from headrace.pipelines.running.recording import Recording
-from headrace.pipelines.running.session import Earlier, Session, preflight, require_room
+from headrace.pipelines.running.session import CONNECTING, Earlier, Session, preflight, require_room
 from headrace.pipelines.running.train import SECONDS_TO_START, is_trained, watch_ranks
 from headrace.pipelines.running.training_data import described
-from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources, starting_phase
+from headrace.platform.cluster.cluster import (
+    connected,
+    fit_into_cluster,
+    require_daemons,
+    shortage,
+    starting_phase,
+)
 from headrace.platform.cluster.hosts import HostWatch
 from headrace.platform.cluster.resources import ResourcePlan
 from headrace.platform.cluster.training_ranks import TrainingRanks
@@ -149,6 +155,7 @@ class StreamWatch:
 
     def look(self, *, final: bool = False) -> None:
         """Replace solvers that died, fetch a snapshot and pass it on."""
+        require_daemons()
         if not final:
             wanted = self._session.run.read_scale()
             if wanted is not None and wanted != self._stream.solvers.wanted:
@@ -206,9 +213,11 @@ class StreamWatch:
             return
         self._waiting_since = self._waiting_since or time.monotonic()
         if time.monotonic() - self._waiting_since > SECONDS_TO_START:
-            needs = f"wait, {waiting} of them, for {self._resources.solver_cpus:g} CPUs"
+            needs = f"{self._resources.solver_cpus:g} CPUs"
             needs += f" and {self._resources.solver_gpus:g} GPUs each" if self._resources.solver_gpus else " each"
-            self._progress.tell_waits("solvers", f"{needs}; {free_resources()}")
+            short = shortage(self._resources.solver_cpus, self._resources.solver_gpus)
+            words = f"wait, {waiting} of them, for {needs}; {short}" if short else f"start, {waiting} of them"
+            self._progress.tell_waits("solvers", words)
 
     def settle(self, *, seal: bool = True) -> None:
         """Close the stream, and put into the summary what it came to.
@@ -247,10 +256,12 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
     with RunProgress(console) as progress, ExitStack() as cluster:
         planned, steps = config.planned()["train"], config.training.steps
         progress.update(phase=starting_phase(config.resources), planned=planned, steps=steps)
+        began = time.monotonic()
         cluster.enter_context(connected(config.resources))
         tell = partial(progress.tell_waits, "the run")
         resources = fit_into_cluster(config.resources, tell, solves=config.solves)
         session = Session(config, "run", out)
+        session.account(CONNECTING, time.monotonic() - began)
         with session.guarded():
             session.describe(config.schema, choices, pilot_seconds)
             if is_trained(session):
@@ -283,7 +294,8 @@ def _stream_and_train(config: RunConfig, session: Session, resources: ResourcePl
                 num_threads=resources.rank_threads,
             )
             ranks = TrainingRanks(train_on_rank, job, resources)
-            watch_ranks(ranks, session, progress, POLL_SECONDS, look=watch.look, free=free_resources)
+            short = partial(shortage, resources.rank_cpus, resources.rank_gpus)
+            watch_ranks(ranks, session, progress, POLL_SECONDS, look=watch.look, short=short)
         except KeyboardInterrupt:
             interrupted = True
             session.note_interrupt()

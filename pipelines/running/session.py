@@ -2,11 +2,12 @@
 
 import logging
 import os
+import sqlite3
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,17 +20,19 @@ from headrace.pipelines.summary import FORMAT, FailedSample, RunSummary, SampleC
 from headrace.platform import provenance
 from headrace.platform.dataset.manifest import write_manifest
 from headrace.platform.dataset.reader import StoredSamples
-from headrace.platform.errors import InputError, RunFailed, is_disk_full
+from headrace.platform.errors import ClusterLost, InputError, RunFailed, is_disk_full, storage_refusal
 from headrace.platform.fields import SampleSchema
 from headrace.platform.files import Lock, write_synced
 from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.sample import Failure, Provenance
+from headrace.platform.spec import plug_ins_of
 from headrace.platform.tracking.tracker import Tracker, check_reachable
 from headrace.solvers.evolution.accuracy import Choice
 from headrace.solvers.sources.report import SourceReport
 
 log = logging.getLogger(__name__)
 
+CONNECTING = "finding a cluster, before the start"  # the phase in which Ray comes up
 RESERVE_NBYTES = 512 * 1024  # of the disk, for the last words of a run
 
 
@@ -98,8 +101,10 @@ class Session:
         self._started = time.time() - (earlier.seconds if earlier else 0.0)
         self._began = time.monotonic() - (earlier.seconds if earlier else 0.0)
         self._phases: dict[str, float] = dict(earlier.summary.phases) if earlier else {}
+        self._accounted = 0.0
         if earlier is None:
             write_synced(self.run.recipe, config.to_yaml(command))
+        plug_ins = plug_ins_of(config)
         self.summary = RunSummary(
             format=FORMAT,
             name=config.name,
@@ -109,7 +114,8 @@ class Session:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             samples=SampleCounts(planned=0, stored=0, failed=0, duplicates=0),
             errors={},
-            versions=provenance.versions(),
+            versions=provenance.versions([*provenance.PACKAGES, *(one.package for one in plug_ins)]),
+            plug_ins=[str(one) for one in plug_ins],
             git=provenance.git_state(Path(__file__).parent),
             machine=provenance.machine(),
         )
@@ -135,7 +141,11 @@ class Session:
             config.tracking,
             run_name=self.run.path.name,
             config=config.asked(command),
-            tags={"headrace.command": command, "headrace.folder": str(self.run.path)},
+            tags={
+                "headrace.command": command,
+                "headrace.folder": str(self.run.path),
+                **{f"version.{one.package}": one.version for one in plug_ins},
+            },
             recipe_text=config.to_yaml(command),
             run_id=tracked_as,
         )
@@ -164,16 +174,21 @@ class Session:
         if choices:
             self.note(numerics=[choice.to_json() for choice in choices])
         if pilot_seconds > 0.0:
-            self._phases["pilot samples, before the start"] = pilot_seconds
+            self.account("pilot samples, before the start", pilot_seconds)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the block's wall time under a name [s]."""
-        started = time.monotonic()
+        """Count the block's wall time under a name [s], without that of phases inside of it."""
+        started, before = time.monotonic(), self._accounted
         try:
             yield
         finally:
-            self._phases[name] = self._phases.get(name, 0.0) + time.monotonic() - started
+            self.account(name, time.monotonic() - started - (self._accounted - before))
+
+    def account(self, name: str, seconds: float) -> None:
+        """Count wall time under a name [s]."""
+        self._accounted += seconds
+        self._phases[name] = self._phases.get(name, 0.0) + seconds
 
     def record(self, metrics: Mapping[str, float], step: int | None = None, at: float | None = None) -> None:
         """Take metrics at a step, or at a moment when there is no step."""
@@ -266,40 +281,59 @@ class Session:
             self.note_interrupt()
             raise
         except Exception as error:
-            if is_disk_full(error):
-                status = "disk full"
-                reason = self._say_disk_full()
+            refusal = storage_refusal(error, str(self.run.path))
+            if refusal is not None:
+                status = "storage refused"
+                reason = self._say_refused(refusal, error)
                 self.note(reason=reason)
                 raise RunFailed(reason) from error
+            if isinstance(error, ClusterLost):
+                reason = f"{error}; {self._say_stored()}. Go on with: headrace resume {self.run.path}"
+                self.note(reason=reason)
+                raise ClusterLost(reason) from error
             self.note(reason=str(error))
             raise
         finally:
-            self.note(status="failed" if status == "disk full" else status)
+            self.note(status="failed" if status == "storage refused" else status)
             self._close(status)
 
-    def _say_disk_full(self) -> str:
+    def _say_refused(self, refusal: str, error: Exception) -> str:
         """What to tell when nothing can be written any more; gives up the reserve, so that it can be told."""
-        self.run.reserve.unlink(missing_ok=True)
-        stored = "what is stored is safe"
-        if self.run.ledger.is_file():
-            self.count_samples()
-            stored = f"the {self.summary.samples.stored} samples that are stored are safe"
+        with suppress(OSError):
+            self.run.reserve.unlink(missing_ok=True)
+        stored = self._say_stored()
+        is_room = is_disk_full(error)
+        told, advice = ("", "Make room") if is_room else (f" ({error})", "Make it writable again")
         return (
-            f"the disk that holds {self.run.path} is full; {stored}. Make room, "
+            f"the disk that holds {self.run.path} {refusal}{told}; {stored}. {advice}, "
             f"then go on with: headrace resume {self.run.path}"
         )
+
+    def _say_stored(self) -> str:
+        """How much is safe, in words."""
+        # SQLite may want to write before it reads, which not every storage lets it.
+        with suppress(InputError, sqlite3.Error, OSError):
+            self.count_samples()
+            return f"the {self.summary.samples.stored} samples that are stored are safe"
+        return "what is stored is safe"
 
     def _close(self, status: str) -> None:
         try:
             tracker = self.tracker
         except InputError:
             tracker = None  # the run has failed with this very error
-        self.run.reserve.unlink(missing_ok=True)
-        self.write_summary()
+        try:
+            self.run.reserve.unlink(missing_ok=True)
+            self.write_summary()
+        except OSError as error:
+            if storage_refusal(error) is None:
+                raise
+            # What failed is on its way to the user; `headrace status` will find that nobody works on the run.
+            log.warning("%s does not say how the run ended: %s", self.run.summary, error)
         self._metrics.close()
         try:
             # Drawing takes seconds, which a user who pressed Ctrl-C has not got: `headrace report` draws it later.
-            if status not in ("interrupted", "disk full"):
+            if status not in ("interrupted", "storage refused"):
                 # Brings pictures and templates, which nobody waited for until here.
                 from headrace.pipelines.report.report import write_report
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from headrace.pipelines.recipe.config import RunConfig
 from headrace.pipelines.running.progress import RunProgress
 from headrace.pipelines.running.rank import StoredData, TrainingJob, train_on_rank
-from headrace.pipelines.running.session import Earlier, Session, preflight
+from headrace.pipelines.running.session import CONNECTING, Earlier, Session, preflight
 from headrace.pipelines.running.training_data import TrainingData, require_same
 from headrace.platform.cluster.local_rank import LocalRank, machine_capacity, needs_no_cluster
 from headrace.platform.cluster.rank import Ranks
@@ -25,6 +25,9 @@ SECONDS_TO_START = 60.0  # that an actor or a rank may take before it is said to
 log = logging.getLogger(__name__)
 
 
+STARTING = "start, until the first steps were told"
+
+
 def watch_ranks(
     ranks: Ranks,
     session: Session,
@@ -32,7 +35,7 @@ def watch_ranks(
     poll_seconds: float,
     *,
     look: Callable[[], None] = lambda: None,
-    free: Callable[[], str] = lambda: "",
+    short: Callable[[], str | None] = lambda: None,
     phase: str = "streaming and training",
 ) -> None:
     """Wait for the ranks; record and show what they report.
@@ -43,7 +46,7 @@ def watch_ranks(
         progress: shows them.
         poll_seconds: how long to wait at a time [s].
         look: is called in between.
-        free: says what there is of what ranks wait for.
+        short: says what there is too little of for a rank; None where nothing keeps it from starting.
         phase: what they are at, once they do steps.
 
     Raises:
@@ -58,7 +61,7 @@ def watch_ranks(
         ended = ranks.wait(poll_seconds)
         reports = ranks.drain()
         is_late = not ranks.num_started and time.monotonic() - began > SECONDS_TO_START
-        progress.tell_waits("training", f"waits for {ranks.needs}; {free()}" if is_late else "")
+        progress.tell_waits("training", wait_words(ranks.needs, time.monotonic() - began, short()) if is_late else "")
         for report in reports:
             if report.phase is not None:
                 progress.update(phase=report.phase)
@@ -66,7 +69,10 @@ def watch_ranks(
             session.record(report.metrics, report.step, report.time)
             if report.step is None:
                 continue
-            first = first or (report.time, report.step)
+            if first is None:
+                # What came before was starting: processes, imports, the first samples.
+                session.account(STARTING, time.monotonic() - began)
+                first = (report.time, report.step)
             done = report.step - first[1]
             left = (report.time - first[0]) / done * (steps - report.step) if done else None
             progress.update(
@@ -80,6 +86,13 @@ def watch_ranks(
     if not session.run.checkpoint.is_file():
         raise RunFailed("training ended before its first step: no samples came. See the failures in run.json.")
     session.note(training=json.loads(session.run.training.read_text(encoding="utf-8")))
+
+
+def wait_words(needs: str, seconds: float, shortage: str | None) -> str:
+    """What ranks that have not started yet wait for: for room, or only for their own processes."""
+    if shortage is not None:
+        return f"waits for {needs}; {shortage}"
+    return f"starts {needs}, for {seconds:.0f} s so far: is the machine overloaded?"
 
 
 def is_trained(session: Session) -> bool:
@@ -96,23 +109,27 @@ def is_trained(session: Session) -> bool:
 
 def _placed(
     config: RunConfig, progress: RunProgress, cluster: ExitStack
-) -> tuple[ResourcePlan, Callable[[TrainingJob], Ranks], Callable[[], str]]:
-    """Where the ranks run: what each may use, what starts them, and what says how much is free.
+) -> tuple[ResourcePlan, Callable[[TrainingJob], Ranks], Callable[[], str | None]]:
+    """Where the ranks run: what each may use, what starts them, and what says why they cannot.
 
     Raises:
         InputError: the machine or the cluster has too little, or the cluster does not answer.
     """
     if needs_no_cluster(config.resources):
         here = fit_resources(config.resources, machine_capacity(), solves=False)
-        return here, lambda job: LocalRank(train_on_rank, job, here), lambda: ""
+        return here, lambda job: LocalRank(train_on_rank, job, here), lambda: None
     # Ray takes a second to import: a training that needs none of it does not wait for it.
-    from headrace.platform.cluster.cluster import connected, fit_into_cluster, free_resources, starting_phase
+    from headrace.platform.cluster.cluster import connected, fit_into_cluster, shortage, starting_phase
     from headrace.platform.cluster.training_ranks import TrainingRanks
 
     progress.update(phase=starting_phase(config.resources))
     cluster.enter_context(connected(config.resources))
     there = fit_into_cluster(config.resources, partial(progress.tell_waits, "the run"), solves=False)
-    return there, lambda job: TrainingRanks(train_on_rank, job, there), free_resources
+    return (
+        there,
+        lambda job: TrainingRanks(train_on_rank, job, there),
+        lambda: shortage(there.rank_cpus, there.rank_gpus),
+    )
 
 
 def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Console) -> Session:
@@ -129,9 +146,11 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
     if isinstance(out, Earlier):
         require_same(out.summary.data_sets, used)
     with RunProgress(console) as progress, ExitStack() as cluster:
+        began = time.monotonic()
         progress.update(phase="looking for a place to train", steps=config.training.steps)
-        resources, start, free = _placed(config, progress, cluster)
+        resources, start, short = _placed(config, progress, cluster)
         session = Session(config, "train", out)
+        session.account(CONNECTING, time.monotonic() - began)
         with session.guarded():
             session.note(
                 data_folder=str(found.folder),
@@ -157,7 +176,7 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
                     ranks: Ranks | None = None
                     try:
                         ranks = start(job)
-                        watch_ranks(ranks, session, progress, 0.5, free=free, phase="training")
+                        watch_ranks(ranks, session, progress, 0.5, short=short, phase="training")
                     except KeyboardInterrupt:
                         session.note_interrupt()
                         if ranks is not None:
@@ -167,5 +186,5 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
             # Brings torch, pictures and tracking, which nobody waited for until here.
             from headrace.pipelines.running.evaluate import conclude
 
-            conclude(session, found.tests)
+            conclude(session, found.tests, train=found.train)
     return session

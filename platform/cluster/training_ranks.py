@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,6 +14,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from headrace.platform.cluster.cluster import lost_daemon, require_daemons
 from headrace.platform.cluster.hosts import death_words
 from headrace.platform.cluster.rank import MetricsReport, RankContext, has_ended
 from headrace.platform.cluster.resources import MAX_RESTARTS, THREAD_VARIABLES, ResourcePlan
@@ -126,7 +127,9 @@ class TrainingRanks:
 
         Raises:
             RunFailed: a rank failed; the message holds the rank's own error.
+            ClusterLost: the embedded cluster broke.
         """
+        require_daemons()
         return has_ended(self._future, seconds)
 
     def _look_after(self) -> None:
@@ -136,6 +139,7 @@ class TrainingRanks:
                 if not errors:
                     self._future.set_result(None)
                     return
+                require_daemons()
                 told = "; ".join(f"rank {rank}: {_cause(error)}" for rank, error in errors.items())
                 if attempt == MAX_RESTARTS or any(_would_happen_again(error) for error in errors.values()):
                     raise RunFailed(f"training failed: {told}")
@@ -169,14 +173,18 @@ class TrainingRanks:
         except RayActorError as error:
             return {0: error}
         finally:
-            with self._lock:
-                # Twice: what has been asked for may have been answered before the last report came.
-                self._left += [*self._fetch(5.0), *self._fetch(5.0)]
-                self._first = self._asked = None
-            for actor in actors:
-                ray.kill(actor)
-            if group is not None:
-                remove_placement_group(group)
+            if lost_daemon() is None:
+                self._end_group(actors, group)
+
+    def _end_group(self, actors: Sequence[ActorHandle], group: PlacementGroup | None) -> None:
+        with self._lock:
+            # Twice: what has been asked for may have been answered before the last report came.
+            self._left += [*self._fetch(5.0), *self._fetch(5.0)]
+            self._first = self._asked = None
+        for actor in actors:
+            ray.kill(actor)
+        if group is not None:
+            remove_placement_group(group)
 
     def _await(self, running: dict[ray.ObjectRef, int]) -> dict[int, Exception]:
         errors: dict[int, Exception] = {}

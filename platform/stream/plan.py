@@ -14,7 +14,7 @@ from headrace.platform.samplers.sampler import AbstractSampler, DerivedRequests
 from headrace.platform.source import SourceSpec
 
 # How long one that starts where another was lost waits for its files: that one may be alive beyond a cut link, and Ray
-# gives it a minute to find out that it is cut off.
+# gives it some minutes to find out that it is cut off.
 TAKE_OVER_SECONDS = 600.0
 HELD_OUT = ("validation", "test")
 ReplayOrder = Literal["recorded", "shuffled"]

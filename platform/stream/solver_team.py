@@ -11,6 +11,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from headrace.platform.cluster.cluster import require_daemons
 from headrace.platform.cluster.hosts import death_words
 from headrace.platform.cluster.resources import ResourcePlan
 from headrace.platform.errors import RunFailed
@@ -36,6 +37,7 @@ def answers(refs: Sequence[ray.ObjectRef]) -> list[Any]:
     except RayTaskError as error:
         raise RunFailed(f"the stream failed: {error.cause}") from error
     except RayActorError as error:
+        require_daemons()
         raise RunFailed(f"the coordinator or a reservoir shard died: {death_words(error)}") from error
     except GetTimeoutError as error:
         raise RunFailed(f"the coordinator or a reservoir shard did not answer within {ANSWER_SECONDS:g} s") from error
@@ -127,6 +129,7 @@ class SolverTeam:
             except RayTaskError as error:
                 raise RunFailed(f"{member.name} failed: {error.cause}") from error
             except RayActorError as error:
+                require_daemons()
                 # One that cannot be reached may be alive: its successor has its place.
                 ray.kill(member.actor)
                 self._note_death(member.name, error)

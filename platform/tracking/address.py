@@ -21,6 +21,18 @@ DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 EXPECTED = (
     "http(s)://HOST:PORT of an MLflow server, sqlite:///FILE, postgresql://..., mysql://..., mssql://... or databricks"
 )
+# In force unless the user has set them. The sender tries again by itself, so a single request gives up early; a run
+# tells nobody outside about itself; MLflow's banners do not belong between the lines of a run's log.
+MLFLOW_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock where a run is started is not the environment of its model
+    "GIT_PYTHON_REFRESH": "quiet",
+}
 CHECK_SECONDS = 5.0
 CONNECT_SECONDS = 3.0
 

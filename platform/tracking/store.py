@@ -10,7 +10,7 @@ import posixpath
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,43 +18,55 @@ import numpy as np
 
 from headrace.platform import provenance
 from headrace.platform.tracking.address import artifact_folder, is_server, sqlite_file, without_password
+from headrace.platform.tracking.models import ModelSpec, model_name, register, signature_of
+
+log = logging.getLogger(__name__)
 
 # MLflow takes seconds to import: it is imported where it is first needed, never by a command that does not track.
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.models import ModelSignature
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 # Limits of MLflow's stores (mlflow.utils.validation); beyond them a whole batch is refused.
 MAX_KEY_LENGTH = 250
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
+MAX_DIGEST_LENGTH = 36
 PARAMS_PER_BATCH = 100
 # Makes MLflow's pages show what matters in training rather than what matters with language models.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
-# In force unless the user has set them. The sender tries again by itself, so a single request gives up early; a run
-# tells nobody outside about itself; MLflow's banners do not belong between the lines of a run's log.
-MLFLOW_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock where a run is started is not the environment of its model
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """An open run in a store."""
+    """An open run in a store; what it calls its metrics depends on who began it (see `chart_name`)."""
 
     client: "MlflowClient"
     uri: str
     experiment_id: str
     run_id: str
+    numbered: bool = True  # whether names of metrics are those of `chart_name`
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSetRecord:
+    """A data set as MLflow shows it.
+
+    Attributes:
+        name: what it is called.
+        context: what it was for: training, validation or test.
+        digest: the hash of its content.
+        folder: where it lies.
+        num_samples: how many samples it has.
+        profile: what else there is to say of it.
+    """
+
+    name: str
+    context: str
+    digest: str
+    folder: str
+    num_samples: int
+    profile: Mapping[str, Any] = field(default_factory=dict)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -74,6 +86,21 @@ def key(name: str) -> str:
     """A name that MLflow takes: letters, digits, and `_-. :/`, and as a path one that leads down only."""
     path = posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("/.")
     return path[:MAX_KEY_LENGTH] or "_"
+
+
+# MLflow sorts the sections of its page of charts, one for each prefix: what matters first is numbered.
+CHARTS_FIRST = {"train": "1 train", "validation": "2 validation", "stream": "3 stream"}
+
+
+def chart_name(name: str, *, numbered: bool = True) -> str:
+    """The name of a metric in MLflow, by which its chart stands where it matters; `train/loss` is `1 train/loss`.
+
+    Args:
+        name: of the metric in `metrics.jsonl`.
+        numbered: false for a run that an earlier Headrace began, whose curves go on under their old names.
+    """
+    prefix, slash, rest = name.partition("/")
+    return key((CHARTS_FIRST.get(prefix, prefix) if numbered and slash else prefix) + slash + rest)
 
 
 def _cut(text: str, length: int) -> str:
@@ -109,11 +136,14 @@ def open_run(uri: str, experiment: str, run_name: str, run_id: str | None, tags:
         client.update_run(run_id, status="RUNNING")
         for name, value in cut.items():
             client.set_tag(run_id, name, value)
-        experiment_id = client.get_run(run_id).info.experiment_id
+        earlier = client.get_run(run_id)
+        experiment_id = earlier.info.experiment_id
+        numbered = not any(name.partition("/")[0] in CHARTS_FIRST for name in earlier.data.metrics)
     else:
+        numbered = True
         experiment_id = _experiment_id(client, uri, experiment)
         run_id = client.create_run(experiment_id, run_name=run_name, tags=cut).info.run_id
-    return Destination(client=client, uri=uri, experiment_id=str(experiment_id), run_id=str(run_id))
+    return Destination(client=client, uri=uri, experiment_id=str(experiment_id), run_id=str(run_id), numbered=numbered)
 
 
 def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
@@ -135,7 +165,8 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
 
 def newest_steps(to: Destination) -> dict[str, int]:
     """The newest step that the run has of each metric of training; others have seconds for steps."""
-    names = [name for name in to.client.get_run(to.run_id).data.metrics if name.startswith(("train/", "validation/"))]
+    of_training = tuple(chart_name(f"{prefix}/", numbered=to.numbered) + "/" for prefix in ("train", "validation"))
+    names = [name for name in to.client.get_run(to.run_id).data.metrics if name.startswith(of_training)]
     return {name: max(one.step for one in to.client.get_metric_history(to.run_id, name)) for name in names}
 
 
@@ -163,28 +194,23 @@ def start_monitor(to: Destination) -> "SystemMetricsMonitor":
     return monitor
 
 
-def signature_of(inputs: np.ndarray, outputs: np.ndarray, free_grid: bool) -> "ModelSignature":
-    """Shapes and types of a model: any batch size; on a free grid also any number of points per axis."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    def schema(array: np.ndarray, leading: int) -> Schema:
-        grid = tuple(-1 if free_grid else size for size in array.shape[leading:])
-        return Schema([TensorSpec(array.dtype, (-1, *array.shape[1:leading], *grid))])
-
-    return ModelSignature(inputs=schema(inputs, 2), outputs=schema(outputs, 3))
-
-
-def store_model(to: Destination, created: list[str], name: str, **saved: Any) -> None:
-    """What `mlflow.pyfunc.log_model` does, for a run that is named rather than globally active.
+def store_model(to: Destination, created: list[str], checkpoint: Path, spec: ModelSpec) -> None:
+    """What `mlflow.pyfunc.log_model` does, for a run that is named rather than globally active; and registration.
 
     The fluent function takes store and run from process-wide settings, and changes `MLFLOW_TRACKING_URI` with them.
+
+    Args:
+        to: the run.
+        created: what of it is done, for a second try after a failure: the model's id, then its registered version.
+        checkpoint: the file given to `_load_pyfunc` of the loader module.
+        spec: the model.
     """
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
     if not created:
+        name = model_name(spec.name)
         created.append(to.client.create_logged_model(to.experiment_id, name, source_run_id=to.run_id).model_id)
     model = to.client.get_logged_model(created[0])
     description = Model(
@@ -194,7 +220,35 @@ def store_model(to: Destination, created: list[str], name: str, **saved: Any) ->
         folder = Path(scratch, "model")
         # Requirements are given, not inferred: inference would load the model in a new process, for many seconds.
         requirement = f"headrace=={provenance.versions(['headrace'])['headrace']}"
-        mlflow.pyfunc.save_model(str(folder), mlflow_model=description, pip_requirements=[requirement], **saved)
+        mlflow.pyfunc.save_model(
+            str(folder),
+            mlflow_model=description,
+            pip_requirements=[requirement, *spec.requirements],
+            data_path=str(checkpoint),
+            loader_module=spec.loader_module,
+            signature=signature_of(spec.schema, free_grid=spec.free_grid, takes_noise=spec.takes_noise),
+            input_example={name: np.asarray(values, dtype=np.float32) for name, values in spec.example.items()},
+        )
         to.client.log_model_artifacts(model.model_id, str(folder))
     to.client.finalize_logged_model(model.model_id, "READY")
     to.client.log_outputs(to.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    if spec.alias is not None and len(created) == 1:
+        version = register(to.client, spec.name, model.model_id, to.run_id, spec.alias)
+        created.append(str(version))
+        log.info("registered models:/%s/%d, which is models:/%s@%s now", spec.name, version, spec.name, spec.alias)
+
+
+def log_dataset(to: Destination, data: DataSetRecord) -> None:
+    """Note a data set among those of a run."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    found = Dataset(
+        name=data.name,
+        digest=data.digest[:MAX_DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"uri": data.folder}),
+        schema=None,
+        profile=json.dumps({"num_samples": data.num_samples, **data.profile}),
+    )
+    context = InputTag("mlflow.data.context", data.context)
+    to.client.log_inputs(to.run_id, datasets=[DatasetInput(found, [context])])

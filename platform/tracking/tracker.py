@@ -6,39 +6,44 @@ import json
 import logging
 import math
 import os
+import sqlite3
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from headrace.platform import provenance
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.spec import Spec
 from headrace.platform.tracking.address import (
+    MLFLOW_DEFAULTS,
     artifact_folder,
     check_address,
     is_databricks,
     is_server,
     resolve_address,
+    sqlite_file,
     without_password,
 )
+from headrace.platform.tracking.models import ModelSpec, is_alias
 from headrace.platform.tracking.store import (
-    MLFLOW_DEFAULTS,
+    DataSetRecord,
     Destination,
-    key,
+    chart_name,
+    log_dataset,
     log_parameters,
     newest_steps,
     open_run,
     origin,
-    signature_of,
     start_monitor,
     store_model,
     tag,
@@ -56,6 +61,10 @@ FLUSH_SECONDS = 2.0
 STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}
 
 
+# Every class can `register` others, which a recipe's `register:` has nothing to do with.
+warnings.filterwarnings("ignore", 'Field name "register" in "TrackingSpec" shadows an attribute')
+
+
 class TrackingSpec(Spec):
     """Where MLflow keeps a run.
 
@@ -64,12 +73,22 @@ class TrackingSpec(Spec):
         uri: address of an MLflow server or database; without it `MLFLOW_TRACKING_URI`, else `runs/mlflow.db`.
         experiment: the name under which runs are compared.
         system_metrics: also record CPU, memory, disk, network and GPU use of this machine every 10 s.
+        register: an alias, such as champion: the trained model becomes a new version of the registered model that is
+            called as the recipe, and the one that `models:/NAME@champion` means. Default: models are not registered.
     """
 
     enabled: bool = True
     uri: str | None = Field(default=None, min_length=1)
     experiment: str = Field(default="headrace", min_length=1, max_length=500)
     system_metrics: bool = True
+    register: str | None = Field(default=None, max_length=255)
+
+    @field_validator("register")
+    @classmethod
+    def _is_alias(cls, name: str | None) -> str | None:
+        if name is not None and not is_alias(name):
+            raise ValueError("an alias of letters, digits, - and _, other than latest and v1, v2, ...")
+        return name
 
 
 class Figure(Protocol):
@@ -108,6 +127,29 @@ def ui_command(spec: TrackingSpec, host: str = "127.0.0.1", port: int = 5000) ->
     store = ["--backend-store-uri", uri, "--default-artifact-root", artifact_folder(uri).as_uri()]
     address = ["--host", host, "--port", str(port), "--workers", "1"]
     return [*settings, sys.executable, "-m", "mlflow", "server", *store, *address]
+
+
+def charts_page(spec: TrackingSpec, host: str = "127.0.0.1", port: int = 5000) -> str:
+    """Where the charts of the runs are on the pages that `ui_command` serves.
+
+    Their front page is about language models, and so are an experiment's, unless the address says otherwise.
+    """
+    where = host if ":" not in host else f"[{host}]"
+    page, query = f"http://{where}:{port}/#/experiments", "workflowType=machine_learning"
+    file = sqlite_file(resolve_address(spec.uri))
+    number = None if file is None else _latest_experiment(file)
+    return f"{page}?{query}" if number is None else f"{page}/{number}/runs?{query}&compareRunsMode=CHART"
+
+
+def _latest_experiment(file: Path) -> str | None:
+    """That of the latest run; None where there is none, or no telling."""
+    latest = "SELECT experiment_id FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time DESC LIMIT 1"
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1.0)) as connection:
+            found = connection.execute(latest).fetchone()
+    except sqlite3.Error:  # no file, no table yet, or of another MLflow
+        return None
+    return None if found is None else str(found[0])
 
 
 class Tracker:
@@ -227,7 +269,7 @@ class Tracker:
         """
         if self._to is None:
             return
-        named = {key(name): float(value) for name, value in metrics.items()}
+        named = {chart_name(name, numbered=self._to.numbered): float(value) for name, value in metrics.items()}
         fresh = {name: value for name, value in named.items() if step is None or step > self._newest.get(name, -1)}
         if step is not None:
             self._newest.update(dict.fromkeys(fresh, int(step)))
@@ -266,40 +308,23 @@ class Tracker:
         """Store a text under the run."""
         self._upload(path, lambda to: to.client.log_text(to.run_id, text, path))
 
-    def log_model(
-        self,
-        checkpoint: Path,
-        input_example: np.ndarray,
-        output_example: np.ndarray,
-        *,
-        loader_module: str = "headrace.surrogates.checkpoint",
-        name: str = "model",
-        free_grid: bool = True,
-    ) -> None:
-        """Store a checkpoint as a model that `mlflow.pyfunc.load_model("runs:/RUN_ID/model")` loads.
+    def log_model(self, checkpoint: Path, spec: ModelSpec) -> None:
+        """Store a checkpoint as a model that `mlflow.pyfunc.load_model("runs:/RUN_ID/NAME")` loads.
 
         Args:
             checkpoint: the file given to `_load_pyfunc` of the loader module.
-            input_example: "batch channels_in *grid".
-            output_example: "batch time channels_out *grid".
-            loader_module: a module of Headrace or of another installed package with `_load_pyfunc(path)`.
-            name: the model's name under the run.
-            free_grid: whether the model takes other grids than the example's.
+            spec: what it takes and gives, what it is called, and whether it is registered.
         """
-        created: list[str] = []  # the model's id: a second try goes on with the model that the first one made
+        created: list[str] = []  # what of it is done: a second try goes on with the model that the first one made
+        self._upload(f"{spec.name} ({checkpoint})", lambda to: store_model(to, created, checkpoint, spec))
 
-        def send(to: Destination) -> None:
-            store_model(
-                to,
-                created,
-                name,
-                data_path=str(checkpoint),
-                loader_module=loader_module,
-                signature=signature_of(input_example, output_example, free_grid),
-                input_example=input_example,
-            )
+    def log_dataset(self, data: DataSetRecord) -> None:
+        """Note a data set among those of the run."""
+        self._upload(f"the data set {data.name}", lambda to: log_dataset(to, data))
 
-        self._upload(f"{name} ({checkpoint})", send)
+    def describe(self, text: str) -> None:
+        """Set the run's description, in Markdown."""
+        self._upload("the description", lambda to: to.client.set_tag(to.run_id, "mlflow.note.content", text))
 
     def finish(self, status: str, timeout: float = 30.0) -> None:
         """Send what is left and close the run; what could not be sent in time is named in a warning.

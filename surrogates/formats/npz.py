@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import IO, ClassVar, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -40,6 +40,8 @@ class NPZ(AbstractFormat):
         except (zipfile.BadZipFile, OSError) as error:
             raise not_of(path, "a NumPy archive", str(error)) from error
         with archive:
+            if not any(name.endswith(".npy") for name in archive.namelist()):
+                raise not_of(path, "a NumPy archive")
             arrays, refused, layout = {}, {}, None
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
@@ -64,7 +66,7 @@ class NPZ(AbstractFormat):
             yield Container(path=path, arrays=arrays, refused=refused, layout=layout)
 
 
-def read_header(file: BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
+def read_header(file: IO[bytes] | BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether the first axis runs fastest, and type of the array that begins here.
 
     Raises:
@@ -112,7 +114,7 @@ class Unpacked:
     ) -> None:
         self.shape, self.dtype = shape, dtype
         self._archive, self._member = archive, member
-        self._file: zipfile.ZipExtFile | None = None
+        self._file: IO[bytes] | BufferedIOBase | None = None
         self._next = 0
 
     def __getitem__(self, selection: Selection) -> np.ndarray:
@@ -121,11 +123,12 @@ class Unpacked:
             self._file = self._archive.open(self._member)
             read_header(self._file)
             self._next = 0
+        file = self._file
         row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         while self._next < start:
             self._next += 1
-            self._file.read(row)
-        data = self._file.read(row * (stop - start))
+            file.read(row)
+        data = file.read(row * (stop - start))
         self._next = stop
         if len(data) < row * (stop - start):
             raise not_of(Path(self._archive.filename or ""), "a NumPy archive", f"{self._member.filename} ends early")

@@ -143,7 +143,7 @@ def _by_field(tree: Tree, arrays: dict[str, SourceArray]) -> tuple[Layout, list[
         return layout, []
     count, given = arrays[names[0]].values.shape[1], arrays[times].values.shape
     if given == (count + 1,):
-        numbers = tuple(whole(arrays[times].values)[:count].astype(float).tolist())
+        numbers = tuple(whole(arrays[times].values, f"{tree.path}: {times}")[:count].astype(float).tolist())
         note = f"{times} has one more entry than there are times: dropped"
         return layout.model_copy(update={"times": numbers}), [note]
     return layout.model_copy(update={"times": times}), []

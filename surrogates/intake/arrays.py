@@ -1,12 +1,16 @@
 """Arrays of a file, read by slices: what every format yields, whatever its files look like."""
 
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from headrace.platform.errors import InputError
 from headrace.surrogates.intake.complete import Complete
 from headrace.surrogates.intake.layout import Layout
 
@@ -141,6 +145,26 @@ class Kept:
         return self._values[selection]
 
 
-def whole(array: ArrayLike) -> np.ndarray:
-    """All values of an array."""
-    return np.asarray(array[tuple(slice(None) for _ in array.shape)])
+def whole(array: ArrayLike, where: str) -> np.ndarray:
+    """All values of an array.
+
+    Raises:
+        InputError: they cannot be read; `where` says which.
+    """
+    with readable(where):
+        return np.asarray(array[tuple(slice(None) for _ in array.shape)])
+
+
+@contextmanager
+def readable(where: str) -> Iterator[None]:
+    """Say which array it is when its values cannot be read.
+
+    Raises:
+        InputError: its file is damaged, or was packed by a filter that is not here.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        advice = "Was the file damaged, or is a filter missing that packed it?"
+        raise InputError.single(where, f"not readable ({reason})", "whole values", advice) from error

@@ -63,7 +63,7 @@ def _axis(container: Container, name: str, count: int) -> Axis:
     if array is None or array.values.dtype.kind not in "iuf":
         value = "not there" if array is None else f"of type {array.values.dtype}"
         raise InputError.single(where, value, "coordinates along a grid axis", nearest(name, container.arrays))
-    values = whole(array.values).astype(np.float64)
+    values = whole(array.values, where).astype(np.float64)
     rows = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values.reshape(1, -1)
     advice = "Give --extent and --location in their place."
     if (rows != rows[0]).any():

@@ -12,7 +12,8 @@ from headrace.platform.fields import Grid, SampleSchema
 from headrace.platform.sample import SampleBatch
 from headrace.surrogates.intake.arrays import Container
 from headrace.surrogates.intake.layout import Layout, grid_axes
-from headrace.surrogates.intake.reading import Piece, Reading, as_float32
+from headrace.surrogates.intake.piece import Piece, as_float32
+from headrace.surrogates.intake.reading import Reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,7 @@ def _lines(reading: Reading) -> tuple[list[FieldLine], list[Fault]]:
     lines, faults = [], []
     for piece in reading.pieces:
         found = _examined(piece, len(reading))
-        faults += _faults(f"{reading.container.path}: {piece.field.source}", found)
+        faults += _faults(piece.where, found)
         lines.append(
             FieldLine(
                 name=piece.field.name,

@@ -1,10 +1,11 @@
 """Layout: which arrays of a file are which fields, and what their axes mean."""
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
@@ -18,6 +19,7 @@ SAMPLE, TIME, CHANNEL = "sample", "time", "channel"
 SPECIAL = (SAMPLE, TIME, CHANNEL)
 """Names of axes that mean something; every other name is that of a grid axis."""
 
+type AxisName = Annotated[str, Field(min_length=1)]
 Role = Literal["input", "output", "state", "parameter"]
 
 
@@ -35,10 +37,10 @@ class FieldLayout(Spec):
         unit: of its values; None: as the file says, and "1" where it does not.
     """
 
-    name: str
+    name: str = Field(min_length=1)
     role: Role
     array: str | None = None
-    axes: tuple[str, ...] | None = None
+    axes: tuple[AxisName, ...] | None = None
     channels: tuple[int, ...] | None = None
     unit: str | None = None
 
@@ -76,8 +78,8 @@ class Layout(Spec):
     """
 
     fields: tuple[FieldLayout, ...] = ()
-    axes: tuple[str, ...] | None = None
-    grid: tuple[str, ...] | None = None
+    axes: tuple[AxisName, ...] | None = None
+    grid: tuple[AxisName, ...] | None = None
     times: tuple[float, ...] | str | None = None
     dt: float | None = None
     coordinates: tuple[str, ...] | None = None
@@ -88,7 +90,15 @@ class Layout(Spec):
     split: Frozen[Mapping[str, float]] | None = None
     seed: int = 0
     units: Frozen[Mapping[str, str]] | None = None
-    axes_of: Frozen[Mapping[str, tuple[str, ...]]] | None = None
+    axes_of: Frozen[Mapping[str, tuple[AxisName, ...]]] | None = None
+
+    @field_validator("split")
+    @classmethod
+    def _names(cls, split: Mapping[str, float] | None) -> Mapping[str, float] | None:
+        for name in split or {}:
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise ValueError(f"names of letters, digits, _, . and -, got {name!r}")
+        return split
 
     @field_validator("extent")
     @classmethod

@@ -1,5 +1,6 @@
 """What a file is by its first bytes, for true words where it is not what was expected."""
 
+import zipfile
 from pathlib import Path
 
 from headrace.platform.errors import InputError
@@ -37,12 +38,22 @@ def kind_of_file(path: Path) -> tuple[str, str]:
         if start.startswith(beginning):
             return words, format_
     if start.startswith(b"PK"):
-        if b"data.pkl" in start or b".data/" in start or b"archive/" in start:
-            return "a torch file", "torch"
-        return ("a NumPy archive", "npz") if b".npy" in start else ("a zip archive", "")
+        return _zip(path)
     if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in start):
         return "a text file", ""
     return "", ""
+
+
+def _zip(path: Path) -> tuple[str, str]:
+    """What a zip archive is by the names in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return "a zip archive that ends early", ""
+    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        return "a torch file", "torch"
+    return ("a NumPy archive", "npz") if any(name.endswith(".npy") for name in names) else ("a zip archive", "")
 
 
 def not_of(path: Path, expected: str, reason: str = "", advice: str = "") -> InputError:

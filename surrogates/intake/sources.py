@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.platform.errors import InputError
+from headrace.surrogates.intake.sniffing import kind_of_file, not_of
 
 SPLITS = {"train": "train", "test": "test", "val": "validation", "valid": "validation", "validation": "validation"}
 _NAME = re.compile(rf"(?:.*_)?({'|'.join(SPLITS)})(?:_(\d+(?:x\d+)*))?", re.IGNORECASE)
@@ -65,6 +66,8 @@ def find_sets(paths: Sequence[Path], suffixes: Sequence[str], *, joins: bool = F
             named = {name: one for one in folders if (name := _split_of(one.name)) is not None}
             if named:
                 return {name: _files(one, suffixes) for name, one in named.items()}
+        if kind_of_file(path)[1]:
+            raise not_of(path, f"a {endings} file, or a folder with some")
         files = _files(path, suffixes)
     else:
         files = list(paths)

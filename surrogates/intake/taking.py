@@ -1,11 +1,12 @@
 """Taking files in: open, understand, examine, tell, write."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.platform.errors import Fault, InputError
+from headrace.platform.errors import Fault, HeadraceError, InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.sample import SampleBatch
 from headrace.surrogates.intake.arrays import Container
@@ -61,6 +62,7 @@ def take(
 
     Raises:
         InputError: with all faults of all files.
+        HeadraceError: the data sets could not be written.
     """
     found: list[tuple[Understood, Shares]] = []
     faults: list[Fault] = []
@@ -78,9 +80,16 @@ def take(
         tell(understood)
     counts: dict[str, int] = {}
     for (_, to), paths in zip(found, sets.values(), strict=True):
-        with ExitStack() as stack:
-            write(_readings(stack.enter_context(open_set(paths)), given), to, out_dir, kind)
         counts |= to.counts
+        try:
+            with ExitStack() as stack:
+                write(_readings(stack.enter_context(open_set(paths)), given), to, out_dir, kind)
+        except BaseException as error:
+            for name in counts:
+                shutil.rmtree(out_dir / name, ignore_errors=True)  # no half of a data set is left
+            if isinstance(error, OSError):
+                raise HeadraceError(f"{out_dir} could not be written: {error.strerror}. Nothing was kept.") from error
+            raise
     return counts
 
 

@@ -1,6 +1,7 @@
 """TimeConditioned: the time goes in, the state at that time comes out."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from jaxtyping import Float
@@ -38,6 +39,7 @@ class TimeConditioned(AbstractStrategy):
     num_times: Count = 1
 
     tells_time: ClassVar[bool] = True
+    any_time: ClassVar[bool] = True
 
     def mismatch(self, schema: SampleSchema) -> str | None:
         """Why there is no time to choose, or None."""
@@ -84,10 +86,22 @@ class TimeConditioned(AbstractStrategy):
         parameters: Float[Tensor, "batch num_parameters"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch time channels_out *grid"]:
-        """What the network says of every output time; one at a time, since all of them may not fit into memory."""
+        """What the network says of every output time."""
+        return self.forecast_at(model, schema, inputs, parameters, schema.times, generator)
+
+    def forecast_at(
+        self,
+        model: NormalizedNetwork,
+        schema: SampleSchema,
+        inputs: Float[Tensor, "batch channels_in *grid"],
+        parameters: Float[Tensor, "batch num_parameters"],
+        times: Sequence[float],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "batch time channels_out *grid"]:
+        """What the network says of these times; one at a time, since all of them may not fit into memory."""
         found = [
             _ask(model, schema, inputs, parameters, time.expand(parameters.shape[0], 1), generator)
-            for time in _times(schema, parameters)
+            for time in torch.tensor(times, dtype=parameters.dtype, device=parameters.device)
         ]
         return torch.stack(found, dim=1)
 

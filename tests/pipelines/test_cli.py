@@ -18,6 +18,7 @@ from headrace.platform.dataset.manifest import read_manifest
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.dataset.writer import write_dataset
 from headrace.solvers import Darcy
+from headrace.surrogates import load as load_model
 
 
 def headrace(*arguments: object) -> Result:
@@ -167,8 +168,9 @@ def test_the_run_is_in_mlflow_with_a_model_that_predicts(finished: Any) -> None:
     # In a process of its own, as somebody else would load it; MLflow keeps its tracking address in global state.
     script = (
         "import mlflow, numpy as np;"
-        f"model = mlflow.pyfunc.load_model('runs:/{tracking['run_id']}/model');"
-        "print(model.predict(np.ones((2, 1, 17, 17), np.float32)).shape)"
+        f"model = mlflow.pyfunc.load_model('runs:/{tracking['run_id']}/smoke');"
+        "said = model.predict({'permeability': np.ones((2, 17, 17), np.float32)});"
+        "print(said['pressure'].shape, said['outside_training'].tolist())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -178,7 +180,15 @@ def test_the_run_is_in_mlflow_with_a_model_that_predicts(finished: Any) -> None:
         timeout=100,
         check=False,
     )
-    assert "(2, 1, 1, 17, 17)" in done.stdout, done.stderr
+    assert "(2, 17, 17) [False, False]" in done.stdout, done.stderr
+    context = {one.tags[0].value: one.dataset for one in found.inputs.dataset_inputs}
+    assert {name: one.name for name, one in context.items()} == {"training": "darcy train", "test": "darcy test"}
+    manifest = read_manifest(finished.path / "data" / "train")
+    assert manifest is not None and manifest.content_hash.startswith(context["training"].digest)
+    assert json.loads(context["training"].profile)["num_samples"] == 96
+    note = found.data.tags["mlflow.note.content"]
+    assert "**smoke**: the surrogate `fno`, trained in 600 steps on 96 samples of darcy (17x17 points)." in note
+    assert f"headrace predict runs:/{tracking['run_id']}/smoke INPUT --out FILE" in note
 
 
 def test_evaluate_report_predict_export_and_train_go_on_from_a_run(finished: Any, in_folder: Path) -> None:
@@ -196,6 +206,10 @@ def test_evaluate_report_predict_export_and_train_go_on_from_a_run(finished: Any
     predicted = headrace("predict", path, "inputs.npy", "--out", "outputs.npy", "--json")
     assert predicted.exit_code == 0, predicted.output
     assert np.load("outputs.npy").shape == (2, 1, 1, 17, 17)
+    known = load_model(path).valid_range
+    stored = StoredSamples.open(path / "data" / "train").read_all()
+    assert known.is_known and known.inputs["permeability"].low == stored.inputs.min()
+    assert known.inputs["permeability"].high == stored.inputs.max()
     np.save("wrong.npy", np.ones((2, 3, 17, 17), np.float32))
     wrong = headrace("predict", path, "wrong.npy", "--out", "other.npy")
     assert wrong.exit_code == 2 and "Inputs have 3 channels, the schema has 1 (permeability)" in wrong.stderr

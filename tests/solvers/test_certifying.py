@@ -1,6 +1,8 @@
 """Certificates: residuals of predictions, solutions that go on from them, and the defect of forecasts."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +110,9 @@ def test_a_field_with_its_boundary_is_taken_for_the_unknowns_inside() -> None:
     cold = solve(system, 1e-9)
     field = np.pad(cold.value.reshape(45, 45), 1)[None, None]
     assert solve(system, 1e-8, initial=field).num_iterations == 0
+    assert solve(system, 1e-8, initial={"pressure": field[0, 0]}).num_iterations == 0
+    with pytest.raises(InputError, match="fields a, b"):
+        solve(system, initial={"a": field, "b": field})
     for wrong, words in ((np.zeros(7), "of shape \\(7,\\)"), (np.full((47, 47), np.nan), "not finite")):
         with pytest.raises(InputError, match=words):
             solve(system, initial=wrong)
@@ -159,3 +164,11 @@ def test_finished_tells_what_was_saved_and_what_was_lost() -> None:
     slower = dataclasses.replace(found.finished.solution, seconds=3.0, num_iterations=9)
     lost = dataclasses.replace(found.finished, solution=slower)
     assert lost.seconds_saved < 0 and lost.iterations_saved == lost.by_itself.num_iterations - 9
+
+
+def test_the_page_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[2] / "docs" / "certified-predictions.md"
+    [code] = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    exec(compile(code, str(page), "exec"), {})
+    residual, by_hand, defects = capsys.readouterr().out.splitlines()
+    assert 1e-3 < float(residual.split()[0]) < 0.1 and float(by_hand.split()[1]) <= 1e-8 and "e-0" in defects

@@ -408,6 +408,9 @@ def test_hdf5_that_contradicts_its_own_schema(tmp_path: Path):
     def spoil(file: h5py.File) -> None:
         file["outputs"][4, 1, 0, 0, 0] = np.inf
 
+    def spoil_parameters(file: h5py.File) -> None:
+        file["parameters"][2, 0] = np.nan
+
     def damage_schema(file: h5py.File) -> None:
         file.attrs["headrace_schema"] = "{"
 
@@ -421,6 +424,7 @@ def test_hdf5_that_contradicts_its_own_schema(tmp_path: Path):
     refused(2, halve_parameters, r"parameters is float32 of shape \(3, 1\); expected float32 of shape \(7, 1\)")
     refused(3, repeat_index, "index is negative or repeated; expected distinct indices")
     refused(4, spoil, "outputs .velocity. is not finite in float32 at 1 places, first in sample 4, time 1")
+    refused(8, spoil_parameters, "parameters .reynolds. is not finite in float32 at 1 places, first in sample 2")
     refused(5, damage_schema, "headrace_schema is not readable")
     refused(6, drop_level, "provenance/level is missing; expected 7 values")
     refused(7, drop_index, "index is missing; expected integers, one for each sample")

@@ -11,7 +11,9 @@ from click.testing import CliRunner
 
 from headrace.pipelines.cli import main
 from headrace.pipelines.recipe.config import load
-from headrace.pipelines.report.dashboard import MOST_POINTS, history, serve
+from headrace.pipelines.report.dashboard import MOST_POINTS, colours, history, serve
+from headrace.pipelines.report.palette import COLOURS
+from headrace.pipelines.report.pictures import validation_error
 from headrace.pipelines.run_dir import RunDir
 from headrace.pipelines.running.session import Session
 from headrace.platform.ledger.ledger import Ledger
@@ -88,3 +90,14 @@ def test_a_port_that_is_taken_is_an_error_with_status_2(address: tuple[str, int]
 
 def test_curves_of_a_run_without_metrics(tmp_path: Path) -> None:
     assert history(RunDir(tmp_path)) == {}
+
+
+def test_levels_have_the_colours_of_the_report(address: tuple[str, int], run: RunDir) -> None:
+    found = json.loads(ask(address, "/status.json")[2])
+    recorded = [{"seconds": 1.0, "step": 1, "validation/relative_l2": 0.2, "validation/relative_l2/smooth": 0.1,
+                 "validation/relative_l2/rough": 0.3}]  # fmt: skip
+    lines = {line.get_label(): line.get_color() for line in validation_error(recorded, run.levels).axes[0].lines}
+    assert colours(["all", "rough", "smooth"], run.levels) == lines
+    assert found["colours"]["all"] == lines["all"] and found["colours"].keys() == {"all", "hard"}
+    page = ask(address, "/")[2].decode().lower()
+    assert "found.colours" in page and not any(colour.lower() in page for colour in COLOURS[1:6])

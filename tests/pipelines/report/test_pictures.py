@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from headrace.pipelines.report import pictures
+from headrace.pipelines.report.palette import level_colours
 from headrace.platform.fields import FieldSpec, Grid, Mesh, SampleSchema
 
 
@@ -183,9 +184,46 @@ def test_a_level_has_one_colour_in_every_picture() -> None:
     assert list(lines) == ["smooth", "rough", "all"]
     assert len(set(lines.values())) == 3
     for level, bar in zip(levels, bars.patches, strict=True):
-        assert pictures.level_colours(levels)[level] == lines[level]
+        assert level_colours(levels, levels)[level] == lines[level]
         assert tuple(bar.get_facecolor()) == pytest.approx(_rgba(lines[level]))
-    assert "250 ms a sample" in {text.get_text() for text in bars.texts}
+    assert {text.get_text() for text in bars.texts} == {"250 ms; all 4: 1 s"}
+
+
+def test_bars_of_the_cost_are_as_long_as_their_axis_says() -> None:
+    cost = {
+        "easy": {"cpu_seconds": 8.0, "whole_samples": 400},
+        "hard": {"cpu_seconds": 6.0, "whole_samples": 20},
+        "lost": {"cpu_seconds": 1.0, "whole_samples": 0},
+    }
+    axes = pictures.solver_cost(cost, "trajectory", ("hard", "easy", "lost")).axes[0]
+    assert axes.get_xlabel() == "CPU ms a trajectory, failures included"
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([300.0, 20.0, 0.0])
+    assert [text.get_text() for text in axes.texts] == ["300 ms; all 20: 6 s", "20 ms; all 400: 8 s", "none stored"]
+    dear = pictures.solver_cost({"easy": {"cpu_seconds": 50.0, "whole_samples": 4}}).axes[0]
+    assert dear.get_xlabel() == "CPU s a sample, failures included" and dear.patches[0].get_width() == 12.5
+
+
+def test_a_colour_is_a_levels_own_whichever_others_are_there() -> None:
+    levels = ("smooth", "medium", "rough")
+    whole = level_colours(levels, levels)
+    assert list(whole) == list(levels) and len(set(whole.values())) == 3 and pictures.COLOURS[0] not in whole.values()
+    assert level_colours(["rough"], levels) == {"rough": whole["rough"]}
+    assert list(level_colours(["other", "rough"], levels)) == ["rough", "other"]
+
+
+def test_forecasts_say_their_time() -> None:
+    arrays = fields((5,))
+    steady = pictures.prediction_grid(arrays, schema((5,), (1.0,)))
+    late = pictures.prediction_grid(arrays, dataclasses.replace(schema((5,), (1.0,)), times=(0.5, 1.25)))
+    heads = [[axes.get_title() for axes in figure.axes] for figure in (steady, late)]
+    assert not any("t = " in head for head in heads[0])
+    assert [head for head in heads[1] if head][1] == "pressure at t = 1.25: truth, prediction"
+    assert (
+        pictures.energy_spectrum(arrays, dataclasses.replace(schema((5,), (1.0,)), times=(0.5, 2.0)))
+        .axes[0]
+        .get_title(loc="left")
+        == "Energy spectrum at t = 2"
+    )
 
 
 def _rgba(colour: str) -> tuple[float, ...]:

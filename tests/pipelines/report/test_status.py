@@ -1,7 +1,7 @@
 """`headrace status`: what a run's folder tells while another process works on it."""
 
 import json
-import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from headrace.pipelines.cli import main
 from headrace.pipelines.recipe.config import load
+from headrace.pipelines.report.status import status
 from headrace.pipelines.run_dir import RunDir
 from headrace.pipelines.running.session import Session
 from headrace.platform.ledger.ledger import Ledger
@@ -62,7 +63,7 @@ def test_status_for_a_person(run: Path) -> None:
 
 def test_a_run_whose_process_is_gone_is_said_to_be_killed(tmp_path: Path) -> None:
     session = Session(load("smoke", ["tracking.enabled=false"], "run"), "run", tmp_path / "run")
-    os.close(session._lock)
+    session._lock.close()
     done = headrace("status", session.run.path, "--follow")
     words = " ".join(done.stdout.split())
     assert done.exit_code == 0 and "killed" in words and "headrace resume" in words
@@ -106,7 +107,7 @@ def test_what_cannot_be_scaled_is_said_with_status_2(run: Path, change: str, wor
 
 def test_a_run_at_rest_or_without_solvers_is_not_scaled(tmp_path: Path) -> None:
     session = Session(load("smoke", ["tracking.enabled=false"], "run"), "run", tmp_path / "rests")
-    os.close(session._lock)
+    session._lock.close()
     done = headrace("scale", tmp_path / "rests", "solvers=5")
     assert done.exit_code == 2 and "headrace resume" in " ".join(done.stderr.split())
     replay = load("smoke", ["tracking.enabled=false", "stream.mode=replay", "stream.recording=x"], "run")
@@ -117,3 +118,23 @@ def test_a_run_at_rest_or_without_solvers_is_not_scaled(tmp_path: Path) -> None:
         Session(config, command, tmp_path / name)
         done = headrace("scale", tmp_path / name, "solvers=5")
         assert done.exit_code == 2 and "expected a run in which solvers work" in " ".join(done.stderr.split())
+
+
+def test_the_throughput_of_a_run_that_has_ended_is_that_of_its_work(tmp_path: Path) -> None:
+    session = Session(load("smoke", ["tracking.enabled=false"], "run"), "run", tmp_path / "run")
+    began = time.time()
+    # Ten samples a second for ten seconds, then a long training in which nothing is solved.
+    for second in range(0, 200, 2):
+        stored = min(10 * second, 100)
+        pace = 10.0 if second <= 10 else 0.0649
+        session.record({"stream/stored": stored, "stream/pace": pace, "stream/solvers": 2.0}, at=began + second)
+    session.record({"train/samples_per_second": 3.0, "train/wait_share": 0.0}, step=40)
+    assert status(session.run)["metrics"]["stream/pace"] == 0.0649, "of a run at work, of the last minute"
+    session.note(status="finished", training={"samples_per_second": 80.0, "wait_share": 0.25})
+    session.write_summary()
+
+    found = status(session.run)["metrics"]
+    assert found["stream/mean_pace"] == pytest.approx(10.0)
+    assert found.keys().isdisjoint({"stream/pace", "stream/solvers"})
+    assert (found["train/samples_per_second"], found["train/wait_share"]) == (80.0, 0.25)
+    assert "samples / s while they were solved 10" in " ".join(headrace("status", session.run.path).stdout.split())

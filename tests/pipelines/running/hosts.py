@@ -134,6 +134,8 @@ def main(folder: Path, address: str, samples: int, ranks: int) -> None:
         readers = [Reader(stream.feed(), number) for number in range(ranks)]
         for reader in readers:
             reader.start()
+        alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+        print(json.dumps({"shards": [alive[node] for node in ray.get([one.node.remote() for one in stream.shards])]}))
         progress.update(phase="streaming")
         while stream.poll(0.2):
             watch.look()

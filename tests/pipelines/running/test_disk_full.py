@@ -1,7 +1,8 @@
-"""A full disk ends a run with words, a summary, and what is stored safe."""
+"""A storage that takes nothing more ends a run with words, a summary, and what is stored safe."""
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,6 @@ def session(tmp_path: Path) -> Session:
         OSError(errno.ENOSPC, "No space left on device", "c.0.0"),
         RunFailed("solver-0 failed: [Errno 28] No space left on device"),
         RunFailed("the stream failed: database or disk is full"),
-        OSError(errno.EDQUOT, "Disk quota exceeded"),
     ],
 )
 def test_a_full_disk_is_told_with_what_is_safe_and_what_to_do(session: Session, error: Exception) -> None:
@@ -39,6 +39,46 @@ def test_a_full_disk_is_told_with_what_is_safe_and_what_to_do(session: Session, 
     summary = json.loads(session.run.summary.read_text())
     assert summary["status"] == "failed" and summary["reason"] == words and summary["samples"]["stored"] == 3
     assert not session.run.reserve.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "advice"),
+    [
+        (errno.EROFS, "can only be read (mounted read-only?)", "Make it writable again"),
+        (errno.EACCES, "may not be written by this user", "Make it writable again"),
+        (errno.EPERM, "may not be written by this user", "Make it writable again"),
+        (errno.EIO, "fails (input/output error)", "Make it writable again"),
+        (errno.EDQUOT, "has no room left in this user's quota", "Make room"),
+    ],
+)
+def test_so_is_any_other_refusal_of_the_storage(session: Session, number: int, words: str, advice: str) -> None:
+    # As it comes from another process: its words alone are left.
+    cause = OSError(number, os.strerror(number), str(session.run.checkpoints / "step-000100.pt"))
+    with pytest.raises(RunFailed) as raised, session.guarded():
+        raise RunFailed(f"training failed: rank 0: {cause}")
+    told = str(raised.value)
+    assert f"the disk that holds {session.run.path} {words}" in told and f"{advice}, then go on with" in told
+    assert json.loads(session.run.summary.read_text())["reason"] == told
+
+
+def test_a_folder_that_cannot_be_written_at_all_ends_in_the_same_words(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(session.run.summary))
+
+    monkeypatch.setattr("headrace.pipelines.running.session.write_json", refused)
+    with (
+        pytest.raises(RunFailed, match="can only be read .*Make it writable again, then go"),
+        session.guarded(),
+    ):
+        refused()
+    assert json.loads(session.run.summary.read_text())["status"] == "running"
+
+
+def test_what_may_not_be_done_elsewhere_is_not_the_storages_refusal(session: Session) -> None:
+    with pytest.raises(RunFailed, match="solver-0 failed"), session.guarded():
+        raise RunFailed("solver-0 failed: [Errno 13] Permission denied: '/opt/solver/bin/solve'")
 
 
 def test_other_errors_stay_what_they_are(session: Session) -> None:

@@ -8,6 +8,7 @@ minutes, too.
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -44,17 +45,21 @@ takes_minutes = pytest.mark.skipif(
 )
 
 ENVIRONMENT = {
-    # A node is taken for dead after about eight seconds without an answer; a raylet that hears nothing of the head ends
-    # itself after fifteen. Ray's own settings are a minute each.
+    # A node is taken for dead after about eight seconds without an answer. Ray's own settings are a minute.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
     "RAY_agent_register_timeout_ms": "120000",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
+}
+# A node that hears nothing of the head finds out within six seconds, and ends itself ten later; else after minutes.
+ENDS_ITSELF = {
+    "RAY_grpc_client_keepalive_time_ms": "3000",
+    "RAY_grpc_client_keepalive_timeout_ms": "3000",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
 
 
@@ -66,7 +71,9 @@ class Run:
         self._ray_folder = tempfile.TemporaryDirectory(prefix="hr", dir="/tmp", ignore_cleanup_errors=True)
         self._environment = {**os.environ, **ENVIRONMENT, **environment}
         self._environment.pop("RAY_ADDRESS", None)
-        self.folder, self.hosts, self.lines = folder, network.Network(2), []
+        self.folder, self.hosts = folder, network.Network(2)
+        self.lines: list[str] = []
+        self.others: list[str] = []
         try:
             self._start_ray(0, "--head", "--port", "6379", "--include-dashboard", "false", "--num-cpus", "0")
             others = [
@@ -90,7 +97,8 @@ class Run:
         except BaseException:
             self.close()
             raise
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _start_ray(self, host: int, *arguments: str) -> None:
         ray = str(Path(sys.executable).with_name("ray"))
@@ -109,20 +117,21 @@ class Run:
     def _read(self) -> None:
         assert self._driver.stdout is not None
         for line in self._driver.stdout:
-            self.lines.append(line.rstrip())
+            # Warnings stand between the progress lines.
+            (self.lines if re.search(r" · \d+/\d+ samples · ", line) else self.others).append(line.rstrip())
 
     @property
     def stored(self) -> int:
         """How many samples the newest line counts."""
-        counts = [word for word in self.lines[-1].split(" · ") if word.endswith(" samples")] if self.lines else []
-        return int(counts[0].partition("/")[0]) if counts else 0
+        counts = re.search(r" · (\d+)/\d+ samples · ", self.lines[-1]) if self.lines else None
+        return int(counts[1]) if counts else 0
 
     def wait_for(self, words: str, seconds: float, *, gone: bool = False) -> str:
         """The newest line, once it says something, or does not say it any more."""
         deadline = time.monotonic() + seconds
         while not self.lines or (words in self.lines[-1]) == gone:
             if time.monotonic() > deadline or self._driver.poll() is not None:
-                raise AssertionError(f"{'still' if gone else 'never'} said: {words}\n" + "\n".join(self.lines[-40:]))
+                raise AssertionError(f"{'still' if gone else 'never'} said: {words}\n{self._said()}")
             time.sleep(0.1)
         return self.lines[-1]
 
@@ -131,15 +140,18 @@ class Run:
         wanted, deadline = self.stored + samples, time.monotonic() + seconds
         while self.stored < wanted:
             if time.monotonic() > deadline or self._driver.poll() is not None:
-                raise AssertionError(f"stuck at {self.stored}, not {wanted}\n" + "\n".join(self.lines[-40:]))
+                raise AssertionError(f"stuck at {self.stored}, not {wanted}\n{self._said()}")
             time.sleep(0.1)
 
     def finish(self, seconds: float) -> dict[str, object]:
         """What it came to, once no sample is slow any more."""
         (self.folder / "hurry").touch()
-        assert self._driver.wait(seconds) == 0, "\n".join(self.lines[-60:])
-        time.sleep(0.2)
-        return json.loads(self.lines[-1])
+        assert self._driver.wait(seconds) == 0, self._said()
+        self._reader.join(5)
+        return dict(json.loads(self.others[-1]))
+
+    def _said(self) -> str:
+        return "\n".join([*self.lines[-30:], *self.others[-30:]])
 
     def close(self) -> None:
         """End everything that runs on the hosts, and the hosts."""
@@ -148,7 +160,7 @@ class Run:
 
 
 def whole(samples: int, found: dict[str, object]) -> None:
-    """Nothing lost, nothing twice: in the ledger, in the logs, and in what was trained on."""
+    """Nothing lost, nothing twice: in the ledger and in the logs."""
     expected = {
         "stored": samples,
         "failed": 0,
@@ -156,7 +168,6 @@ def whole(samples: int, found: dict[str, object]) -> None:
         "ledger_is_in_logs": True,
         "every_sample_once": True,
         "values_are_right": True,
-        "trained_on_twice": 0,
     }
     assert {key: found[key] for key in expected} == expected, found
 
@@ -179,7 +190,7 @@ def test_a_link_that_is_cut_for_good(tmp_path: Path, runs: list[Run]) -> None:
     run.wait_for(f"host {run.hosts.addresses[1]} is lost", 60)
     found = run.finish(120)
     whole(1500, found)
-    assert found["rows_in_logs"] == found["trained_on"] == 1500
+    assert found["rows_in_logs"] == found["trained_on"] == 1500 and found["trained_on_twice"] == 0
 
 
 @takes_minutes
@@ -191,25 +202,34 @@ def test_a_slow_link_a_cut_of_half_a_minute_and_a_host_that_dies(tmp_path: Path,
     run.wait_for_more(100, 60)
     assert "out of reach" not in run.lines[-1]
     run.hosts.slow_down(1, 0.0)
+    began = time.monotonic()
     run.hosts.cut(2)
     run.wait_for(f"host {run.hosts.addresses[2]} is out of reach", 15)
     run.wait_for_more(100, 60)
-    time.sleep(max(0.0, 25.0))
+    time.sleep(max(0.0, began + 30.0 - time.monotonic()))
     run.hosts.mend(2)
     run.wait_for("out of reach", 30, gone=True)
     run.wait_for_more(100, 60)
     run.hosts.kill(1)
     run.wait_for_more(100, 90)
     run.wait_for(f"host {run.hosts.addresses[1]} is lost", 120)
-    whole(8000, run.finish(200))
+    found = run.finish(200)
+    whole(8000, found)
+    assert found["rows_in_logs"] == found["trained_on"] == 8000 and found["trained_on_twice"] == 0
 
 
 @takes_minutes
 def test_a_shard_beyond_a_cut_is_waited_for_and_followed(tmp_path: Path, runs: list[Run]) -> None:
-    runs.append(run := Run(tmp_path, 3000, ranks=2))
+    runs.append(run := Run(tmp_path, 3000, ranks=2, **ENDS_ITSELF))
     run.wait_for("solved/s", 120)
     run.wait_for_more(40, 60)
-    run.hosts.cut(1)
-    run.wait_for(f"host {run.hosts.addresses[1]} is out of reach", 15)
-    run.wait_for(f"host {run.hosts.addresses[1]} is lost", 60)
+    places = next(json.loads(line)["shards"] for line in run.others if line.startswith('{"shards"'))
+    shard, host = next((n, run.hosts.addresses.index(place)) for n, place in enumerate(places) if place != network.HEAD)
+    run.hosts.cut(host)
+    run.wait_for(f"host {run.hosts.addresses[host]} is out of reach", 15)
+    said = run.wait_for(f"shard {shard} has not answered for", 30)
+    assert f"shard-{shard}.zarr is in the hands of process " in said
+    run.wait_for(f"host {run.hosts.addresses[host]} is lost", 60)
+    run.wait_for(f"shard {shard} has not answered for", 150, gone=True)
+    # Without a checkpoint its successor knows what is stored, and not what was trained on.
     whole(3000, run.finish(180))

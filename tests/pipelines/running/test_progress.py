@@ -3,6 +3,7 @@
 import pytest
 
 from headrace.pipelines.running.progress import Pace, RunState
+from headrace.pipelines.running.train import wait_words
 
 
 def test_the_pace_of_batches_is_their_mean() -> None:
@@ -21,3 +22,10 @@ def test_the_pace_of_batches_is_their_mean() -> None:
 def test_a_slow_pace_is_not_rounded_to_none(rate: float, words: str) -> None:
     assert words in RunState(samples_per_second=rate).line()
     assert "solved/s" not in RunState().line()
+
+
+def test_a_rank_that_is_being_started_is_not_said_to_wait_for_what_is_free() -> None:
+    assert wait_words("1 rank(s) of 0.66 CPUs", 75.0, "the cluster has 2 CPUs, 0.1 free") == (
+        "waits for 1 rank(s) of 0.66 CPUs; the cluster has 2 CPUs, 0.1 free"
+    )
+    assert wait_words("1 rank(s) of 0.66 CPUs", 75.0, None).startswith("starts 1 rank(s) of 0.66 CPUs, for 75 s so far")

@@ -1,14 +1,18 @@
 """The embedded cluster is a run's own, whatever else there is, or was, of Ray on the machine."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import ray
 
-from headrace.platform.cluster.cluster import start_embedded
-from headrace.platform.errors import InputError, RunFailed
+from headrace.platform.cluster import cluster
+from headrace.platform.cluster.cluster import lost_daemon, short_of, shortage, start_embedded
+from headrace.platform.errors import ClusterLost, InputError, RunFailed
 
 
 @pytest.mark.ray
@@ -80,3 +84,43 @@ def test_what_others_have_started_stays(monkeypatch: pytest.MonkeyPatch) -> None
     finally:
         other.kill()
         other.wait()
+
+
+def test_what_has_room_does_not_wait_for_any() -> None:
+    total = {"CPU": 2.0, "GPU": 1.0}
+    assert short_of({"CPU": 0.66, "GPU": 0.0}, total, {"CPU": 0.68}) is None
+    words = short_of({"CPU": 0.66, "GPU": 0.0}, total, {"CPU": 0.02, "GPU": 1.0})
+    assert words == "the cluster has 2 CPUs, 0.02 free and 1 GPUs, 1 free"
+    assert (
+        short_of({"CPU": 0.5, "GPU": 1.0}, total, {"CPU": 2.0}) == "the cluster has 2 CPUs, 2 free and 1 GPUs, 0 free"
+    )
+
+
+def test_an_embedded_cluster_always_has_room(ray_cluster: None) -> None:
+    assert shortage(100.0) is None and lost_daemon() is None
+
+
+def test_a_daemon_that_ended_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = psutil.Popen(["sleep", "60"])
+    monkeypatch.setattr(cluster, "_daemons", {"raylet": child})
+    cluster.require_daemons()
+    child.kill()
+    while child.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    words = rf"its raylet, process {child.pid}, ended \(killed, or out of memory\?\)"
+    with pytest.raises(ClusterLost, match=words):
+        cluster.require_daemons()
+    child.wait()
+    assert lost_daemon() is not None
+
+
+def test_agents_end_with_a_process_that_is_killed_and_others_that_have_their_numbers_do_not() -> None:
+    agent, other = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+    told = [f"{agent.pid}:{cluster._ticks(agent.pid)}", f"{other.pid}:1"]
+    guard = subprocess.Popen(["/bin/sh", "-c", cluster._END_AGENTS, "guard", *told], stdin=subprocess.PIPE)
+    time.sleep(0.2)
+    assert agent.poll() is None
+    guard.communicate()
+    assert agent.wait(5) == -signal.SIGKILL and other.poll() is None
+    other.kill()
+    other.wait()

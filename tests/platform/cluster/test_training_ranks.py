@@ -1,9 +1,11 @@
 """Groups of training ranks: what they tell, how they end, and that one which dies starts anew."""
 
+import errno
 import os
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from headrace.platform.cluster.local_rank import LocalRank, machine_capacity, needs_no_cluster
@@ -60,6 +62,21 @@ def is_full(context: RankContext, folder: Path) -> None:
     raise OSError(28, "No space left on device")
 
 
+def is_read_only(context: RankContext, folder: Path) -> None:
+    attempts(folder)
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/run/checkpoints/.step-3.pt")
+
+
+def is_forbidden(context: RankContext, folder: Path) -> None:
+    attempts(folder)
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/run/checkpoints/.step-3.pt")
+
+
+def is_over_quota(context: RankContext, folder: Path) -> None:
+    attempts(folder)
+    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+
 def stumbles_once(context: RankContext, folder: Path) -> None:
     if attempts(folder) == 0:
         raise ConnectionError("a shard was lost")
@@ -111,7 +128,16 @@ class TestEitherWay:
             end_of(start(always_dies, tmp_path, plan()))
         assert len(list(tmp_path.iterdir())) == 1 + MAX_RESTARTS
 
-    @pytest.mark.parametrize(("loop", "words"), [(is_wrong, "not finite at step 3"), (is_full, "No space left")])
+    @pytest.mark.parametrize(
+        ("loop", "words"),
+        [
+            (is_wrong, "not finite at step 3"),
+            (is_full, "No space left"),
+            (is_read_only, "Read-only file system: '.*step-3"),
+            (is_forbidden, "Permission denied: '.*step-3"),
+            (is_over_quota, "Disk quota exceeded"),
+        ],
+    )
     def test_what_would_happen_again_is_not_tried_again(
         self, start: Start, tmp_path: Path, loop: object, words: str
     ) -> None:
@@ -138,6 +164,9 @@ def test_a_local_rank_that_is_given_up_ends_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - began < 5.0
 
 
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
+
 def sums(context: RankContext, folder: Path) -> None:
     import torch
     from pytorch_lightning import Trainer
@@ -161,7 +190,10 @@ def sums(context: RankContext, folder: Path) -> None:
     if attempts(folder / str(context.rank)) == 0 and context.rank == 1:
         os._exit(9)
     torch.distributed.barrier()
-    context.report(int(total), {})
+    open_ports = [one.laddr.ip for one in psutil.Process().net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    elsewhere = torch.tensor([float(sum(address not in LOOPBACK for address in open_ports))])
+    torch.distributed.all_reduce(elsewhere)
+    context.report(int(total), {"ports": float(len(open_ports)), "elsewhere": float(elsewhere)})
 
 
 @pytest.mark.ray
@@ -170,7 +202,9 @@ def test_two_ranks_find_each_other_and_so_do_those_that_take_their_place(ray_clu
         (tmp_path / str(rank)).mkdir()
     ranks = TrainingRanks(sums, tmp_path, plan(ranks=2))
     # Rank 0 of the first group waits at a barrier for the other, which has died by then.
-    assert [report.step for report in end_of(ranks)] == [3]
+    [found] = end_of(ranks)
+    assert found.step == 3
+    assert found.metrics["elsewhere"] == 0.0 < found.metrics["ports"], "ranks of one machine meet on loopback alone"
     assert ranks.num_started == 4
 
 

@@ -106,14 +106,15 @@ def test_a_log_that_is_come_back_to_knows_what_it_holds(tmp_path: Path) -> None:
     assert log(tmp_path, "shard-0").indices("train") == [1, 2, 3]
 
 
-def test_a_lease_that_a_coordinator_granted_and_did_not_say_is_granted_again(tmp_path: Path) -> None:
-    class Source:
-        def schema(self) -> SampleSchema:
-            return SCHEMA
+class Source:
+    def schema(self) -> SampleSchema:
+        return SCHEMA
 
-    plan = StreamPlan(
-        run_dir=tmp_path,
-        checkpoint_dir=tmp_path,
+
+def plan(folder: Path) -> StreamPlan:
+    return StreamPlan(
+        run_dir=folder,
+        checkpoint_dir=folder,
         sources={"train": Source()},  # type: ignore[dict-item]
         sequence_length=4,
         message_bytes=1024,
@@ -123,13 +124,33 @@ def test_a_lease_that_a_coordinator_granted_and_did_not_say_is_granted_again(tmp
         reservoir=None,
         seed=0,
     )
+
+
+def test_a_coordinator_that_stood_still_takes_work_from_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger.create(path, {"train": 20}).close()
+    now = [1000.0]
+    coordinator = Coordinator(path, plan(tmp_path), lambda: now[0])
+    assert asyncio.run(coordinator.lease("solver-0", 1, 0)) is not None
+    # The machine slept for an hour, and its clock began anew: nobody could give a sign of life.
+    for now[0] in (4600.0, 5.0):
+        assert asyncio.run(coordinator.silent()) == []
+    # One that hangs while the coordinator looks every few seconds is found.
+    found: list[str] = []
+    while not found and now[0] < 80.0:
+        now[0] += 5.0
+        found = asyncio.run(coordinator.silent())
+    assert found == ["solver-0"] and 60.0 < now[0] < 75.0
+
+
+def test_a_lease_that_a_coordinator_granted_and_did_not_say_is_granted_again(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with Ledger.create(path, {"train": 20}) as ledger:
         received = ledger.lease("solver-0", "train", 4, 60.0)
         lost = ledger.lease("solver-0", "train", 4, 60.0)
         others = ledger.lease("solver-1", "train", 4, 60.0)
     assert received is not None and lost is not None and others is not None
-    restarted = Coordinator(path, plan)
+    restarted = Coordinator(path, plan(tmp_path))
     assert asyncio.run(restarted.lease("solver-0", 1, received.id)) == lost
     # From then on it gets new work.
     new = asyncio.run(restarted.lease("solver-0", 1, lost.id))

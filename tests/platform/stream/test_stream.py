@@ -571,6 +571,8 @@ def test_stopping_wakes_a_waiting_rank_and_leaves_readable_data(tmp_path: Path, 
     stream.stop()
     assert ray.get(waiting, timeout=5) is None
     assert time.monotonic() - started < 8
+    with Ledger.open(tmp_path / "ledger.sqlite", read_only=True) as ledger:
+        assert ledger.leases() == () and ledger.counts("train").leased == 0, "nothing is under way any more"
     stored = StoredSamples.open(tmp_path / "data" / "train").read_all()
     assert len(stored) >= 20
     assert np.array_equal(stored.inputs[:, 0, 0, 0], stored.indices)

@@ -17,10 +17,12 @@ from sqlalchemy.engine import make_url
 
 from headrace.platform import provenance
 from headrace.platform.errors import InputError
+from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.tracking import tracker as tracking
 from headrace.platform.tracking.address import sqlite_address, sqlite_file
-from headrace.platform.tracking.store import MAX_PARAM_LENGTH, flatten, key
-from headrace.platform.tracking.tracker import Tracker, TrackingSpec, check_reachable, ui_command
+from headrace.platform.tracking.models import ModelSpec
+from headrace.platform.tracking.store import MAX_PARAM_LENGTH, chart_name, flatten, key
+from headrace.platform.tracking.tracker import Tracker, TrackingSpec, charts_page, check_reachable, ui_command
 
 LOADER = '''
 """A model that doubles what it is given, after reading the factor from its file."""
@@ -30,7 +32,7 @@ class Doubler:
         self.factor = float(open(path).read())
 
     def predict(self, inputs):
-        return self.factor * inputs[:, None]
+        return {"u": self.factor * inputs["a"]}
 
 def _load_pyfunc(path):
     return Doubler(path)
@@ -39,6 +41,12 @@ def _load_pyfunc(path):
 
 # All that means something in a URL, and what is no ASCII.
 ODD = "what?now pct%20dir a#b übung+&;=@"
+
+SCHEMA = SampleSchema(
+    inputs=(FieldSpec(name="a", components=3),),
+    outputs=(FieldSpec(name="u", components=3),),
+    domain=Grid(shape=(4, 5), extent=(1.0, 1.0), periodic=(False, False)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +119,8 @@ def test_everything_written_is_read_back(
     tracker.log_figure(figure, "pictures/curve.png")
     tracker.log_file(checkpoint, "checkpoints")
     tracker.log_text("well", "notes/how.txt")
-    tracker.log_model(checkpoint, inputs, 2 * inputs[:, None], loader_module="doubling_loader")
+    spec_of = ModelSpec(name="darcy.17", schema=SCHEMA, example={"a": inputs[:1]}, loader_module="doubling_loader")
+    tracker.log_model(checkpoint, spec_of)
     tracker.finish("finished")
 
     client = MlflowClient(spec.uri)
@@ -125,12 +134,12 @@ def test_everything_written_is_read_back(
     assert run.data.params["note"].endswith("...")
     assert run.data.tags["headrace.command"] == "run"
     assert run.data.tags["version.numpy"] == np.__version__
-    history = client.get_metric_history(tracker.run_id, "train/loss")
+    history = client.get_metric_history(tracker.run_id, "1 train/loss")
     assert sorted((row.step, row.value) for row in history) == [(step, 1 / (step + 1)) for step in range(1500)]
     times = {row.step: row.timestamp for row in history}
     assert times[1000] - times[0] == pytest.approx(10_000, abs=2)  # ms, by the clock that the caller gave
-    assert run.data.metrics["validation/relative_l2/zwei phasen_"] == 0.5
-    (fill,) = client.get_metric_history(tracker.run_id, "stream/fill")
+    assert run.data.metrics["2 validation/relative_l2/zwei phasen_"] == 0.5
+    (fill,) = client.get_metric_history(tracker.run_id, "3 stream/fill")
     assert (fill.step, fill.value) == (17, 0.25)
 
     files = Path(client.download_artifacts(tracker.run_id, "", str(tmp_path)))
@@ -146,19 +155,21 @@ def test_everything_written_is_read_back(
 
 
 def check_model(spec: TrackingSpec, run_id: str, inputs: np.ndarray) -> None:
-    """The model loads under its run, takes any grid and batch, and refuses another number of channels."""
+    """The model loads under its run, takes any grid and batch by name, and refuses another number of components."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", str(spec.uri))
-        model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
-    np.testing.assert_array_equal(model.predict(inputs), 2 * inputs[:, None])
-    assert model.predict(np.ones((1, 3, 9, 7), np.float32)).shape == (1, 1, 3, 9, 7)
-    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 3, -1, -1)
-    assert model.metadata.signature.outputs.inputs[0].shape == (-1, 1, 3, -1, -1)
+        model = mlflow.pyfunc.load_model(f"runs:/{run_id}/darcy-17")
+    np.testing.assert_array_equal(model.predict({"a": inputs})["u"], 2 * inputs)
+    assert model.predict({"a": np.ones((1, 3, 9, 7), np.float32)})["u"].shape == (1, 3, 9, 7)
+    signature = model.metadata.signature
+    assert signature.inputs.input_dict()["a"].shape == (-1, 3, -1, -1)
+    assert signature.outputs.input_dict()["u"].shape == (-1, 3, -1, -1)
+    assert signature.params is None
     with pytest.raises(MlflowException, match="shape"):
-        model.predict(np.ones((1, 2, 9, 7), np.float32))
+        model.predict({"a": np.ones((1, 2, 9, 7), np.float32)})
 
 
 def test_rows_survive_a_store_that_fails(
@@ -185,7 +196,7 @@ def test_rows_survive_a_store_that_fails(
         assert time.monotonic() - began < 0.05, "callers do not wait for the store"
         tracker.finish("interrupted")
     run = MlflowClient(spec.uri).get_run(str(tracker.run_id))
-    history = MlflowClient(spec.uri).get_metric_history(str(tracker.run_id), "train/loss")
+    history = MlflowClient(spec.uri).get_metric_history(str(tracker.run_id), "1 train/loss")
     assert sorted(row.value for row in history) == list(range(10))
     assert run.info.status == "KILLED"
     assert len(refused) == 3
@@ -223,7 +234,7 @@ def test_a_run_is_gone_on_with(spec: TrackingSpec) -> None:
     second.log_metrics({"train/loss": 0.5}, 1, 1.0)
     second.finish("finished")
     assert first.run_id == second.run_id
-    history = MlflowClient(spec.uri).get_metric_history(str(first.run_id), "train/loss")
+    history = MlflowClient(spec.uri).get_metric_history(str(first.run_id), "1 train/loss")
     assert sorted(row.value for row in history) == [0.5, 1.0]
     assert MlflowClient(spec.uri).get_run(str(first.run_id)).info.status == "FINISHED"
 
@@ -431,9 +442,44 @@ def test_what_is_not_finite_is_named_and_steps_done_again_stand_once(spec: Track
 
     client = MlflowClient(spec.uri)
     assert tracker.run_id is not None
-    history = client.get_metric_history(tracker.run_id, "train/loss")
+    history = client.get_metric_history(tracker.run_id, "1 train/loss")
     expected = [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 0.05), (50, 0.04)]
     assert sorted((row.step, row.value) for row in history) == expected
     run = client.get_run(tracker.run_id)
     assert run.data.metrics["test/relative_l2"] == 0.25 and "test/vrmse" not in run.data.metrics
     assert run.data.tags["headrace.not_finite"] == "test/vrmse (2 times)"
+
+
+def test_charts_that_matter_come_first() -> None:
+    names = ["solve/regret_share", "stream/stored", "test/relative_l2", "train/loss", "validation/relative_l2/hard"]
+    shown = sorted(map(chart_name, names))
+    assert [name.partition("/")[0] for name in shown] == ["1 train", "2 validation", "3 stream", "solve", "test"]
+    assert chart_name("train/loss", numbered=False) == "train/loss" and chart_name("alone") == "alone"
+
+
+def test_a_run_of_before_goes_on_under_its_names(spec: TrackingSpec) -> None:
+    from mlflow import MlflowClient
+
+    tracker = Tracker.start(spec, run_name="before", config={})
+    tracker.finish("interrupted")
+    client = MlflowClient(spec.uri)
+    client.log_metric(str(tracker.run_id), "train/loss", 1.0, step=0)
+    again = Tracker.start(spec, run_name="before", config={}, run_id=tracker.run_id)
+    again.log_metrics({"train/loss": 0.5}, 1, 1.0)
+    again.finish("finished")
+    assert [one.value for one in client.get_metric_history(str(tracker.run_id), "train/loss")] == [1.0, 0.5]
+    assert "1 train/loss" not in client.get_run(str(tracker.run_id)).data.metrics
+
+
+def test_the_pages_open_on_the_charts_of_the_latest_runs(spec: TrackingSpec, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    Tracker.start(spec, run_name="latest", config={}).finish("finished")
+    experiment = MlflowClient(spec.uri).get_experiment_by_name("tests")
+    query = "workflowType=machine_learning&compareRunsMode=CHART"
+    assert (
+        charts_page(spec, port=5001) == f"http://127.0.0.1:5001/#/experiments/{experiment.experiment_id}/runs?{query}"
+    )
+    empty = TrackingSpec(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert charts_page(empty, "::1") == "http://[::1]:5000/#/experiments?workflowType=machine_learning"
+    assert list(tmp_path.iterdir()) == []

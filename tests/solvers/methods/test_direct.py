@@ -1,5 +1,9 @@
 """Direct methods: factors are reused when the matrix repeats, and singular matrices are never solved by accident."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -205,3 +209,17 @@ def test_mismatch_names_what_is_missing() -> None:
     if petsc_is_installed():
         complex_system = LinearSystem.from_matrix(scipy.sparse.eye_array(3).tocsr() * 1j, np.ones(3, dtype=complex))
         assert "computes in real numbers" in (Direct(package="mumps").mismatch(complex_system) or "")
+
+
+@pytest.mark.skipif(not petsc_is_installed(), reason="PETSc is not installed")
+def test_its_mpi_opens_no_port() -> None:
+    program = (
+        "import os, psutil\n"
+        "from headrace.solvers.methods.direct import load_petsc\n"
+        "petsc = load_petsc()\n"
+        "assert petsc.COMM_SELF.size == 1 and 'UCX_TLS' not in os.environ\n"
+        "assert not psutil.Process().net_connections('inet'), psutil.Process().net_connections('inet')\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("UCX_", "PMI"))}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
