@@ -10,6 +10,7 @@ from headrace.platform.dataset.trajectories import whole
 from headrace.platform.errors import InputError, nearest
 from headrace.platform.files import drafted_folder, usable_path
 from headrace.platform.spec import kinds
+from headrace.surrogates.capabilities import MODEL_FORMATS
 from headrace.surrogates.format import AbstractFormat
 from headrace.surrogates.formats import FORMATS
 from headrace.surrogates.intake.layout import Layout
@@ -28,12 +29,13 @@ def _formats() -> dict[str, AbstractFormat]:
     return found
 
 
-def _format_of(name: str | None, sources: Sequence[Path]) -> AbstractFormat:
+def _format_of(name: str | None, sources: Sequence[Path], also: Sequence[str] = ()) -> AbstractFormat:
     known = _formats()
     name = _SHORT.get(name, name) if name is not None else None
     if name is not None:
         if name not in known:
-            raise InputError.single("--format", f'"{name}"', f"one of {', '.join(known)}", nearest(name, known))
+            names = (*known, *also)
+            raise InputError.single("--format", f'"{name}"', f"one of {', '.join(names)}", nearest(name, names))
         return known[name]
     for file in _candidates(sources):
         for format_ in known.values():
@@ -109,7 +111,7 @@ def export_data(directory: Path, format_name: str, out: Path) -> list[Path]:
     Raises:
         InputError: there is no data set, or the format cannot hold it, or `out` is taken.
     """
-    format_ = _format_of(format_name, [directory])
+    format_ = _format_of(format_name, [directory], MODEL_FORMATS)
     if not format_.writes:
         written = ", ".join(kind for kind, one in _formats().items() if one.writes)
         raise InputError.single("--format", f'"{format_name}", which is only read', f"one of {written}")

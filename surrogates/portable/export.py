@@ -4,8 +4,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from headrace.platform.errors import InputError, RunFailed
 from headrace.platform.fields import FieldSpec, Mesh
+from headrace.platform.files import drafted_folder
 from headrace.platform.spec import kind_of
 from headrace.surrogates.checkpoint import Checkpoint, load_checkpoint
 from headrace.surrogates.portable.conversions import FORMATS, AbstractModelFormat, quiet
@@ -86,12 +85,9 @@ def export_model(
         raise RunFailed(
             f"{checkpoint_file}: its forecasts of fields like those of the training are not finite: train it further"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with drafted_folder(out) as draft:
         card = _card(checkpoint, checkpoint_file, eager, format_)
-        path = draft / format_.file
-        error = _write(checkpoint, format_, path, eager, given, said, card)
+        error = _write(checkpoint, format_, draft / format_.file, eager, given, said, card)
         if not error <= LIMITS[precision]:
             raise RunFailed(_disagreement(name, error, precision))
         card["agreement"] = {"relative_error": error, "limit": LIMITS[precision], "batches": list(BATCHES)}
@@ -101,13 +97,6 @@ def export_model(
         (draft / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         if name == "aoti":
             write_sources(draft, arrays)
-        draft.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        draft.rename(out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     files = (out / format_.file, *sorted(file for file in out.iterdir() if file.name != format_.file))
     return Exported(files=files, error=error, limit=LIMITS[precision], card=card)
 

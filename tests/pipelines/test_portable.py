@@ -78,6 +78,7 @@ def test_of_a_checkpoint_told_to_a_program(run: Path, tmp_path: Path) -> None:
         ),
         (("run", "--format", "torchscript", "--grid", "eight"), "--grid is eight; expected points along each axis"),
         (("run", "--format", "torchscript", "--out", "run"), "--out is run; expected a new or empty folder"),
+        (("run", "--format", "onxx"), 'torchscript. Did you mean "onnx"?'),
         (("run/run.json", "--format", "aoti"), "run/run.json: expected a Headrace checkpoint"),
     ],
 )
