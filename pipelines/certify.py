@@ -1,17 +1,23 @@
 """`headrace predict --certify`: what the equation says of predictions, and solutions that go on from them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import TypeAdapter
 from rich.console import Console
 
-from headrace.pipelines.recipe.config import RunConfig, load
-from headrace.pipelines.run_dir import RunDir
+from headrace.pipelines.recipe.config import load
+from headrace.pipelines.run_dir import RunDir, data_sets
 from headrace.pipelines.running.progress import RunProgress
+from headrace.platform.dataset.manifest import read_manifest
 from headrace.platform.errors import InputError
-from headrace.solvers.sampled import AbstractSource
+from headrace.solvers.sampled import AbstractSampled, AbstractSource
+from headrace.solvers.sources.all_sampled import AnySampled
+from headrace.solvers.sources.source_of import source_of
+from headrace.solvers.systems.solver import require_tolerance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +46,35 @@ class Certified:
         return np.isfinite(certified.reshape(len(certified), -1)).all(axis=1)
 
 
+def certifier(
+    model: str, console: Console, *, asked: bool, times: str | None, to_rtol: float | None, level: str | None
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Certified] | None:
+    """What certifies the predictions of a run, for the options of `headrace predict`; None when it is not asked.
+
+    Raises:
+        InputError: options that need `--certify` stand without it, the tolerance is out of reach, or the model is no
+            run whose recipe names a problem.
+    """
+    if not asked:
+        for name, value in (("--to-rtol", to_rtol), ("--level", level)):
+            if value is not None:
+                raise InputError.single(
+                    name, str(value), "nothing without --certify", "Add --certify, or leave it out."
+                )
+        return None
+    if times is not None:
+        raise InputError.single("--times", times, "nothing with --certify", "A defect is that of all output times.")
+    if to_rtol is not None:
+        require_tolerance(to_rtol)
+    run = RunDir.open(Path(model))
+    source = _source(run)
+    return lambda inputs, outputs, parameters: certify_predictions(
+        source, inputs, outputs, parameters, console=console, level=level, to_rtol=to_rtol
+    )
+
+
 def certify_predictions(
-    run: RunDir,
+    source: AbstractSource,
     inputs: Float[np.ndarray, "samples channels_in *grid"],
     outputs: Float[np.ndarray, "samples time channels_out *grid"],
     parameters: Float[np.ndarray, "samples num_parameters"],
@@ -53,7 +86,7 @@ def certify_predictions(
     """Put predictions into the equation that a run was trained on; go on from them with its solver if asked.
 
     Args:
-        run: the run, whose recipe names the problem.
+        source: what the run's samples were made by.
         inputs: in physical units, as they were predicted from.
         outputs: the predictions.
         parameters: of the samples.
@@ -62,10 +95,9 @@ def certify_predictions(
         to_rtol: the relative residual that solutions must reach; None to look at the predictions only.
 
     Raises:
-        InputError: the run's recipe has no problem, there is no such level, the levels do not agree and none is named,
-            or a sample does not tell its equation.
+        InputError: there is no such level, the levels do not agree and none is named, or a sample does not tell its
+            equation.
     """
-    source = _source(run)
     config_levels = list(source.mix)
     if level is not None and level not in config_levels:
         raise InputError.single("--level", f'"{level}"', f"a level of the run: {', '.join(config_levels)}")
@@ -96,23 +128,30 @@ def certify_predictions(
     rows = []
     with RunProgress(console) as progress:
         for number in range(len(inputs)):
-            progress.update(phase=f"certifying: sample {number + 1} of {len(inputs)}")
+            progress.update(phase="certifying", stored=number, planned=len(inputs))
             rows.append(arrays_of(number, level))
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return Certified(arrays=arrays, words=tuple(_words(arrays, to_rtol)))
 
 
 def _source(run: RunDir) -> AbstractSource:
-    recipe = Path(run.recipe)
-    config: RunConfig | None = load(str(recipe)) if recipe.is_file() else None
-    if config is None or config.data is None:
+    """What made the samples that a run was trained on: its recipe says it, or the manifest of its data."""
+    config = load(str(run.recipe), (), "train") if run.recipe.is_file() else None
+    if config is not None and config.data is not None:
+        return config.source("test")
+    folder = run.read_summary().data_folder
+    train = data_sets(Path(folder)).get("train") if folder and Path(folder).is_dir() else None
+    manifest = read_manifest(train) if train is not None else None
+    if manifest is None or manifest.source is None:
         raise InputError.single(
             str(run.path),
-            "a run whose recipe names no problem",
+            "a run whose recipe and data name no problem",
             "one that was trained on an equation of Headrace's",
             "Of data from elsewhere the equation is not known.",
         )
-    return config.source("test")
+    settings = dict(manifest.source)
+    problem: AbstractSampled = TypeAdapter(AnySampled).validate_python(settings.pop("problem"))
+    return source_of(problem, **settings)
 
 
 def _words(arrays: dict[str, np.ndarray], to_rtol: float | None) -> list[str]:

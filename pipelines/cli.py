@@ -248,15 +248,29 @@ def report(run_dir: Path) -> Answer:
 @click.option("--times", help="Output times, as in 0.1,0.5; default: all that it was trained on.")
 @click.option("--strict", is_flag=True, help="Refuse what is outside of what training saw, or not known to be inside.")
 @click.option("--tracking-uri", help="Where a models:/ or runs:/ model is; default: MLFLOW_TRACKING_URI.")
+@click.option("--certify", is_flag=True, help="Put the predictions into their equation: residuals, or defects in time.")
+@click.option("--to-rtol", type=float, help="With --certify: solve from the predictions on to this relative residual.")
+@click.option("--level", help="With --certify: the difficulty level whose problem it is, where those of a run differ.")
 @as_json
 def predict(
-    model: str, input_file: Path, out: Path, times: str | None, strict: bool, tracking_uri: str | None
+    model: str,
+    input_file: Path,
+    out: Path,
+    times: str | None,
+    strict: bool,
+    tracking_uri: str | None,
+    certify: bool,
+    to_rtol: float | None,
+    level: str | None,
 ) -> Answer:
     """Apply a surrogate to a file of inputs (.npz, .npy, .h5, .nc); RUN may be a checkpoint or an MLflow model, too."""
+    from headrace.pipelines.certify import certifier
     from headrace.pipelines.predict import predict_file
 
-    done = predict_file(model, input_file, out, times=times, strict=strict, tracking_uri=tracking_uri)
+    check = certifier(model, console, asked=certify, times=times, to_rtol=to_rtol, level=level)
+    done = predict_file(model, input_file, out, times=times, strict=strict, tracking_uri=tracking_uri, certify=check)
     words = [f"{out}: {name} {shape} ({axes})" for name, (shape, axes) in done.shapes.items()]
+    words += () if done.certified is None else done.certified.words
     shapes = {name: list(shape) for name, (shape, _) in done.shapes.items()}
     data = {
         "out": str(out),
@@ -265,6 +279,7 @@ def predict(
         "outside_training": int(done.outside.samples.sum()),
         "reasons": list(done.outside.reasons),
         "range_is_known": done.outside.is_known,
+        "certified": None if done.certified is None else done.certified.summary,
     }
     return Answer(words=words, warnings=done.warnings, data=data)
 

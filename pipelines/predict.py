@@ -1,6 +1,6 @@
 """`headrace predict`: apply a surrogate to inputs from a file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,10 @@ from headrace.surrogates.seen import Outside
 from headrace.surrogates.trained import TrainedSurrogate, load
 
 if TYPE_CHECKING:
+    from headrace.pipelines.certify import Certified
     from headrace.surrogates.labelled import Labelled
+
+type Certify = Callable[[np.ndarray, np.ndarray, np.ndarray], Certified]
 
 HDF5 = (".h5", ".hdf5")
 ENDINGS = (".npz", ".npy", *HDF5, ".nc")
@@ -36,11 +39,13 @@ class Predicted:
         shapes: of each array that was written, and what its axes are.
         outside: which samples are outside of what training saw.
         warnings: what the user should know.
+        certified: what the equation says of the predictions, if it was asked.
     """
 
     shapes: dict[str, tuple[tuple[int, ...], str]]
     outside: Outside
     warnings: tuple[str, ...]
+    certified: "Certified | None" = None
 
 
 def predict_file(
@@ -51,6 +56,7 @@ def predict_file(
     times: str | None = None,
     strict: bool = False,
     tracking_uri: str | None = None,
+    certify: "Certify | None" = None,
 ) -> Predicted:
     """Predict for every input of a file, and say which of them are outside of what training saw.
 
@@ -65,6 +71,7 @@ def predict_file(
         times: output times, separated by commas.
         strict: refuse inputs that are outside.
         tracking_uri: the store of a model in MLflow.
+        certify: called with inputs, predictions and parameters; its arrays are written beside the prediction.
 
     Raises:
         InputError: the file cannot be read, does not fit the surrogate, or `out` exists or has another ending; or
@@ -73,6 +80,10 @@ def predict_file(
     expected = f"a new file that ends in {', '.join(ENDINGS)}, in a folder that exists"
     if usable_path(out, "--out", expected, new="file").suffix not in ENDINGS:
         raise InputError.single("--out", str(out), expected)
+    if certify is not None and out.suffix not in (".npz", *HDF5):
+        raise InputError.single(
+            "--out", str(out), "a file that ends in .npz or .h5", "A certificate is several arrays."
+        )
     usable_path(source, "INPUT", EXPECTED)
     surrogate = _surrogate(model, tracking_uri)
     asked = None if times is None else _times(times)
@@ -92,11 +103,9 @@ def predict_file(
     outside = surrogate.valid_range.outside(given.inputs, given.parameters, chosen)
     warnings = _compared(surrogate, outside, strict=strict, has_flag=out.suffix != ".npy")
     outputs = surrogate.predict_given(given, chosen, when_outside="ignore")
-    return Predicted(
-        shapes=_write(out, outputs, given, surrogate, chosen, outside, labelled, by_name=by_name),
-        outside=outside,
-        warnings=warnings,
-    )
+    certified = None if certify is None else certify(given.inputs, outputs, given.parameters)
+    shapes = _write(out, outputs, given, surrogate, chosen, outside, labelled, certified, by_name=by_name)
+    return Predicted(shapes=shapes, outside=outside, warnings=warnings, certified=certified)
 
 
 def _surrogate(model: str, tracking_uri: str | None) -> TrainedSurrogate:
@@ -185,6 +194,7 @@ def _write(
     times: tuple[float, ...],
     outside: Outside,
     labelled: "Labelled | None",
+    certified: "Certified | None",
     *,
     by_name: bool,
 ) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -203,6 +213,8 @@ def _write(
         arrays = to_names(outputs, schema, is_batch=given.is_batch)
         axes = "what there is of samples, times, components; grid"
     beside: dict[str, np.ndarray] = {FLAG: outside.samples, "outside_reasons": np.array(outside.reasons, dtype="U")}
+    if certified is not None:
+        beside |= certified.arrays
     if len(schema.times) > 1:
         beside["times"] = np.array(times)
     if out.suffix == ".npy":

@@ -1,5 +1,7 @@
 """solve: one system by a method of one's choice, verified."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Shaped
 
@@ -17,7 +19,7 @@ def solve(
     rtol: float = 1e-8,
     method: "str | AbstractSolver" = "auto",
     *,
-    initial: Shaped[np.ndarray, "..."] | None = None,
+    initial: Shaped[np.ndarray, "..."] | Mapping[str, Shaped[np.ndarray, "..."]] | None = None,
 ) -> Solution:
     """Solve one system and check the result.
 

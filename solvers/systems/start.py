@@ -1,6 +1,7 @@
 """Starting from what is known already: a prediction, or the solution of a neighbour."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float64, Shaped
@@ -54,15 +55,21 @@ def solve_from(
     return dataclasses.replace(solution, value=value, relative_residual=residual, status=status)
 
 
-def as_unknowns(values: Shaped[np.ndarray, "..."], system: System) -> Float64[np.ndarray, " unknowns"]:
+def as_unknowns(
+    values: Shaped[np.ndarray, "..."] | Mapping[str, Shaped[np.ndarray, "..."]], system: System
+) -> Float64[np.ndarray, " unknowns"]:
     """Values at the unknowns of a system, from a vector of them or from a field on the grid.
 
     A field has a value at each unknown, or at the boundary too, where the solution is given; leading axes of length 1
-    (sample, time, channel) are left out.
+    (sample, time, channel) are left out. A mapping of one name to a field, as surrogates predict it, is that field.
 
     Raises:
         InputError: there are neither as many values nor as many inside the boundary, or some are not finite.
     """
+    if isinstance(values, Mapping):
+        if len(values) != 1:
+            raise InputError.single("initial", f"fields {', '.join(values) or 'none'}", "one field, or an array")
+        values = next(iter(values.values()))
     field, size = np.squeeze(np.asarray(values)), system.num_unknowns
     inner = field[(slice(1, -1),) * field.ndim]
     found = next((array for array in (field, inner) if array.size == size), None)

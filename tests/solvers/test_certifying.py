@@ -108,6 +108,9 @@ def test_a_field_with_its_boundary_is_taken_for_the_unknowns_inside() -> None:
     cold = solve(system, 1e-9)
     field = np.pad(cold.value.reshape(45, 45), 1)[None, None]
     assert solve(system, 1e-8, initial=field).num_iterations == 0
+    assert solve(system, 1e-8, initial={"pressure": field[0, 0]}).num_iterations == 0
+    with pytest.raises(InputError, match="fields a, b"):
+        solve(system, initial={"a": field, "b": field})
     for wrong, words in ((np.zeros(7), "of shape \\(7,\\)"), (np.full((47, 47), np.nan), "not finite")):
         with pytest.raises(InputError, match=words):
             solve(system, initial=wrong)
