@@ -46,8 +46,10 @@ class ThrowawayArchive(AbstractFormat):
     def export_dataset(
         self, stored: Samples, out_dir: str | os.PathLike[str], name: str, split: str = "train"
     ) -> tuple[Path, ...]:
-        if len(stored.schema.times) > 1 or isinstance(stored.schema.domain, Mesh):
-            raise InputError.single(str(stored.directory), "not steady, or on a mesh", "steady samples on a grid")
+        schema = stored.schema
+        if len(schema.times) > 1 or schema.parameters or isinstance(schema.domain, Mesh):
+            value = "not steady, with parameters, or on a mesh"
+            raise InputError.single(str(stored.directory), value, "steady fields on a grid")
         batch = stored.read_all()
         target = Path(out_dir) / f"{name}_{split}.npz"
         target.parent.mkdir(parents=True, exist_ok=True)
