@@ -128,10 +128,14 @@ def check(recipe: str, overrides: tuple[str, ...], out: Path | None, data: Path 
 @as_json
 def generate(recipe: str, overrides: tuple[str, ...], out: Path) -> Answer:
     """Solve the recipe's samples and store them; no training."""
+    from headrace.pipelines.recipe.cautions import cautions
     from headrace.pipelines.recipe.config import load
     from headrace.pipelines.running import generate as generating
 
-    session = generating.generate(load(recipe, overrides, "generate"), out, console)
+    config = load(recipe, overrides, "generate")
+    for caution in cautions(config):
+        warn(f"caution: {caution}")
+    session = generating.generate(config, out, console)
     return run_answer(session.summary, session.run.path)
 
 
@@ -370,9 +374,11 @@ def schema() -> Answer:
 @click.option("--port", default=5000, show_default=True)
 def ui(uri: str | None, host: str, port: int) -> None:
     """Serve the MLflow page of the runs; Ctrl-C ends it."""
-    from headrace.platform.tracking.tracker import TrackingSpec, ui_command
+    from headrace.platform.tracking.tracker import TrackingSpec, charts_page, ui_command
 
-    command = ui_command(TrackingSpec(uri=uri), host=host, port=port)
+    spec = TrackingSpec(uri=uri)
+    command = ui_command(spec, host=host, port=port)
+    console.out(f"runs and charts: {charts_page(spec, host, port)}", highlight=False)
     # In this process's place: who ends it, by whatever signal, ends the server.
     os.execvp(command[0], command)
 

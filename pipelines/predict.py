@@ -109,13 +109,12 @@ def predict_file(
 
 
 def _surrogate(model: str, tracking_uri: str | None) -> TrainedSurrogate:
-    if not is_model_uri(model) and not Path(model).exists():
-        raise InputError.single(
-            model,
-            "not a run",
-            "a folder that `headrace run` or `headrace train` made, with a run.json in it; a checkpoint; or a model of "
-            "MLflow, models:/NAME@ALIAS or runs:/RUN_ID/NAME",
-        )
+    expected = (
+        "a folder that `headrace run` or `headrace train` made, with a run.json in it; a checkpoint; or a model of "
+        "MLflow, models:/NAME@ALIAS or runs:/RUN_ID/NAME"
+    )
+    if not is_model_uri(model) and not usable_path(Path(model), "RUN", expected).exists():
+        raise InputError.single(model, "not a run", expected)
     return load(model, tracking_uri=tracking_uri)
 
 

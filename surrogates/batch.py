@@ -67,6 +67,8 @@ class Batch(NamedTuple):
     def rows(self, mask: Bool[Tensor, " batch"]) -> "Batch":
         """Some of the samples; `rank_weight` stays that of the step."""
         chosen = mask.cpu().tolist()
+        if all(chosen):
+            return self
         return self._replace(
             inputs=self.inputs[mask],
             outputs=self.outputs[mask],

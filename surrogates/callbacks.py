@@ -285,7 +285,7 @@ class Checkpoints(Callback):
             self._folder.mkdir(parents=True, exist_ok=True)
         ranks.wait_for_all()
         facts = self._data.save(self._folder, step)
-        module.seen.share()
+        module.ranges.share()
         if ranks.rank() == 0:
             save_checkpoint(self._folder / f"{joint_checkpoint.stem(step)}.pt", module.checkpoint(step))
         ranks.wait_for_all()

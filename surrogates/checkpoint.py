@@ -56,9 +56,9 @@ class Checkpoint:
         optimizer: the optimiser's state.
         schedule: the learning-rate schedule's state.
         version: version of Headrace that wrote it.
-        learned_from: the indices of the samples that a normaliser which is not frozen yet has learned from; None in
+        seen: the indices of the samples that a normaliser which is not frozen yet has learned from; None in
             those of before, which learned from repeats as well, and go on so.
-        seen: lowest and highest value of every input channel and parameter in training; None when it is not known.
+        ranges: lowest and highest value of every input channel and parameter in training; None when it is not known.
     """
 
     step: int
@@ -72,8 +72,8 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]
     version: str = version("headrace")
-    learned_from: Sequence[int] | None = None
-    seen: Mapping[str, Tensor] | None = None
+    seen: Sequence[int] | None = None
+    ranges: Mapping[str, Tensor] | None = None
 
     def build(self) -> NormalizedNetwork:
         """The trained network with its normalisation, in evaluation mode; `strategy` forecasts with it."""
@@ -105,10 +105,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "moments": dict(checkpoint.moments),
         "optimizer": dict(checkpoint.optimizer),
         "schedule": dict(checkpoint.schedule),
-        "learned_from": None if checkpoint.learned_from is None else list(checkpoint.learned_from),
+        "seen": None if checkpoint.seen is None else list(checkpoint.seen),
     }
-    if checkpoint.seen is not None:
-        content["seen"] = dict(checkpoint.seen)
+    if checkpoint.ranges is not None:
+        content["ranges"] = dict(checkpoint.ranges)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         torch.save(content, file)
@@ -141,8 +141,8 @@ def load_checkpoint(path: Path, *, schema: SampleSchema | None = None) -> Checkp
             optimizer=content["optimizer"],
             schedule=content["schedule"],
             version=content["headrace"],
-            learned_from=content.get("learned_from"),
-            seen=_seen(content, found),
+            seen=content.get("seen"),
+            ranges=_ranges(content, found),
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise InputError.single(
@@ -335,11 +335,11 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _seen(content: Mapping[str, Any], schema: SampleSchema) -> Mapping[str, Tensor] | None:
+def _ranges(content: Mapping[str, Any], schema: SampleSchema) -> Mapping[str, Tensor] | None:
     # Written since predictions tell what is outside of it.
-    if "seen" not in content:
+    if "ranges" not in content:
         return None
-    bounds = {name: content["seen"][name] for name in ("inputs", "parameters")}
+    bounds = {name: content["ranges"][name] for name in ("inputs", "parameters")}
     wanted = {"inputs": schema.num_input_channels, "parameters": schema.num_parameters}
     for name, tensor in bounds.items():
         if tuple(tensor.shape) != (2, wanted[name]):

@@ -7,7 +7,7 @@ from jaxtyping import Shaped
 
 from headrace.platform.arrays import as_float32, real_numbers, require_finite
 from headrace.platform.errors import InputError
-from headrace.platform.fields import FieldSpec, SampleSchema
+from headrace.platform.fields import FieldSpec, SampleSchema, field_text
 from headrace.surrogates.capabilities import Capabilities
 from headrace.surrogates.seen import channel_names
 from headrace.surrogates.strategy import AbstractStrategy
@@ -101,9 +101,4 @@ def place(index: tuple[int, ...]) -> str:
 
 def described(fields: Sequence[FieldSpec]) -> str:
     """Fields in words: names, components, units."""
-    return ", ".join(
-        field.name
-        + (f" x {field.components}" if field.components > 1 else "")
-        + (f" [{field.unit}]" if field.unit != "1" else "")
-        for field in fields
-    )
+    return ", ".join(map(field_text, fields))

@@ -66,7 +66,7 @@ class SurrogateModule(LightningModule):
         # First come the first parts: the scales shall know of as many trajectories as they would see whole.
         scales = training.normalization.model_copy(update={"samples": parts * training.normalization.samples})
         self.model = NormalizedNetwork(network, Normalizer(scales, seen), surrogate.capabilities, seen.domain)
-        self.seen = Seen(schema)
+        self.ranges = Seen(schema)
         self._residual = residual
         self._loss: Loss | None = None
         self.zero_targets: ZeroTargets | None = None
@@ -81,8 +81,8 @@ class SurrogateModule(LightningModule):
         """Take a checkpoint's weights and scales now, its optimiser and schedule when training starts."""
         self.model.network.load_state_dict(checkpoint.weights)
         self.model.normalizer.load_state_dict(checkpoint.moments)
-        self.model.normalizer.seen = None if checkpoint.learned_from is None else set(checkpoint.learned_from)
-        self.seen.go_on_from(checkpoint.seen)
+        self.model.normalizer.seen = None if checkpoint.seen is None else set(checkpoint.seen)
+        self.ranges.go_on_from(checkpoint.ranges)
         self._resumed = checkpoint
 
     def checkpoint(self, step: int) -> Checkpoint:
@@ -100,8 +100,8 @@ class SurrogateModule(LightningModule):
             moments=self.model.normalizer.state_dict(),
             optimizer=schedule.optimizer.state_dict(),
             schedule=schedule.state_dict(),
-            learned_from=None if self.model.normalizer.seen is None else sorted(self.model.normalizer.seen),
-            seen=self.seen.bounds,
+            seen=None if self.model.normalizer.seen is None else sorted(self.model.normalizer.seen),
+            ranges=self.ranges.bounds,
         )
 
     def forward(
@@ -132,7 +132,7 @@ class SurrogateModule(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Note what training sees, and learn the scales before any rank's forward pass uses them."""
-        self.seen.update(batch.inputs, batch.parameters)
+        self.ranges.update(batch.inputs, batch.parameters)
         if not self.model.normalizer.is_frozen:
             new = batch.rows(self.model.normalizer.unseen(batch.indices))
             scales = self.training_spec.strategy.scales(self.schema, self.surrogate.capabilities, new)

@@ -12,6 +12,7 @@ from jaxtyping import Float32, Shaped
 from headrace.platform.allocator import keep_freed_memory
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
+from headrace.platform.files import usable_path
 from headrace.platform.tracking.models import MODEL_FILE, data_folder, find_model, is_model_uri
 from headrace.surrogates.checkpoint import Predictor
 from headrace.surrogates.inputs import chosen_times
@@ -47,7 +48,7 @@ class TrainedSurrogate:
         self.predictor = predictor
         self.checkpoint = predictor.checkpoint
         self.source = source
-        self.valid_range = ValidRange.of(self.schema, self.checkpoint.seen, self.checkpoint.version)
+        self.valid_range = ValidRange.of(self.schema, self.checkpoint.ranges, self.checkpoint.version)
 
     @property
     def schema(self) -> SampleSchema:
@@ -215,9 +216,10 @@ def checkpoint_of(path: Path) -> Path:
     """The checkpoint file that is meant by a path: a file, or a folder of a run, of checkpoints, or of an MLflow model.
 
     Raises:
-        InputError: a folder holds none, or several without a `last.pt`.
+        InputError: a folder holds none, or several without a `last.pt`; or nothing can be at such a path.
     """
-    if not path.is_dir():
+    expected = "a run with a checkpoint, a checkpoint, a folder with one or with last.pt, or a model of MLflow"
+    if not usable_path(path, "the model", expected).is_dir():
         return path
     if (path / MODEL_FILE).is_file():
         path = data_folder(path)
@@ -228,11 +230,7 @@ def checkpoint_of(path: Path) -> Path:
             return place
     found = sorted(path.glob("*.pt"))
     if len(found) != 1:
-        raise InputError.single(
-            str(path),
-            f"a folder with {len(found)} .pt files",
-            "a run with a checkpoint, a checkpoint, a folder with one or with last.pt, or a model of MLflow",
-        )
+        raise InputError.single(str(path), f"a folder with {len(found)} .pt files", expected)
     return found[0]
 
 

@@ -68,6 +68,7 @@ def python(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Python:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_parametrised_tests_take_up_every_kind_and_pass(python: Python, tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     rooms = ["tests/solvers", "tests/surrogates", "tests/platform/samplers"]
@@ -174,7 +175,7 @@ def test_another_name_goes_everywhere(tmp_path: Path) -> None:
     assert 'Literal["waves_rod"]' in (tmp_path / "waves" / "waves" / "problem.py").read_text(encoding="utf-8")
 
 
-def test_a_run_tells_the_packages_and_versions_that_its_kinds_come_from(tmp_path: Path) -> None:
+def test_a_run_tells_the_packages_and_versions_that_its_kinds_come_from(python: Python, tmp_path: Path) -> None:
     script = """
 import json
 from headrace.pipelines.recipe.config import load

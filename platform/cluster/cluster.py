@@ -3,10 +3,12 @@
 import logging
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -23,6 +25,13 @@ START_ATTEMPTS = 3
 DAEMONS = ("gcs_server", "raylet")
 MAX_SOCKET_NBYTES = 107 if sys.platform == "linux" else 103  # that the path of a Unix socket may have
 SECONDS_BETWEEN_LOOKS = 2.0
+_END_AGENTS = """read _
+for agent in "$@"; do
+  known=$(cat "/proc/${agent%%:*}/stat" 2>/dev/null) || continue
+  set -- ${known##*) }
+  [ "${20}" = "${agent##*:}" ] && kill -9 "${agent%%:*}"
+done"""
+_guard: "subprocess.Popen[bytes] | None" = None
 _daemons: dict[str, psutil.Process] = {}  # of the embedded cluster of this process
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
@@ -45,7 +54,7 @@ def connected(spec: ResourcesSpec) -> Iterator[None]:
         yield
         return
     if address:
-        _daemons.clear()
+        _forget_daemons()
         try:
             _set_defaults()
             host, colon, port = address.rpartition(":")
@@ -53,6 +62,7 @@ def connected(spec: ResourcesSpec) -> Iterator[None]:
                 # Ray itself would try for a minute.
                 socket.create_connection((host, int(port)), timeout=5).close()
             ray.init(address=address, **QUIET)
+            _silence()
         except (OSError, RuntimeError, ray.exceptions.AuthenticationError) as error:
             raise InputError.single(
                 "resources.address",
@@ -69,7 +79,7 @@ def connected(spec: ResourcesSpec) -> Iterator[None]:
             # Ray would wait a minute for what is gone.
             end_children()
         ray.shutdown()
-        _daemons.clear()
+        _forget_daemons()
 
 
 def _set_defaults() -> None:
@@ -105,6 +115,7 @@ def start_embedded(num_cpus: int | None = None) -> None:
                 # "local": else Ray joins what `ray start` has left on this machine, or waits for what is gone.
                 ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **QUIET)
             _note_daemons(ours)
+            _silence()
             return
         except BaseException as error:
             # Ray raises a plain Exception when something took too long; an interrupt comes at any line.
@@ -129,13 +140,53 @@ def start_embedded(num_cpus: int | None = None) -> None:
             log.warning("the embedded Ray cluster did not start (%s); trying again", _first_line(error))
 
 
+def _silence() -> None:
+    """Keep Ray from printing what its daemons report, a screen of their logs when one dies: what matters we say.
+
+    As Ray does at its own end, which bears to find it done.
+    """
+    from ray._private.worker import global_worker
+
+    if global_worker.connected:  # not where another process is connected in this one's stead
+        global_worker.threads_stopped.set()
+        global_worker.gcs_error_subscriber.close()
+
+
 def _note_daemons(before: Set[int]) -> None:
     """Remember which of the processes that have come since an embedded cluster cannot do without."""
-    _daemons.clear()
+    _forget_daemons()
     for process in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):
             if process.pid not in before and process.name() in DAEMONS:
                 _daemons[process.name()] = process
+    _end_agents_with_this_process()
+
+
+def _forget_daemons() -> None:
+    global _guard
+    _daemons.clear()
+    if _guard is not None:
+        _guard.kill()
+        _guard.wait()
+        _guard = None
+
+
+def _end_agents_with_this_process() -> None:
+    """Have Ray's agents ended when this process is killed: by themselves they outlive it by half a minute.
+
+    A shell waits for the end of a pipe whose other end this process alone holds, and ends them if each is still who it
+    was: the number of a process that ended may be another one's by then.
+    """
+    global _guard
+    with suppress(KeyError, OSError, psutil.NoSuchProcess):
+        agents = [f"{child.pid}:{_ticks(child.pid)}" for child in _daemons["raylet"].children()]
+        command = ["/bin/sh", "-c", _END_AGENTS, "headrace-guard", *agents]
+        _guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def _ticks(pid: int) -> str:
+    """When a process began, as Linux counts it."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")[2].split()[19]
 
 
 def lost_daemon() -> str | None:

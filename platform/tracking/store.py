@@ -39,12 +39,13 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """An open run in a store."""
+    """An open run in a store; what it calls its metrics depends on who began it (see `chart_name`)."""
 
     client: "MlflowClient"
     uri: str
     experiment_id: str
     run_id: str
+    numbered: bool = True  # whether names of metrics are those of `chart_name`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,21 @@ def key(name: str) -> str:
     return path[:MAX_KEY_LENGTH] or "_"
 
 
+# MLflow sorts the sections of its page of charts, one for each prefix: what matters first is numbered.
+CHARTS_FIRST = {"train": "1 train", "validation": "2 validation", "stream": "3 stream"}
+
+
+def chart_name(name: str, *, numbered: bool = True) -> str:
+    """The name of a metric in MLflow, by which its chart stands where it matters; `train/loss` is `1 train/loss`.
+
+    Args:
+        name: of the metric in `metrics.jsonl`.
+        numbered: false for a run that an earlier Headrace began, whose curves go on under their old names.
+    """
+    prefix, slash, rest = name.partition("/")
+    return key((CHARTS_FIRST.get(prefix, prefix) if numbered and slash else prefix) + slash + rest)
+
+
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
@@ -120,11 +136,14 @@ def open_run(uri: str, experiment: str, run_name: str, run_id: str | None, tags:
         client.update_run(run_id, status="RUNNING")
         for name, value in cut.items():
             client.set_tag(run_id, name, value)
-        experiment_id = client.get_run(run_id).info.experiment_id
+        earlier = client.get_run(run_id)
+        experiment_id = earlier.info.experiment_id
+        numbered = not any(name.partition("/")[0] in CHARTS_FIRST for name in earlier.data.metrics)
     else:
+        numbered = True
         experiment_id = _experiment_id(client, uri, experiment)
         run_id = client.create_run(experiment_id, run_name=run_name, tags=cut).info.run_id
-    return Destination(client=client, uri=uri, experiment_id=str(experiment_id), run_id=str(run_id))
+    return Destination(client=client, uri=uri, experiment_id=str(experiment_id), run_id=str(run_id), numbered=numbered)
 
 
 def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
@@ -146,7 +165,8 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
 
 def newest_steps(to: Destination) -> dict[str, int]:
     """The newest step that the run has of each metric of training; others have seconds for steps."""
-    names = [name for name in to.client.get_run(to.run_id).data.metrics if name.startswith(("train/", "validation/"))]
+    of_training = tuple(chart_name(f"{prefix}/", numbered=to.numbered) + "/" for prefix in ("train", "validation"))
+    names = [name for name in to.client.get_run(to.run_id).data.metrics if name.startswith(of_training)]
     return {name: max(one.step for one in to.client.get_metric_history(to.run_id, name)) for name in names}
 
 

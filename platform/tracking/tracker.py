@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import sqlite3
 import sys
 import tempfile
 import threading
@@ -13,6 +14,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -29,13 +31,14 @@ from headrace.platform.tracking.address import (
     is_databricks,
     is_server,
     resolve_address,
+    sqlite_file,
     without_password,
 )
 from headrace.platform.tracking.models import ModelSpec, is_alias
 from headrace.platform.tracking.store import (
     DataSetRecord,
     Destination,
-    key,
+    chart_name,
     log_dataset,
     log_parameters,
     newest_steps,
@@ -124,6 +127,29 @@ def ui_command(spec: TrackingSpec, host: str = "127.0.0.1", port: int = 5000) ->
     store = ["--backend-store-uri", uri, "--default-artifact-root", artifact_folder(uri).as_uri()]
     address = ["--host", host, "--port", str(port), "--workers", "1"]
     return [*settings, sys.executable, "-m", "mlflow", "server", *store, *address]
+
+
+def charts_page(spec: TrackingSpec, host: str = "127.0.0.1", port: int = 5000) -> str:
+    """Where the charts of the runs are on the pages that `ui_command` serves.
+
+    Their front page is about language models, and so are an experiment's, unless the address says otherwise.
+    """
+    where = host if ":" not in host else f"[{host}]"
+    page, query = f"http://{where}:{port}/#/experiments", "workflowType=machine_learning"
+    file = sqlite_file(resolve_address(spec.uri))
+    number = None if file is None else _latest_experiment(file)
+    return f"{page}?{query}" if number is None else f"{page}/{number}/runs?{query}&compareRunsMode=CHART"
+
+
+def _latest_experiment(file: Path) -> str | None:
+    """That of the latest run; None where there is none, or no telling."""
+    latest = "SELECT experiment_id FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time DESC LIMIT 1"
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1.0)) as connection:
+            found = connection.execute(latest).fetchone()
+    except sqlite3.Error:  # no file, no table yet, or of another MLflow
+        return None
+    return None if found is None else str(found[0])
 
 
 class Tracker:
@@ -243,7 +269,7 @@ class Tracker:
         """
         if self._to is None:
             return
-        named = {key(name): float(value) for name, value in metrics.items()}
+        named = {chart_name(name, numbered=self._to.numbered): float(value) for name, value in metrics.items()}
         fresh = {name: value for name, value in named.items() if step is None or step > self._newest.get(name, -1)}
         if step is not None:
             self._newest.update(dict.fromkeys(fresh, int(step)))

@@ -136,7 +136,7 @@ class Server:
 
         tracked = json.loads((run / "run.json").read_text())["tracking"]["run_id"]
         client = mlflow.MlflowClient(tracking_uri=self.uri)
-        sent = {metric.step for metric in client.get_metric_history(tracked, "train/loss")}
+        sent = {metric.step for metric in client.get_metric_history(tracked, "1 train/loss")}
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         return len({line["step"] for line in lines if "train/loss" in line} - sent)
 

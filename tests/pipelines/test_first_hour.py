@@ -42,9 +42,9 @@ def test_the_first_hour_goes_as_it_is_printed(
                 assert done.exit_code == (2 if is_wrong else 0) or words[1] == "doctor", f"{line}: {done.output}"
                 said += done.output
     for told in (
-        "darcy_fno is right: darcy-fno, {'train': 3000, 'validation': 60, 'test': 150}",
+        "darcy_fno is right: darcy-fno, 3,000 training, 60 validation, 150 test samples",
         'error surrogate.kind is "fnoo"; expected one of fno, mlp',
-        "prediction.npy: (1, 1, 1, 32, 32) (samples, times, channels, grid)",
+        "prediction.npy: outputs (1, 1, 1, 32, 32) (samples, times, channels, grid)",
     ):
         assert told in PAGE and told in said
     assert (in_folder / "prediction.npy").exists() and 0.0 < float(capsys.readouterr().out.split()[-1]) < 2.0

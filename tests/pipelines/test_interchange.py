@@ -57,7 +57,7 @@ def test_what_is_exported_by_a_name_is_imported_as_the_same(data: Path, name: st
 
 
 @pytest.mark.parametrize("out", ["new/below", "there"])
-def test_an_export_that_breaks_is_not_seen(data: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+def test_an_export_that_breaks_is_not_seen(data: Path, out: str) -> None:
     Path("there").mkdir()
     written = StoredSamples.batches
 
@@ -66,11 +66,10 @@ def test_an_export_that_breaks_is_not_seen(data: Path, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         yield from written(self, size)
 
-    monkeypatch.setattr(StoredSamples, "batches", batches)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(StoredSamples, "batches", batches)
         export_data(data, "hdf5", Path(out))
     assert sorted(path.name for path in Path().iterdir()) == ["mine", "there"] and not list(Path("there").iterdir())
-    monkeypatch.undo()
     assert [file.name for file in export_data(data, "hdf5", Path(out).absolute())] == [
         f"mine_{split}.h5" for split in ("test", "train", "validation")
     ]

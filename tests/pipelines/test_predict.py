@@ -38,7 +38,7 @@ def write(path: Path, seen: dict[str, torch.Tensor] | None) -> None:
         moments=Normalizer(training.normalization, SCHEMA).state_dict(),
         optimizer={},
         schedule={},
-        seen=seen,
+        ranges=seen,
     )
     save_checkpoint(path, checkpoint)
 
@@ -143,8 +143,11 @@ class TestRefusal:
             (("model.pt", "none.npz", "--out", "out.npz"), "It cannot be read: "),
             (("model.pt", "in.csv", "--out", "out.npz"), "INPUT is in.csv; expected a file of arrays"),
             (("model.pt", "objects.npy", "--out", "out.npz"), "it holds Python objects, or is damaged"),
-            (("model.pt", "in.npz", "--out", "out.txt"), "a new file that ends in .npz, .npy, .h5"),
-            (("model.pt", "in.npz", "--out", "no/out.npz"), "a file in a folder that exists"),
+            (
+                ("model.pt", "in.npz", "--out", "out.txt"),
+                "a new file that ends in .npz, .npy, .h5, .hdf5, .nc, in",
+            ),
+            (("model.pt", "in.npz", "--out", "no/out.npz"), "no is not there"),
             (("model.pt", "in.npz", "--out", "out.npz", "--times", "a"), '--times is "a"; expected numbers'),
             (("model.pt", "in.npz", "--out", "out.npz", "--times", "0.7"), "times is 0.7; expected some of 0.5, 1"),
         ],

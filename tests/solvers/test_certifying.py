@@ -1,6 +1,8 @@
 """Certificates: residuals of predictions, solutions that go on from them, and the defect of forecasts."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,3 +164,11 @@ def test_finished_tells_what_was_saved_and_what_was_lost() -> None:
     slower = dataclasses.replace(found.finished.solution, seconds=3.0, num_iterations=9)
     lost = dataclasses.replace(found.finished, solution=slower)
     assert lost.seconds_saved < 0 and lost.iterations_saved == lost.by_itself.num_iterations - 9
+
+
+def test_the_page_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[2] / "docs" / "certified-predictions.md"
+    [code] = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    exec(compile(code, str(page), "exec"), {})
+    residual, by_hand, defects = capsys.readouterr().out.splitlines()
+    assert 1e-3 < float(residual.split()[0]) < 0.1 and float(by_hand.split()[1]) <= 1e-8 and "e-0" in defects

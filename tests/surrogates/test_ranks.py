@@ -86,9 +86,9 @@ def test_two_ranks_train_as_one_rank_with_their_joint_batch(folder: Path, proble
         assert torch.allclose(found.weights[name], tensor, rtol=1e-3, atol=1e-4), name
     for name, tensor in expected.moments.items():
         assert torch.allclose(found.moments[name], tensor, rtol=1e-9), name
-    assert expected.seen is not None and found.seen is not None
-    for name, tensor in expected.seen.items():
-        assert torch.equal(found.seen[name], tensor), name
+    assert expected.ranges is not None and found.ranges is not None
+    for name, tensor in expected.ranges.items():
+        assert torch.equal(found.ranges[name], tensor), name
     two = json.loads((folder / "rank-0.json").read_text())["stored"]["reports"]
     for (step, metrics), (expected_step, expected_metrics) in zip(two, reports, strict=True):
         assert step == expected_step

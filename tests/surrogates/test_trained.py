@@ -286,9 +286,9 @@ class TestRange:
         assert known.low == 1.0 and 5.0 < known.high <= 10.0
 
     def test_of_a_checkpoint_of_before_is_not_known_and_stays_so(self, folder: Path, tmp_path: Path) -> None:
-        old = dataclasses.replace(load_checkpoint(folder / "last.pt"), seen=None, version="0.1.0")
+        old = dataclasses.replace(load_checkpoint(folder / "last.pt"), ranges=None, version="0.1.0")
         save_checkpoint(tmp_path / "last.pt", old)
-        assert "seen" not in torch.load(tmp_path / "last.pt", weights_only=True)
+        assert "ranges" not in torch.load(tmp_path / "last.pt", weights_only=True)
         model = load(tmp_path)
         assert not model.valid_range.is_known
         assert "not known: Headrace 0.1.0 wrote the checkpoint" in str(model.valid_range)
@@ -437,7 +437,7 @@ def test_a_batch_that_does_not_fit_is_halved(model: TrainedSurrogate, monkeypatc
 def test_the_file_holds_plain_tensors(folder: Path) -> None:
     content = torch.load(folder / "last.pt", weights_only=True)
     assert json.loads(content["schema"])["times"] == [0.5, 1.0, 1.5]
-    assert {name: tuple(bounds.shape) for name, bounds in content["seen"].items()} == {
+    assert {name: tuple(bounds.shape) for name, bounds in content["ranges"].items()} == {
         "inputs": (2, 3),
         "parameters": (2, 3),
     }

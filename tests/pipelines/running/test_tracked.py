@@ -264,7 +264,9 @@ def test_a_server_answers(store: Store) -> None:
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     log = store.checkpoints / "server.log"
     with log.open("w") as out:
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        # MLflow calls uvicorn by its name, as who has activated the environment may.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        environment = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": store.uri}
         server = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
     try:
         body = json.dumps({"inputs": {name: values.tolist() for name, values in given.items()}}).encode()

@@ -1,6 +1,7 @@
 """The embedded cluster is a run's own, whatever else there is, or was, of Ray on the machine."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -111,3 +112,15 @@ def test_a_daemon_that_ended_is_told_at_once(monkeypatch: pytest.MonkeyPatch) ->
         cluster.require_daemons()
     child.wait()
     assert lost_daemon() is not None
+
+
+def test_agents_end_with_a_process_that_is_killed_and_others_that_have_their_numbers_do_not() -> None:
+    agent, other = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+    told = [f"{agent.pid}:{cluster._ticks(agent.pid)}", f"{other.pid}:1"]
+    guard = subprocess.Popen(["/bin/sh", "-c", cluster._END_AGENTS, "guard", *told], stdin=subprocess.PIPE)
+    time.sleep(0.2)
+    assert agent.poll() is None
+    guard.communicate()
+    assert agent.wait(5) == -signal.SIGKILL and other.poll() is None
+    other.kill()
+    other.wait()

@@ -21,8 +21,8 @@ from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.tracking import tracker as tracking
 from headrace.platform.tracking.address import sqlite_address, sqlite_file
 from headrace.platform.tracking.models import ModelSpec
-from headrace.platform.tracking.store import MAX_PARAM_LENGTH, flatten, key
-from headrace.platform.tracking.tracker import Tracker, TrackingSpec, check_reachable, ui_command
+from headrace.platform.tracking.store import MAX_PARAM_LENGTH, chart_name, flatten, key
+from headrace.platform.tracking.tracker import Tracker, TrackingSpec, charts_page, check_reachable, ui_command
 
 LOADER = '''
 """A model that doubles what it is given, after reading the factor from its file."""
@@ -134,12 +134,12 @@ def test_everything_written_is_read_back(
     assert run.data.params["note"].endswith("...")
     assert run.data.tags["headrace.command"] == "run"
     assert run.data.tags["version.numpy"] == np.__version__
-    history = client.get_metric_history(tracker.run_id, "train/loss")
+    history = client.get_metric_history(tracker.run_id, "1 train/loss")
     assert sorted((row.step, row.value) for row in history) == [(step, 1 / (step + 1)) for step in range(1500)]
     times = {row.step: row.timestamp for row in history}
     assert times[1000] - times[0] == pytest.approx(10_000, abs=2)  # ms, by the clock that the caller gave
-    assert run.data.metrics["validation/relative_l2/zwei phasen_"] == 0.5
-    (fill,) = client.get_metric_history(tracker.run_id, "stream/fill")
+    assert run.data.metrics["2 validation/relative_l2/zwei phasen_"] == 0.5
+    (fill,) = client.get_metric_history(tracker.run_id, "3 stream/fill")
     assert (fill.step, fill.value) == (17, 0.25)
 
     files = Path(client.download_artifacts(tracker.run_id, "", str(tmp_path)))
@@ -196,7 +196,7 @@ def test_rows_survive_a_store_that_fails(
         assert time.monotonic() - began < 0.05, "callers do not wait for the store"
         tracker.finish("interrupted")
     run = MlflowClient(spec.uri).get_run(str(tracker.run_id))
-    history = MlflowClient(spec.uri).get_metric_history(str(tracker.run_id), "train/loss")
+    history = MlflowClient(spec.uri).get_metric_history(str(tracker.run_id), "1 train/loss")
     assert sorted(row.value for row in history) == list(range(10))
     assert run.info.status == "KILLED"
     assert len(refused) == 3
@@ -234,7 +234,7 @@ def test_a_run_is_gone_on_with(spec: TrackingSpec) -> None:
     second.log_metrics({"train/loss": 0.5}, 1, 1.0)
     second.finish("finished")
     assert first.run_id == second.run_id
-    history = MlflowClient(spec.uri).get_metric_history(str(first.run_id), "train/loss")
+    history = MlflowClient(spec.uri).get_metric_history(str(first.run_id), "1 train/loss")
     assert sorted(row.value for row in history) == [0.5, 1.0]
     assert MlflowClient(spec.uri).get_run(str(first.run_id)).info.status == "FINISHED"
 
@@ -442,9 +442,44 @@ def test_what_is_not_finite_is_named_and_steps_done_again_stand_once(spec: Track
 
     client = MlflowClient(spec.uri)
     assert tracker.run_id is not None
-    history = client.get_metric_history(tracker.run_id, "train/loss")
+    history = client.get_metric_history(tracker.run_id, "1 train/loss")
     expected = [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 0.05), (50, 0.04)]
     assert sorted((row.step, row.value) for row in history) == expected
     run = client.get_run(tracker.run_id)
     assert run.data.metrics["test/relative_l2"] == 0.25 and "test/vrmse" not in run.data.metrics
     assert run.data.tags["headrace.not_finite"] == "test/vrmse (2 times)"
+
+
+def test_charts_that_matter_come_first() -> None:
+    names = ["solve/regret_share", "stream/stored", "test/relative_l2", "train/loss", "validation/relative_l2/hard"]
+    shown = sorted(map(chart_name, names))
+    assert [name.partition("/")[0] for name in shown] == ["1 train", "2 validation", "3 stream", "solve", "test"]
+    assert chart_name("train/loss", numbered=False) == "train/loss" and chart_name("alone") == "alone"
+
+
+def test_a_run_of_before_goes_on_under_its_names(spec: TrackingSpec) -> None:
+    from mlflow import MlflowClient
+
+    tracker = Tracker.start(spec, run_name="before", config={})
+    tracker.finish("interrupted")
+    client = MlflowClient(spec.uri)
+    client.log_metric(str(tracker.run_id), "train/loss", 1.0, step=0)
+    again = Tracker.start(spec, run_name="before", config={}, run_id=tracker.run_id)
+    again.log_metrics({"train/loss": 0.5}, 1, 1.0)
+    again.finish("finished")
+    assert [one.value for one in client.get_metric_history(str(tracker.run_id), "train/loss")] == [1.0, 0.5]
+    assert "1 train/loss" not in client.get_run(str(tracker.run_id)).data.metrics
+
+
+def test_the_pages_open_on_the_charts_of_the_latest_runs(spec: TrackingSpec, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    Tracker.start(spec, run_name="latest", config={}).finish("finished")
+    experiment = MlflowClient(spec.uri).get_experiment_by_name("tests")
+    query = "workflowType=machine_learning&compareRunsMode=CHART"
+    assert (
+        charts_page(spec, port=5001) == f"http://127.0.0.1:5001/#/experiments/{experiment.experiment_id}/runs?{query}"
+    )
+    empty = TrackingSpec(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert charts_page(empty, "::1") == "http://[::1]:5000/#/experiments?workflowType=machine_learning"
+    assert list(tmp_path.iterdir()) == []
