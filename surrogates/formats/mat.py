@@ -77,10 +77,7 @@ def _version_5(path: Path) -> Container:
         elif sort == "char" and name == ATTRIBUTE:
             layout = Layout.from_json(str(_load(loadmat, path, name).reshape(-1)[0]), str(path))
         elif sort in _TYPES:
-            # Only the values tell whether numbers are complex, and as what they were stored.
-            values = _load(loadmat, path, name)
-            kept = Kept(tuple(shape), values.dtype, partial(_load, loadmat, path, name))
-            arrays[name] = SourceArray(values=kept)
+            arrays[name] = SourceArray(values=Kept(tuple(shape), partial(_load, loadmat, path, name)))
         elif sort == "struct" and int(np.prod(shape)) == 1:
             _fields(_load(loadmat, path, name), name, arrays)
     return Container(path=path, arrays=arrays, refused=refused, layout=layout)

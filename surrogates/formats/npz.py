@@ -97,7 +97,7 @@ def _packed(
     is_fortran: bool,
 ) -> ArrayLike:
     if is_fortran or not shape:
-        return Kept(shape, dtype, partial(_whole, path, member.filename.removesuffix(".npy")))
+        return Kept(shape, partial(_whole, path, member.filename.removesuffix(".npy")))
     return Unpacked(archive, member, shape, dtype)
 
 

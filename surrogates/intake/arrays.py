@@ -134,15 +134,23 @@ class Mapped:
 class Kept:
     """An array that is read whole when it is first asked for: of files that cannot be read in part."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, read: Callable[[], np.ndarray]) -> None:
-        self.shape, self.dtype = shape, dtype
+    def __init__(self, shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> None:
+        self.shape = shape
         self._read = read
         self._values: np.ndarray | None = None
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Kind of the values; reads them."""
+        return self._all().dtype
+
     def __getitem__(self, selection: Selection) -> np.ndarray:
+        return self._all()[selection]
+
+    def _all(self) -> np.ndarray:
         if self._values is None:
             self._values = self._read()
-        return self._values[selection]
+        return self._values
 
 
 def whole(array: ArrayLike, where: str) -> np.ndarray:

@@ -48,8 +48,8 @@ class ThrowawayArchive(AbstractFormat):
     ) -> tuple[Path, ...]:
         schema = stored.schema
         if len(schema.times) > 1 or schema.parameters or isinstance(schema.domain, Mesh):
-            expected = "steady samples on a grid, without parameters"
-            raise InputError.single(str(stored.directory), "something else", expected)
+            value = "not steady, with parameters, or on a mesh"
+            raise InputError.single(str(stored.directory), value, "steady fields on a grid")
         batch = stored.read_all()
         target = Path(out_dir) / f"{name}_{split}.npz"
         target.parent.mkdir(parents=True, exist_ok=True)
