@@ -179,30 +179,29 @@ def test_a_run_tells_the_packages_and_versions_that_its_kinds_come_from(python: 
     script = """
 import json
 from headrace.pipelines.recipe.config import load
-from headrace.pipelines.report.record import RunRecord
-from headrace.pipelines.report.report import context
+from headrace.pipelines.report.report import write_report
 from headrace.pipelines.running.session import Session
 from headrace.platform.spec import plug_ins_of
 
 plain = load("smoke", ["tracking.enabled=false"])
-mine = load("smoke", ["tracking.enabled=false", "training.schedule={kind: throwaway_line}",
-                      "training.optimizer={kind: throwaway_descent}"])
+mine = load("smoke", ["tracking.enabled=false", "training.loss={kind: my_pdes_forgiving}",
+                      "training.schedule={kind: throwaway_line}", "training.optimizer={kind: throwaway_descent}"])
 session = Session(mine, "train", None)
 print(json.dumps({
     "plain": [str(one) for one in plug_ins_of(plain)],
     "requirements": [one.requirement for one in plug_ins_of(mine)],
     "plug_ins": session.summary.plug_ins,
     "versions": session.summary.versions["throwaway"],
-    "shown": context(RunRecord(path=session.run.path, run=session.summary))["plug_ins"],
+    "shown": "; ".join(session.summary.plug_ins) in write_report(session.run.path).read_text(),
 }))
 """
     done = python("-c", script, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = "throwaway 0.1 (throwaway_descent, throwaway_line)"
+    told = ["my_pdes 0.1 (my_pdes_forgiving)", "throwaway 0.1 (throwaway_descent, throwaway_line)"]
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "plain": [],
-        "requirements": ["throwaway==0.1"],
-        "plug_ins": [told],
+        "requirements": ["my_pdes==0.1", "throwaway==0.1"],
+        "plug_ins": told,
         "versions": "0.1",
-        "shown": [told],
+        "shown": True,
     }
