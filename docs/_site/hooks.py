@@ -68,7 +68,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-COMING = ("my-data.md", "using-a-model.md", "exported-models.md")
+COMING = ("exported-models.md",)
 """Pages that other work brings."""
 
 
