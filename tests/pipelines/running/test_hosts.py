@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -84,16 +85,9 @@ class Run:
         self.others: list[str] = []
         try:
             self._start_ray(0, "--head", "--port", "6379", "--include-dashboard", "false", "--num-cpus", "0")
-            others = [
-                threading.Thread(
-                    target=self._start_ray, args=(host, "--address", f"{network.HEAD}:6379", "--num-cpus", "1")
-                )
-                for host in (1, 2)
-            ]
-            for thread in others:
-                thread.start()
-            for thread in others:
-                thread.join()
+            joining = ("--address", f"{network.HEAD}:6379", "--num-cpus", "1")
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(lambda host: self._start_ray(host, *joining), (1, 2)))
             script = [sys.executable, str(HERE / "hosts.py"), str(folder), f"{network.HEAD}:6379"]
             self._driver = subprocess.Popen(
                 self.hosts.command(0, [*script, str(samples), str(ranks)]),
@@ -111,16 +105,19 @@ class Run:
     def _start_ray(self, host: int, *arguments: str) -> None:
         ray = str(Path(sys.executable).with_name("ray"))
         where = ["--node-ip-address", self.hosts.addresses[host], "--temp-dir", f"{self._ray_folder.name}/{host}"]
-        done = subprocess.run(
-            self.hosts.command(host, [ray, "start", *arguments, *where, "--disable-usage-stats"]),
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"Ray did not start on host {host}: {done.stdout}{done.stderr}")
+        for _ in range(3):  # a machine that has much else to do takes too long for Ray
+            done = subprocess.run(
+                self.hosts.command(host, [ray, "start", *arguments, *where, "--disable-usage-stats"]),
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            if done.returncode == 0:
+                return
+            self.hosts.kill(host)
+        raise RuntimeError(f"Ray did not start on host {host}: {done.stdout}{done.stderr}")
 
     def _read(self) -> None:
         assert self._driver.stdout is not None
