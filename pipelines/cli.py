@@ -374,7 +374,8 @@ def schema() -> Answer:
 @click.option("--port", default=5000, show_default=True)
 def ui(uri: str | None, host: str, port: int) -> None:
     """Serve the MLflow page of the runs; Ctrl-C ends it."""
-    from headrace.platform.tracking.tracker import TrackingSpec, charts_page, ui_command
+    from headrace.platform.tracking.tracker import TrackingSpec
+    from headrace.platform.tracking.ui import charts_page, ui_command
 
     spec = TrackingSpec(uri=uri)
     command = ui_command(spec, host=host, port=port)

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import commands
 import gallery
@@ -48,12 +47,6 @@ def _notebook(path: Path) -> str:
     return "\n\n".join([parts[1], parts[0], *parts[2:]]) + "\n"
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave out of the navigation what is not written yet."""
-    config.nav = _there(config.nav)
-    return config
-
-
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made from the program."""
     made = {
@@ -66,16 +59,3 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
     return files
-
-
-COMING = ("exported-models.md",)
-"""Pages that other work brings."""
-
-
-def _there(nav: Any) -> Any:
-    """The navigation without the pages that are still to come."""
-    if isinstance(nav, list):
-        return [one for one in map(_there, nav) if one not in ("", {})]
-    if isinstance(nav, dict):
-        return {name: value for name, value in ((name, _there(value)) for name, value in nav.items()) if value}
-    return "" if nav in COMING and not (DOCS / nav).exists() else nav

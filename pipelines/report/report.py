@@ -12,7 +12,7 @@ from typing import Any, cast
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 from matplotlib.figure import Figure
 
-from headrace.pipelines.report import pictures, trajectories
+from headrace.pipelines.report import curves, pictures, trajectories
 from headrace.pipelines.report.palette import in_order
 from headrace.pipelines.report.rates import solving_rate
 from headrace.pipelines.report.record import RunRecord, mapping, read_run
@@ -91,18 +91,18 @@ def figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
     on_mesh = schema is not None and isinstance(schema.domain, Mesh)
     present = {name for row in rows for name, value in row.items() if value is not None}
     wanted: list[tuple[str, bool, Callable[[], Figure]]] = [
-        ("loss", "train/loss" in present, partial(pictures.training_loss, rows)),
-        ("validation", "validation/relative_l2" in present, partial(pictures.validation_error, rows, record.levels)),
+        ("loss", "train/loss" in present, partial(curves.training_loss, rows)),
+        ("validation", "validation/relative_l2" in present, partial(curves.validation_error, rows, record.levels)),
         ("samples", bool(record.examples), lambda: pictures.sample_grid(record.examples, cast(SampleSchema, schema))),
         ("predictions", bool(arrays), partial(pictures.prediction_grid, arrays, schema)),
-        ("distribution", bool(arrays), partial(pictures.error_distribution, arrays, record.levels)),
+        ("distribution", bool(arrays), partial(curves.error_distribution, arrays, record.levels)),
         ("spectrum", bool(arrays) and not on_mesh, partial(pictures.energy_spectrum, arrays, schema)),
         ("rollout", bool(rollout), lambda: trajectories.rollout_errors(rollout, record.levels)),
-        ("cost", bool(record.cost), partial(pictures.solver_cost, record.cost, record.unit, record.levels)),
+        ("cost", bool(record.cost), partial(curves.solver_cost, record.cost, record.unit, record.levels)),
     ]
     for name, (title, ylabel, lines) in STREAM_CURVES.items():
         shown = {key: label for key, label in lines.items() if key in present}
-        wanted.append((name, bool(shown), partial(pictures.stream_curve, rows, shown, title, ylabel)))
+        wanted.append((name, bool(shown), partial(curves.stream_curve, rows, shown, title, ylabel)))
     for name, possible, draw in wanted:
         if possible:
             try:
@@ -249,9 +249,7 @@ def cost_total(cost: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {**total, "methods": dict(methods)}
 
 
-def stream_summary(
-    rows: pictures.Rows, training: Mapping[str, Any], levels: Sequence[str] = ()
-) -> list[tuple[str, str]]:
+def stream_summary(rows: curves.Rows, training: Mapping[str, Any], levels: Sequence[str] = ()) -> list[tuple[str, str]]:
     """How well solvers and trainer kept up with each other; what it says of levels comes in the order of `levels`."""
     lines: list[tuple[str, str]] = []
     if (rate := solving_rate(rows)) is not None:
@@ -266,7 +264,7 @@ def stream_summary(
         ("stream/fill", "Reservoir fill, last", ""),
         ("stream/age_seconds", "Age, last mean", " s"),
     ):
-        values = pictures.series(rows, name)[1]
+        values = curves.series(rows, name)[1]
         if len(values):
             lines.append((word, f"{values[-1]:.3g}{unit}" if unit else percent(values[-1])))
     last = {name: value for row in rows for name, value in row.items() if name.startswith("stream/")}

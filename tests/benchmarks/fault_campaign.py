@@ -35,7 +35,8 @@ from headrace.pipelines.recipe.config import load
 from headrace.platform.dataset.reader import StoredSamples, shard_indices, shard_paths
 from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.sample import Sample
-from headrace.platform.tracking.tracker import TrackingSpec, ui_command
+from headrace.platform.tracking.tracker import TrackingSpec
+from headrace.platform.tracking.ui import ui_command
 
 RECIPE = """
 name: campaign

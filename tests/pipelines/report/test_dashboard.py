@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from headrace.pipelines.cli import main
 from headrace.pipelines.recipe.config import load
+from headrace.pipelines.report.curves import validation_error
 from headrace.pipelines.report.dashboard import MOST_POINTS, colours, history, serve
 from headrace.pipelines.report.palette import COLOURS
-from headrace.pipelines.report.pictures import validation_error
 from headrace.pipelines.run_dir import RunDir
 from headrace.pipelines.running.session import Session
 from headrace.platform.ledger.ledger import Ledger

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from headrace.pipelines.report import pictures
+from headrace.pipelines.report import curves, pictures
 from headrace.pipelines.report.palette import level_colours
 from headrace.platform.fields import FieldSpec, Grid, Mesh, SampleSchema
 
@@ -140,10 +140,10 @@ def test_series_are_sorted_and_finite() -> None:
         {"seconds": 4.0, "step": 3, "train/loss": float("nan")},
         {"seconds": 5.0, "step": 4, "train/loss": None},
     ]
-    step, loss = pictures.series(rows, "train/loss", "step")
+    step, loss = curves.series(rows, "train/loss", "step")
     assert (step.tolist(), loss.tolist()) == ([1, 2], [1.0, 0.5])
-    assert pictures.series(rows, "stream/fill", "step")[0].size == 0
-    assert pictures.series(rows, "absent")[1].size == 0
+    assert curves.series(rows, "stream/fill", "step")[0].size == 0
+    assert curves.series(rows, "absent")[1].size == 0
 
 
 def test_what_names_a_row_is_not_cut_off() -> None:
@@ -170,17 +170,17 @@ def test_the_numbers_of_a_colour_bar_are_not_cut_off() -> None:
 def test_the_running_median_ignores_one_bad_batch() -> None:
     values = np.full(21, 2.0)
     values[10] = 1e6
-    np.testing.assert_array_equal(pictures.smoothed(values, 5), np.full(21, 2.0))
+    np.testing.assert_array_equal(curves.smoothed(values, 5), np.full(21, 2.0))
 
 
 def test_a_level_has_one_colour_in_every_picture() -> None:
     levels = ("smooth", "rough")
     rows = [{"seconds": 1.0, "step": s, "validation/relative_l2": 0.2, "validation/relative_l2/rough": 0.3,
              "validation/relative_l2/smooth": 0.1} for s in (1, 2)]  # fmt: skip
-    axes = pictures.validation_error(rows, levels).axes[0]
+    axes = curves.validation_error(rows, levels).axes[0]
     lines = {line.get_label(): line.get_color() for line in axes.lines}
     cost = {level: {"cpu_seconds": 1.0, "whole_samples": 4} for level in levels}
-    bars = pictures.solver_cost(cost).axes[0]
+    bars = curves.solver_cost(cost).axes[0]
     assert list(lines) == ["smooth", "rough", "all"]
     assert len(set(lines.values())) == 3
     for level, bar in zip(levels, bars.patches, strict=True):
@@ -195,11 +195,11 @@ def test_bars_of_the_cost_are_as_long_as_their_axis_says() -> None:
         "hard": {"cpu_seconds": 6.0, "whole_samples": 20},
         "lost": {"cpu_seconds": 1.0, "whole_samples": 0},
     }
-    axes = pictures.solver_cost(cost, "trajectory", ("hard", "easy", "lost")).axes[0]
+    axes = curves.solver_cost(cost, "trajectory", ("hard", "easy", "lost")).axes[0]
     assert axes.get_xlabel() == "CPU ms a trajectory, failures included"
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([300.0, 20.0, 0.0])
     assert [text.get_text() for text in axes.texts] == ["300 ms; all 20: 6 s", "20 ms; all 400: 8 s", "none stored"]
-    dear = pictures.solver_cost({"easy": {"cpu_seconds": 50.0, "whole_samples": 4}}).axes[0]
+    dear = curves.solver_cost({"easy": {"cpu_seconds": 50.0, "whole_samples": 4}}).axes[0]
     assert dear.get_xlabel() == "CPU s a sample, failures included" and dear.patches[0].get_width() == 12.5
 
 
@@ -238,6 +238,6 @@ def _rgba(colour: str) -> tuple[float, ...]:
 
 
 def test_errors_per_level_keep_their_counts() -> None:
-    axes = pictures.error_distribution(fields((4, 4)), ("hard", "easy")).axes[0]
+    axes = curves.error_distribution(fields((4, 4)), ("hard", "easy")).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["hard (2)", "easy (3)"]
     assert axes.get_xscale() == "log"

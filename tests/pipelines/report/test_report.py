@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from headrace.pipelines.report import pictures
+from headrace.pipelines.report import curves, pictures
 from headrace.pipelines.report.record import read_run
 from headrace.pipelines.report.report import asked, write_report
 from headrace.pipelines.report.words import duration, percent, quantity
@@ -312,7 +312,7 @@ def test_a_single_level_is_not_said_twice(tmp_path: Path) -> None:
     cells = Page(write_report(run)).source.split("<td>")
     assert not any(cell.startswith("default<") for cell in cells) and any(cell.startswith("all<") for cell in cells)
     rows = [{"seconds": 1.0, "step": 1, "validation/relative_l2": 0.2, "validation/relative_l2/default": 0.2}]
-    assert [line.get_label() for line in pictures.validation_error(rows).axes[0].lines] == ["all"]
+    assert [line.get_label() for line in curves.validation_error(rows).axes[0].lines] == ["all"]
 
 
 def test_what_was_asked_shows_lists() -> None:

@@ -22,7 +22,8 @@ from headrace.platform.tracking import tracker as tracking
 from headrace.platform.tracking.address import sqlite_address, sqlite_file
 from headrace.platform.tracking.models import ModelSpec
 from headrace.platform.tracking.store import MAX_PARAM_LENGTH, chart_name, flatten, key
-from headrace.platform.tracking.tracker import Tracker, TrackingSpec, charts_page, check_reachable, ui_command
+from headrace.platform.tracking.tracker import Tracker, TrackingSpec, check_reachable
+from headrace.platform.tracking.ui import charts_page, ui_command
 
 LOADER = '''
 """A model that doubles what it is given, after reading the factor from its file."""
