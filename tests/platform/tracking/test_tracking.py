@@ -19,7 +19,7 @@ from headrace.platform import provenance
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.tracking import tracker as tracking
-from headrace.platform.tracking.address import sqlite_address, sqlite_file
+from headrace.platform.tracking.address import artifact_folder, sqlite_address, sqlite_file
 from headrace.platform.tracking.models import ModelSpec
 from headrace.platform.tracking.store import MAX_PARAM_LENGTH, chart_name, flatten, key
 from headrace.platform.tracking.tracker import Tracker, TrackingSpec, check_reachable
@@ -282,7 +282,7 @@ def test_a_folder_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pyte
     assert sqlite_file(address) == tmp_path / name / "runs" / "mlflow.db"
     assert tracking.resolve_address(address) == address, "as the run's recipe and `headrace ui --uri` have it"
     assert make_url(address).database == str(tmp_path / name / "runs" / "mlflow.db"), "as SQLAlchemy reads it"
-    assert tracking.artifact_folder(address) == tmp_path / name / "runs" / "mlartifacts"
+    assert artifact_folder(address) == tmp_path / name / "runs" / "mlartifacts"
 
 
 def test_a_query_of_a_sqlite_address_stays(tmp_path: Path) -> None:
