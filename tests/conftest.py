@@ -29,13 +29,14 @@ def _cuda_is_available() -> bool:
 
 
 def _unit(item: pytest.Item) -> str:
-    """What a test is dealt out with: all that look at the finished run go together, most others by file.
+    """What a test is dealt out with: the finished run, the compiled model, or, of most others, their file.
 
     Those that only need a cluster, or are long by themselves, share nothing with their file: they go alone.
     """
     fixtures = getattr(item, "fixturenames", ())
-    if "finished" in fixtures:
-        return "finished"
+    for shared in ("finished", "compiled"):
+        if shared in fixtures:
+            return shared
     is_long = any(mark.name == "slow" for mark in item.own_markers)
     return item.nodeid if is_long or "ray_cluster" in fixtures else item.nodeid.split("::")[0]
 

@@ -696,7 +696,7 @@ class WrongBoundary(Reaction):
 @needs_dolfinx
 def test_a_form_of_ones_own_is_a_problem_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     class Point:
-        name, value = "my_reaction", "tests:Reaction"
+        name, value, dist = "my_reaction", "tests:Reaction", None
 
         def load(self) -> type[Spec]:
             return Reaction
