@@ -40,6 +40,7 @@ SCHEMA = SampleSchema(
 @dataclass(frozen=True)
 class Toy:
     """Sample i holds the number i, a hard one half more; named indices fail; one may kill its process, one hang, once.
+    Nothing is solved before the door is there, if there shall be one.
 
     The samples of a lease are solved from the last to the first; those of trajectories in parts in their order.
     """
@@ -52,6 +53,7 @@ class Toy:
     broken: bool = False
     parts: int = 1
     levels: tuple[str, ...] = ("easy",)
+    door: Path | None = None
 
     def schema(self) -> SampleSchema:
         return dataclasses.replace(SCHEMA, parts=self.parts)
@@ -67,6 +69,8 @@ class Toy:
         return {"toy": True}
 
     def solve(self, requests: Sequence[Request]) -> Iterator[Sample | Failure]:
+        while self.door is not None and not self.door.exists():
+            time.sleep(0.02)
         for request in reversed(requests) if self.parts == 1 else requests:
             index = request.index
             time.sleep(self.seconds)
@@ -543,8 +547,12 @@ def test_a_sampler_that_decides_late_learns_from_the_trainer(tmp_path: Path, str
 
 def test_two_ranks_read_disjoint_samples(tmp_path: Path, streams: list[Stream]) -> None:
     reservoir = ReservoirSpec(kind="reservoir", capacity=200, watermark=8)
-    stream = Stream(*plan(tmp_path, Toy(), reservoir), resources(ranks=2))
+    door = tmp_path / "door"
+    stream = Stream(*plan(tmp_path, Toy(door=door), reservoir), resources(ranks=2))
     streams.append(stream)
+    # One that starts late, as on a loaded machine, would get what is left.
+    ray.get([shard.node.remote() for shard in stream.shards])
+    door.touch()
     solve_all(stream)
     feed = stream.feed()
     first, second = Rank(feed), Rank(feed, number=1)
