@@ -94,7 +94,7 @@ class EvolutionSource(AbstractSource):
         parameters: Float[np.ndarray, " num_parameters"],
         rtol: float | None = None,
     ) -> dict[str, Float[np.ndarray, "..."]]:
-        """`defect` of every interval between output times (see `forecast_defect`), with the step of the level.
+        """`defect` of every interval between output times (see `forecast_defect`), with the finest step of all levels.
 
         Raises:
             InputError: a tolerance is given: a forecast is corrected by following the equation, from time 0.
@@ -109,13 +109,13 @@ class EvolutionSource(AbstractSource):
             )
         problem: AbstractEvolution = self.problem
         at = at_level(problem, self.levels, level)
-        numerics = self.numerics.get(level)
+        steps = [numerics.step for numerics in self.numerics.values()]
         found = forecast_defect(
             at,
             inputs,
             prediction,
             parameters,
-            numerics=None if numerics is None else Numerics(step=numerics.step),
+            numerics=Numerics(step=min(steps)) if steps else None,
             stages=StageSolver(self.method, self.rtol) if isinstance(at, AbstractImplicit) else None,
         )
         return {"defect": found.relative}

@@ -13,7 +13,7 @@ from headrace.pipelines.certify import certifier, certify_predictions
 from headrace.pipelines.cli import main
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.errors import InputError
-from headrace.solvers import Burgers, Darcy, EvolutionSource, NonlinearDiffusion, SolverSource, solve
+from headrace.solvers import Burgers, Darcy, EvolutionSource, NonlinearDiffusion, Numerics, SolverSource, solve
 
 CONSOLE = Console(quiet=True)
 
@@ -78,12 +78,14 @@ def test_levels_that_are_other_equations_must_be_named() -> None:
 
 def test_a_forecast_has_a_defect_and_is_not_solved_on() -> None:
     problem = Burgers(resolution=32, horizon=0.1, snapshots=3)
-    source = EvolutionSource(problem=problem)
+    # Levels that differ in what is drawn, and in their steps, are one equation.
+    numerics = {"viscous": Numerics(step=0.02), "shock": Numerics(step=0.005)}
+    source = EvolutionSource(problem=problem, mix=dict.fromkeys(numerics, 1.0), numerics=numerics)  # type: ignore[arg-type]
     (sample,) = source.samples([0])
     arrays = sample.inputs[None], sample.outputs[None], sample.parameters[None]  # type: ignore[union-attr]
     found = certify_predictions(source, *arrays, console=CONSOLE)
-    assert found.arrays["defect"].shape == (1, 3) and found.arrays["defect"].max() < 1e-5
-    assert "defect" in found.words[0] and found.summary["defect"] < 1e-5
+    assert found.arrays["defect"].shape == (1, 3) and found.arrays["defect"].max() < 1e-3
+    assert "defect" in found.words[0] and found.summary["defect"] < 1e-3
     with pytest.raises(InputError, match="solved from its start"):
         certify_predictions(source, *arrays, console=CONSOLE, to_rtol=1e-8)
 
