@@ -1,12 +1,16 @@
 """How training ranks that somebody else has started find each other: what Lightning needs to know."""
 
 import atexit
+import os
 import socket
+import sys
 
 import torch
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+_LOOPBACK = "lo"
 
 
 class StartedRanks(ClusterEnvironment):
@@ -79,6 +83,9 @@ class MeetingRanks(DDPStrategy):
         place = self.cluster_environment
         if isinstance(place, StartedRanks) and not torch.distributed.is_initialized():
             backend = self._get_process_group_backend()
+            if backend == "gloo" and _is_loopback(place.main_address):
+                # Gloo by itself listens where the host's name leads.
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK)
             torch.distributed.init_process_group(
                 backend,
                 store=_store(place),
@@ -109,6 +116,11 @@ def _store(place: StartedRanks) -> TCPStore:
         is_master=True,
         master_listen_fd=listener.detach(),  # the store's from now on
     )
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether all ranks are on one machine; the name of the interface is Linux's."""
+    return sys.platform == "linux" and (address == "localhost" or address == "::1" or address.startswith("127."))
 
 
 def _end_group() -> None:
