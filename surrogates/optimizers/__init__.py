@@ -2,8 +2,9 @@
 
 from headrace.platform.spec import one_of
 from headrace.surrogates.optimizers.adamw import AdamW
+from headrace.surrogates.optimizers.muon import Muon
 
-OPTIMIZERS = (AdamW,)
+OPTIMIZERS = (AdamW, Muon)
 AnyOptimizer = one_of("headrace.optimizers", OPTIMIZERS)
 
-__all__ = ["OPTIMIZERS", "AdamW", "AnyOptimizer"]
+__all__ = ["OPTIMIZERS", "AdamW", "AnyOptimizer", "Muon"]
