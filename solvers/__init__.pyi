@@ -41,6 +41,7 @@ from .problems.darcy import Darcy as Darcy
 from .problems.darcy_3d import Darcy3D as Darcy3D
 from .problems.diffusion import Diffusion as Diffusion
 from .problems.elasticity import Elasticity as Elasticity
+from .problems.flooding import Flooding as Flooding
 from .problems.flow_past_obstacles import FlowPastObstacles as FlowPastObstacles
 from .problems.gray_scott import GrayScott as GrayScott
 from .problems.heat import HeatConduction as HeatConduction

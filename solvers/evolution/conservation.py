@@ -2,18 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
-from headrace.platform.fields import Grid
 from headrace.solvers.evolution.batched import AbstractBatchedEvolution
-from headrace.solvers.evolution.cells import Boundary, Limiter
+from headrace.solvers.evolution.cells import AbstractCells, Limiter
 from headrace.solvers.evolution.evolution import Draw, Snapshot
-from headrace.solvers.evolution.semilinear import Side
-from headrace.solvers.random_inputs.random_fields import Gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.solvers.evolution.riemann import AbstractRiemann
 
 
-class AbstractConservationLaw(AbstractBatchedEvolution):
+class AbstractConservationLaw(AbstractCells, AbstractBatchedEvolution):
     """u_t + ∇·F(u) = 0 on a box of cells: an equation is its primitive fields and a Riemann solver.
 
     The grid has `resolution` cells along each axis; cell i has its centre at (i + ½) length / resolution. What is
@@ -49,10 +46,6 @@ class AbstractConservationLaw(AbstractBatchedEvolution):
     positive: ClassVar[tuple[str, ...]]
     """The fields that have to stay above 0."""
 
-    resolution: Side = 128
-    length: PositiveFloat = 1.0
-    dim: Literal[1, 2] = 1
-    boundary: Boundary = "periodic"
     limiter: Limiter = "van_leer"
     cfl: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
 
@@ -64,53 +57,12 @@ class AbstractConservationLaw(AbstractBatchedEvolution):
             scalars: the numbers by name, each shaped "batch *ones" to broadcast with one component.
         """
 
-    @property
-    def grid(self) -> Grid:
-        """The cells of the box."""
-        axes, wraps = self.dim, self.boundary == "periodic"
-        return Grid(
-            shape=(self.resolution,) * axes, extent=(self.length,) * axes, periodic=(wraps,) * axes, location="cells"
-        )
-
-    @property
-    def default_step(self) -> float:
-        """The shortest interval between outputs: the waves set the steps, and need no help."""
-        return self.shortest_interval
-
-    def cautious(self) -> Self:
-        """The same with half the CFL number."""
-        return self.overridden({"cfl": self.cfl / 2.0})
-
-    def refined(self, refinement: int) -> Self:
-        """The same equation with so many times the cells along each axis."""
-        return self if refinement == 1 else self.overridden({"resolution": refinement * self.resolution})
-
-    def restrict(self, fields: Float64[np.ndarray, "..."], refinement: int) -> Float64[np.ndarray, "..."]:
-        """The means over the cells that make up a coarse one.
-
-        Of a density the mean keeps what there is of it. The mean of a velocity or a pressure is not the one that the
-        mean momentum and energy amount to; where fields are smooth the two differ in second order.
-        """
-        if refinement == 1:
-            return fields
-        blocks = [part for n in fields.shape[-self.dim :] for part in (n // refinement, refinement)]
-        within = (-1, -3)[: self.dim]
-        return np.asarray(fields.reshape(*fields.shape[: -self.dim], *blocks).mean(axis=within))
-
     def follow(self, draws: Sequence[Draw], step: float) -> Iterator[Snapshot]:
         """The states at the output times; see `finite_volume.follow_conservation_law`."""
         # torch takes a second to import: those who solve nothing do not wait for it.
         from headrace.solvers.evolution.finite_volume import follow_conservation_law
 
         return follow_conservation_law(self, draws, step)
-
-    def random_field(self, rng: np.random.Generator, gaussian: Gaussian) -> Float64[np.ndarray, "*grid"]:
-        """A Gaussian field at the centres of the cells, periodic where the box is."""
-        if self.boundary != "periodic":
-            return gaussian.draw(rng, self.resolution, points="cells", ndim=self.dim)
-        # Points of a periodic field lie at i / n: every other one of twice as many is a cell's centre.
-        field = gaussian.draw(rng, 2 * self.resolution, points="periodic", ndim=self.dim)
-        return np.ascontiguousarray(field[(slice(1, None, 2),) * self.dim])
 
     def require_physical(self, fields: Mapping[str, Float64[np.ndarray, "components *grid"]], remedy: str) -> None:
         """Raise `ValueError`, with the remedy, unless the fields are finite and those of `positive` above 0."""

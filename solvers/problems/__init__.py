@@ -12,6 +12,7 @@ from headrace.solvers.problems.darcy import Darcy
 from headrace.solvers.problems.darcy_3d import Darcy3D
 from headrace.solvers.problems.diffusion import Diffusion
 from headrace.solvers.problems.elasticity import Elasticity
+from headrace.solvers.problems.flooding import Flooding
 from headrace.solvers.problems.flow_past_obstacles import FlowPastObstacles
 from headrace.solvers.problems.gray_scott import GrayScott
 from headrace.solvers.problems.heat import HeatConduction
@@ -53,6 +54,7 @@ EVOLUTIONS: tuple[type[AbstractEvolution], ...] = (
     GrayScott,
     NavierStokes,
     ShallowWater,
+    Flooding,
     CompressibleEuler,
     FlowPastObstacles,
     LidDrivenCavity,
