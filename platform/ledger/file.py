@@ -52,7 +52,9 @@ class LedgerFile:
     """
 
     def __init__(self, path: Path, *, read_only: bool, wait_seconds: float | None = None) -> None:
-        self._mutex = threading.RLock()
+        self._mutex, self._syncing = threading.RLock(), threading.Lock()
+        self._log = path.with_name(f"{path.name}-wal")
+        self._failed: OSError | None = None
         self._lock: Lock | None = None
         if not read_only:
             _require(path)
@@ -61,6 +63,9 @@ class LedgerFile:
         try:
             self._db = _connect(path, read_only=read_only)
             if not read_only:
+                # A commit leaves the write-ahead log in the page cache until `_sync` brings it to the disk: safe
+                # against the death of the process, and many times faster.
+                self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.execute(_DECISIONS)
         except BaseException:
             self._unlock()
@@ -100,25 +105,40 @@ class LedgerFile:
 
         It `counts` as a change of the version, if it changes anything.
 
+        Others may read and write while it is brought to the disk.
+
         Raises:
             TakenOver: another process writes the ledger by now.
+            OSError: the disk failed, now or before: what is on it is not known any more, and nothing is changed.
         """
         with self._mutex:
             if self._lock is not None:
                 self._lock.check()
-            # NORMAL leaves the write-ahead log in the page cache until a durable commit syncs it: safe against the
-            # death of the process, and many times faster.
-            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            if self._failed is not None:
+                raise OSError(self._failed.errno, f"the ledger could not be synced before: {self._failed.strerror}")
             self._db.execute("BEGIN IMMEDIATE")
             changes = self._db.total_changes
             try:
                 yield self._db
-                if counts and self._db.total_changes > changes:
+                is_changed = self._db.total_changes > changes
+                if counts and is_changed:
                     self._db.execute("UPDATE meta SET version = version + 1")
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+                raise
+        if durable and is_changed:
+            self._sync()
+
+    def _sync(self) -> None:
+        """Bring the write-ahead log to the disk: all transactions that were committed before."""
+        with self._syncing:
+            try:
+                sync(self._log)
+            except OSError as error:
+                # The kernel may have dropped the pages that it could not write, and would not say so again.
+                self._failed = error
                 raise
 
     def _unlock(self) -> None:

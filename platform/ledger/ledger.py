@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from headrace.platform.ledger.commits import Commit, end_leases, record
 from headrace.platform.ledger.file import LedgerFile, create_file
 from headrace.platform.ledger.lease import Counts, Lease
+from headrace.platform.ledger.states import FAILED, LEASED, STORED
 from headrace.platform.sample import Failure, Request
 
 MAX_LOSSES = 8  # workers that a sample may lose before it is given up
-_FREE, _LEASED, _STORED, _FAILED = range(4)  # as in the indices of file.py
 
 
 def seconds_since_boot() -> float:
@@ -194,7 +195,7 @@ class Ledger:
             db.executemany(
                 "INSERT INTO samples (split, number, state, lease) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET state = excluded.state, lease = excluded.lease",
-                [(split, number, _LEASED, lease) for number in indices],
+                [(split, number, LEASED, lease) for number in indices],
             )
             db.execute("UPDATE splits SET next = ?, leased = leased + ? WHERE name = ?", (start, len(indices), split))
         return Lease(id=lease, epoch=epoch, worker=worker, split=split, indices=tuple(indices))
@@ -252,39 +253,46 @@ class Ledger:
         Raises:
             ValueError: an index is not planned, or `levels` has another length.
         """
-        numbers = [int(index) for index in indices]
-        if levels and len(levels) != len(numbers):
-            raise ValueError(f"{len(numbers)} indices came with {len(levels)} levels")
+        (found,) = self.commit_all(
+            [Commit(split=split, shard=shard, lease_id=lease_id, indices=indices, levels=levels)]
+        )
+        if isinstance(found, ValueError):
+            raise found
+        return found
+
+    def commit_all(self, commits: Sequence[Commit]) -> list[list[bool] | ValueError]:
+        """Record the samples of many messages, in one transaction and with one sync; durable on return.
+
+        This is a group commit (DeWitt et al., "Implementation techniques for main memory database systems", 1984, Sec.
+        5.2): see `commit` for each of them, in their order.
+
+        Returns:
+            For each what `commit` returns, or the error that it raises; one that is wrong does not concern the others.
+        """
+        results: list[list[bool] | ValueError] = [[] for _ in commits]
         with self._file.transaction(durable=True) as db:
-            self._check(split, numbers)
-            states = self._states(split, numbers)
-            before = [state for state in states.values() if state != _STORED]
-            new: list[bool] = []
-            rows: list[tuple[str, int, int, str, str | None]] = []
-            for position, number in enumerate(numbers):
-                new.append(states.get(number) != _STORED)
-                if new[-1]:
-                    states[number] = _STORED
-                    rows.append((split, number, _STORED, shard, levels[position] if levels else None))
-            db.executemany(
-                "INSERT INTO samples (split, number, state, shard, level) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
-                "SET state = excluded.state, shard = excluded.shard, level = excluded.level, lease = NULL, "
-                "reason = NULL",
-                rows,
-            )
-            db.execute(
-                "UPDATE splits SET stored = stored + ?, duplicates = duplicates + ?, leased = leased - ?, "
-                "failed = failed - ? WHERE name = ?",
-                (len(rows), len(new) - len(rows), before.count(_LEASED), before.count(_FAILED), split),
-            )
-            if lease_id is not None:
-                self._touch(db, "id = ?", lease_id)
-                db.execute(
-                    "DELETE FROM leases WHERE id = ? AND NOT EXISTS "
-                    "(SELECT 1 FROM samples WHERE lease = leases.id AND state = 1)",
-                    (lease_id,),
-                )
-        return new
+            for split in dict.fromkeys(commit.split for commit in commits):
+                right: list[tuple[int, list[int]]] = []
+                for place, commit in enumerate(commits):
+                    if commit.split != split:
+                        continue
+                    numbers = [int(index) for index in commit.indices]
+                    try:
+                        if commit.levels and len(commit.levels) != len(numbers):
+                            raise ValueError(f"{len(numbers)} indices came with {len(commit.levels)} levels")
+                        self._check(split, numbers)
+                    except ValueError as error:
+                        results[place] = error
+                        continue
+                    right.append((place, numbers))
+                if not right:
+                    continue
+                touched = self._states(split, sorted({number for _, numbers in right for number in numbers}))
+                accepted = record(db, split, [(commits[place], numbers) for place, numbers in right], touched)
+                for (place, _), fresh in zip(right, accepted, strict=True):
+                    results[place] = fresh
+                end_leases(db, [commits[place] for place, _ in right], lambda db, id_: self._touch(db, "id = ?", id_))
+        return results
 
     def fail(self, split: str, index: int, level: str, reason: str, wall_seconds: float, cpu_seconds: float) -> bool:
         """Record that a sample cannot be had, with its reason and what the attempt cost; durable on return.
@@ -295,18 +303,18 @@ class Ledger:
         with self._file.transaction(durable=True) as db:
             self._check(split, [index])
             state = self._states(split, [index]).get(index)
-            if state in (_STORED, _FAILED):
+            if state in (STORED, FAILED):
                 return False
             db.execute(
                 "INSERT INTO samples (split, number, state, level, reason, wall_seconds, cpu_seconds) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state, lease = NULL, "
                 "level = excluded.level, reason = excluded.reason, wall_seconds = excluded.wall_seconds, "
                 "cpu_seconds = excluded.cpu_seconds",
-                (split, index, _FAILED, level, reason, wall_seconds, cpu_seconds),
+                (split, index, FAILED, level, reason, wall_seconds, cpu_seconds),
             )
             db.execute(
                 "UPDATE splits SET failed = failed + 1, leased = leased - ? WHERE name = ?",
-                (int(state == _LEASED), split),
+                (int(state == LEASED), split),
             )
         return True
 
@@ -356,16 +364,21 @@ class Ledger:
         """Take back the leases whose time is over at `now` (the clock's time when left out)."""
         return self._take_back("expires <= ?", self._clock() if now is None else now, lost=True)
 
-    def leases(self) -> tuple[Lease, ...]:
-        """What is out now, oldest first, with the indices that are still outstanding, ascending."""
-        query = (
-            "SELECT id, epoch, worker, leases.split, group_concat(number) FROM leases JOIN samples "
-            "ON samples.lease = leases.id AND samples.state = 1 GROUP BY id ORDER BY id"
-        )
-        return tuple(
-            Lease(id=id_, epoch=epoch, worker=worker, split=split, indices=tuple(sorted(map(int, numbers.split(",")))))
-            for id_, epoch, worker, split, numbers in self._file.rows(query)
-        )
+    def leases(self, worker: str | None = None) -> tuple[Lease, ...]:
+        """What is out now, of one worker or of all, oldest first, with the indices still outstanding, ascending."""
+        where, values = ("", ()) if worker is None else ("WHERE worker = ?", (worker,))
+        found = []
+        for id_, epoch, holder, split in self._file.rows(
+            f"SELECT id, epoch, worker, split FROM leases {where}", *values
+        ):
+            if numbers := self._outstanding(id_):
+                found.append(Lease(id=id_, epoch=epoch, worker=holder, split=split, indices=numbers))
+        return tuple(found)
+
+    def _outstanding(self, lease_id: int) -> tuple[int, ...]:
+        """The samples that a lease still holds, ascending."""
+        query = "SELECT number FROM samples WHERE lease = ? AND state = 1 ORDER BY number"
+        return tuple(number for (number,) in self._file.rows(query, lease_id))
 
     def counts(self, split: str) -> Counts:
         """How far a split is."""
@@ -386,9 +399,9 @@ class Ledger:
         numbers = [int(index) for index in indices]
         self._check(split, numbers)
         states = self._states(split, numbers)
-        if any(states.get(number) not in (_STORED, _FAILED) for number in numbers):
+        if any(states.get(number) not in (STORED, FAILED) for number in numbers):
             return None
-        return [number for number in numbers if states[number] == _STORED]
+        return [number for number in numbers if states[number] == STORED]
 
     def order(self, split: str) -> Int64[np.ndarray, " samples"]:
         """The numbers of all planned samples, in the order in which they are leased."""
@@ -412,7 +425,7 @@ class Ledger:
         """The stored indices of each shard, ascending."""
         query = "SELECT shard, number FROM samples WHERE split = ? AND state = ? ORDER BY number"
         found: dict[str, list[int]] = {}
-        for shard, number in self._file.rows(query, split, _STORED):
+        for shard, number in self._file.rows(query, split, STORED):
             found.setdefault(shard, []).append(number)
         return {shard: np.array(numbers, dtype=np.int64) for shard, numbers in found.items()}
 
@@ -457,8 +470,7 @@ class Ledger:
         with self._file.transaction(durable=False) as db:
             rows = self._file.rows(f"SELECT id, epoch, worker, split FROM leases WHERE {where} ORDER BY id", value)
             for id_, epoch, worker, split in rows:
-                query = "SELECT number FROM samples WHERE lease = ? AND state = 1 ORDER BY number"
-                indices = tuple(number for (number,) in self._file.rows(query, id_))
+                indices = self._outstanding(id_)
                 db.execute(
                     "UPDATE samples SET losses = losses + ?, lease = NULL, state = 0 WHERE lease = ? AND state = 1",
                     (int(lost), id_),

@@ -5,17 +5,20 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from headrace.platform.ledger.commits import MOST_TOGETHER, Commit
 from headrace.platform.ledger.lease import Counts, Lease
 from headrace.platform.ledger.ledger import Ledger, seconds_since_boot
 from headrace.platform.sample import Failure
 from headrace.platform.samplers.sampler import Sampler
 from headrace.platform.samplers.stratified import STRATIFIED
 from headrace.platform.stream.decisions import Decisions
+from headrace.platform.stream.gathered import Gathered
 from headrace.platform.stream.plan import HELD_OUT, TAKE_OVER_SECONDS, StreamPlan
 
 log = logging.getLogger(__name__)
@@ -27,8 +30,9 @@ SHARES = 4  # a lease is at most this part of what a solver may expect to be lef
 class Coordinator:
     """Keeps the ledger: leases sequences of samples, decided by its sampler, commits stored ones, records failures.
 
-    Waits for nobody. Solvers ask it for leases, shards for commits, the driver for snapshots; the only call that
-    blocks is `wait_held_out`, woken by the commit or the failure that completes the held-out splits.
+    Waits for nobody but the disk. Solvers ask it for leases, shards for commits, the driver for snapshots. Commits wait
+    for the flusher, a thread that writes and syncs all that have come as one transaction, and then answers them; leases
+    do not. `wait_held_out` and `wait_settled` wait for others, woken by the commit or the failure that they wait for.
     """
 
     def __init__(self, ledger_path: Path, plan: StreamPlan, clock: Callable[[], float] = seconds_since_boot) -> None:
@@ -39,7 +43,9 @@ class Coordinator:
         self._workers: set[str] = set()
         self._silent: set[str] = set()
         self._dismissed: set[str] = set()
-        self._changed = asyncio.Condition()
+        self._changed, self._deciding = asyncio.Condition(), asyncio.Lock()
+        self._flusher = ThreadPoolExecutor(1, "flusher")
+        self._commits = Gathered[Commit, list[bool]](self._flush, most=MOST_TOGETHER)
         self._claims: dict[int, int] = {}
         self._reports: dict[tuple[str, str], Mapping[str, object]] = {}
         self._held_out: dict[str, Sampler] = {}
@@ -69,15 +75,16 @@ class Coordinator:
             spent: since it asked last, how many training samples of each level came to how many CPU seconds.
         """
         if self._decisions is not None:
-            self._decisions.price(spent or {})
+            async with self._deciding:
+                self._decisions.price(spent or {})
         if self._stopped or worker in self._dismissed:
             return None
         if worker not in self._workers:
             self._workers.add(worker)
             # One that died may have granted a lease and not have said so: nobody else would ever solve it.
-            for granted in self._ledger.leases():
-                if granted.worker == worker and granted.id > last:
-                    return self._decided(granted)
+            for granted in self._ledger.leases(worker):
+                if granted.id > last:
+                    return await self._decided(granted)
         self._expire()
         for split in (*HELD_OUT, "train"):
             if split in self._plan.sources:
@@ -90,10 +97,10 @@ class Coordinator:
                     worker, split, count, self._plan.lease_seconds, together=self._plan.parts(split)
                 )
                 if lease is not None:
-                    return self._decided(lease)
+                    return await self._decided(lease)
         return None
 
-    def _decided(self, lease: Lease) -> Lease:
+    async def _decided(self, lease: Lease) -> Lease:
         """A lease that says what its samples shall be, unless their indices do."""
         if lease.split in HELD_OUT:
             if lease.split not in self._held_out:
@@ -102,12 +109,16 @@ class Coordinator:
             return dataclasses.replace(lease, requests=tuple(self._held_out[lease.split].decide(lease.indices)))
         if self._decisions is None:
             return lease
-        return dataclasses.replace(lease, requests=self._decisions.requests(lease.indices))
+        async with self._deciding:
+            # What is decided is on the disk before anyone hears of it; others are answered meanwhile.
+            requests = await asyncio.to_thread(self._decisions.requests, lease.indices)
+        return dataclasses.replace(lease, requests=requests)
 
     async def observe(self, indices: Int64[np.ndarray, " batch"], losses: Float32[np.ndarray, " batch"]) -> None:
         """Take note of the losses of training samples; nobody waits for it."""
         if self._decisions is not None:
-            self._decisions.observe(indices, losses)
+            async with self._deciding:
+                self._decisions.observe(indices, losses)
 
     async def dismiss(self, worker: str) -> None:
         """Grant a solver no more leases: it goes home when it has done what it has."""
@@ -134,14 +145,24 @@ class Coordinator:
 
     async def commit(self, split: str, shard: str, lease_id: int, indices: Sequence[int]) -> list[bool]:
         """Commit samples that are safe on disk; False marks those that were committed before."""
-        fresh = self._ledger.commit(split, shard, lease_id, indices)
+        return await self._commits(Commit(split=split, shard=shard, lease_id=lease_id, indices=indices))
+
+    async def commit_all(self, commits: Sequence[Commit]) -> list[list[bool]]:
+        """The same for several messages of a shard."""
+        return await asyncio.gather(*map(self._commits, commits))
+
+    async def _flush(self, commits: Sequence[Commit]) -> list[list[bool] | ValueError]:
+        """One transaction and one sync for all that wait, in a thread: others are answered meanwhile."""
+        results = await asyncio.get_running_loop().run_in_executor(self._flusher, self._ledger.commit_all, commits)
         await self._wake()
-        return fresh
+        return results
 
     async def fail(self, split: str, failure: Failure) -> None:
         """Record a sample that could not be solved."""
         log.warning("sample %d of %s failed: %s", failure.index, split, failure.reason)
-        self._ledger.fail(
+        await asyncio.get_running_loop().run_in_executor(
+            self._flusher,
+            self._ledger.fail,
             split,
             failure.index,
             failure.level,

@@ -21,6 +21,7 @@ from jaxtyping import Int64
 
 from headrace.platform.dataset.reader import StoredSamples, is_whole, recorded_order
 from headrace.platform.joint_checkpoint import newest, read_arrays
+from headrace.platform.ledger.commits import Commit
 from headrace.platform.reservoir.paced import MAX_PREFETCH, PacedReservoir, StreamStopped, packed, unpacked
 from headrace.platform.reservoir.reservoir import Reservoir, ReservoirStats
 from headrace.platform.sample import SampleBatch
@@ -44,8 +45,8 @@ class AbstractCoordinator(Protocol):
     def wait_settled(self, split: str, indices: Sequence[int]) -> list[int] | None:
         """The indices that are stored, once each is stored or failed; None when the stream was stopped."""
 
-    async def commit(self, split: str, shard: str, lease_id: int, indices: Sequence[int]) -> list[bool]:
-        """Count stored samples; which of them are new."""
+    async def commit_all(self, commits: Sequence[Commit]) -> Sequence[list[bool]]:
+        """Count stored samples, message by message; which of them are new."""
 
     async def version(self) -> int:
         """Of the ledger."""

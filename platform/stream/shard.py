@@ -11,8 +11,10 @@ from jaxtyping import Int64
 
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.joint_checkpoint import reservoir_name, write_arrays
+from headrace.platform.ledger.commits import MOST_TOGETHER, Commit
 from headrace.platform.sample import SampleBatch
 from headrace.platform.stream.feed import AbstractCoordinator, AbstractFeed, LiveFeed, PacedFeed
+from headrace.platform.stream.gathered import Gathered
 from headrace.platform.stream.plan import StreamPlan
 
 
@@ -34,8 +36,8 @@ class _CoordinatorActor:
         found: list[int] | None = ray.get(self._actor.wait_settled.remote(split, indices))
         return found
 
-    async def commit(self, split: str, shard: str, lease_id: int, indices: Sequence[int]) -> list[bool]:
-        accepted: list[bool] = await self._actor.commit.remote(split, shard, lease_id, indices)
+    async def commit_all(self, commits: Sequence[Commit]) -> list[list[bool]]:
+        accepted: list[list[bool]] = await self._actor.commit_all.remote(commits)
         return accepted
 
     async def version(self) -> int:
@@ -66,6 +68,8 @@ class ReservoirShard:
         self._coordinator = _CoordinatorActor(coordinator) if isinstance(coordinator, str) else coordinator
         self._log = plan.sample_log(f"shard-{number}")
         self._log_lock = asyncio.Lock()
+        # One call is under way; what is stored meanwhile makes up the next.
+        self._commits = Gathered[Commit, list[bool]](self._coordinator.commit_all, most=MOST_TOGETHER)
         self._wait_seconds = 0.0
         self._feed: AbstractFeed | None = None
         if plan.reservoir is not None and plan.paced:
@@ -92,9 +96,10 @@ class ReservoirShard:
         """Store, commit and take up a message; returning is the acknowledgement."""
         if self._feed is not None:
             self._feed.begin()
+        indices = message.indices.tolist()
         async with self._log_lock:
             rows = await asyncio.to_thread(self._log.append, split, message)
-            accepted = await self._coordinator.commit(split, self._log.name, lease_id, message.indices.tolist())
+        accepted = await self._commits(Commit(split=split, shard=self._log.name, lease_id=lease_id, indices=indices))
         if split == "train" and self._feed is not None:
             await self._feed.take_up(message.take([row for row in rows if accepted[row]]))
 

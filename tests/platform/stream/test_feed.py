@@ -13,6 +13,7 @@ import pytest
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.joint_checkpoint import seal
+from headrace.platform.ledger.commits import Commit
 from headrace.platform.reservoir.spec import ReservoirSpec
 from headrace.platform.sample import Failure, Provenance, Sample, SampleBatch
 from headrace.platform.stream.feed import LiveFeed
@@ -84,12 +85,15 @@ class Books:
             time.sleep(0.005)
         return None if self.stopped else [index for index in indices if index not in self.failed]
 
-    async def commit(self, split: str, shard: str, lease_id: int, indices: Sequence[int]) -> list[bool]:
-        on_disk = set(StoredSamples.open(self.directory / split).indices.tolist())
-        assert on_disk >= set(indices), "what is counted must be on the disk already"
-        self.told.append((split, shard, lease_id, list(indices)))
-        new = [index not in self.committed for index in indices]
-        self.committed.update(indices)
+    async def commit_all(self, commits: Sequence[Commit]) -> list[list[bool]]:
+        return [self._commit(one) for one in commits]
+
+    def _commit(self, commit: Commit) -> list[bool]:
+        on_disk = set(StoredSamples.open(self.directory / commit.split).indices.tolist())
+        assert on_disk >= set(commit.indices), "what is counted must be on the disk already"
+        self.told.append((commit.split, commit.shard, commit.lease_id or 0, list(commit.indices)))
+        new = [index not in self.committed for index in commit.indices]
+        self.committed.update(commit.indices)
         return new
 
     async def version(self) -> int:
