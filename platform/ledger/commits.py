@@ -1,7 +1,7 @@
 """Commits: samples that are recorded as stored, many messages in one transaction."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.platform.ledger.states import FAILED, LEASED, STORED
@@ -83,14 +83,11 @@ def record(
     return accepted
 
 
-def end_leases(
-    db: sqlite3.Connection, commits: Sequence[Commit], touch: Callable[[sqlite3.Connection, int], None]
-) -> None:
+def end_leases(db: sqlite3.Connection, commits: Sequence[Commit], now: float) -> None:
     """Let the leases of commits start their time anew, or end those of which nothing is outstanding."""
-    for lease_id in dict.fromkeys(commit.lease_id for commit in commits if commit.lease_id is not None):
-        touch(db, lease_id)
-        db.execute(
-            "DELETE FROM leases WHERE id = ? AND NOT EXISTS "
-            "(SELECT 1 FROM samples WHERE lease = leases.id AND state = 1)",
-            (lease_id,),
-        )
+    ids = dict.fromkeys(commit.lease_id for commit in commits if commit.lease_id is not None)
+    db.executemany("UPDATE leases SET expires = ttl_seconds + ? WHERE id = ?", [(now, id_) for id_ in ids])
+    db.executemany(
+        "DELETE FROM leases WHERE id = ? AND NOT EXISTS (SELECT 1 FROM samples WHERE lease = leases.id AND state = 1)",
+        [(id_,) for id_ in ids],
+    )

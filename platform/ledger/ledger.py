@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from headrace.platform.ledger.commits import Commit, end_leases, record
-from headrace.platform.ledger.file import LedgerFile, create_file
-from headrace.platform.ledger.lease import Counts, Lease
+from headrace.platform.ledger.file import create_file
+from headrace.platform.ledger.lease import Lease
 from headrace.platform.ledger.states import FAILED, LEASED, STORED
-from headrace.platform.sample import Failure, Request
+from headrace.platform.ledger.view import LedgerView, require_planned
+from headrace.platform.sample import Request
 
 MAX_LOSSES = 8  # workers that a sample may lose before it is given up
 
@@ -25,7 +26,7 @@ def seconds_since_boot() -> float:
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
-class Ledger:
+class Ledger(LedgerView):
     """The record of every sample of a run, in one SQLite file.
 
     One process writes (the coordinator, held to it by a file lock); others may open it read-only at any time. The
@@ -48,18 +49,11 @@ class Ledger:
     def __init__(
         self, path: Path, *, read_only: bool, clock: Callable[[], float], wait_seconds: float | None = None
     ) -> None:
-        self.path = path
-        self._clock = clock
-        self._file = LedgerFile(path, read_only=read_only, wait_seconds=wait_seconds)
+        super().__init__(path, read_only=read_only, clock=clock, wait_seconds=wait_seconds)
         if not read_only:
             # What was noted by another start of the machine, or on another one, means nothing to this clock; and
             # nobody could give a sign of life while nobody listened.
             self.renew_all()
-        # For each split that has an order: the samples in it, and where in it each sample stands.
-        self._orders: dict[str, tuple[Int64[np.ndarray, " samples"], Int64[np.ndarray, " samples"]]] = {}
-        for split, numbers in self._file.rows("SELECT split, numbers FROM orders"):
-            order = np.frombuffer(numbers, dtype="<i8")
-            self._orders[str(split)] = (order, np.argsort(order))
 
     @classmethod
     def create(
@@ -122,31 +116,6 @@ class Ledger:
                 writes it.
         """
         return cls(Path(path), read_only=read_only, clock=clock, wait_seconds=wait_seconds)
-
-    def close(self) -> None:
-        """Close the file and let another process write."""
-        self._file.close()
-
-    def __enter__(self) -> "Ledger":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def epoch(self) -> int:
-        """How many times leases were taken back."""
-        return int(self._file.row("SELECT epoch FROM meta")[0])
-
-    @property
-    def version(self) -> int:
-        """Number of changes so far: what a checkpoint names to say which ledger it belongs to."""
-        return int(self._file.row("SELECT version FROM meta")[0])
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The names of the splits."""
-        return tuple(str(name) for (name,) in self._file.rows("SELECT name FROM splits ORDER BY name"))
 
     def lease(self, worker: str, split: str, count: int, ttl_seconds: float, *, together: int = 1) -> Lease | None:
         """Hand up to `count` samples to a worker; those that came back first, then new ones, both in the split's order.
@@ -215,22 +184,6 @@ class Ledger:
             self._check(split, [one.index for one in requests])
             db.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?)", rows)
 
-    def decided(self, split: str, indices: Sequence[int] | None = None) -> dict[int, Request]:
-        """What was decided on some whole samples, or on all of a split, by index; those that nobody decided on lack."""
-        if not self._file.has_table("decisions"):
-            return {}
-        query = "SELECT number, level, parameters FROM decisions WHERE split = ?"
-        if indices is None:
-            rows = self._file.rows(query, split)
-        else:
-            rows = self._file.rows_of(f"{query} AND number", split, numbers=[int(index) for index in indices])
-        return {
-            number: Request(
-                index=number, level=level, parameters=None if parameters is None else json.loads(parameters)
-            )
-            for number, level, parameters in rows
-        }
-
     def commit(
         self, split: str, shard: str, lease_id: int | None, indices: Sequence[int], levels: Sequence[str] = ()
     ) -> list[bool]:
@@ -273,6 +226,7 @@ class Ledger:
         with self._file.transaction(durable=True) as db:
             for split in dict.fromkeys(commit.split for commit in commits):
                 right: list[tuple[int, list[int]]] = []
+                planned: int | None = None
                 for place, commit in enumerate(commits):
                     if commit.split != split:
                         continue
@@ -280,7 +234,8 @@ class Ledger:
                     try:
                         if commit.levels and len(commit.levels) != len(numbers):
                             raise ValueError(f"{len(numbers)} indices came with {len(commit.levels)} levels")
-                        self._check(split, numbers)
+                        planned = self._split(split)[0] if planned is None else planned
+                        require_planned(split, planned, numbers)
                     except ValueError as error:
                         results[place] = error
                         continue
@@ -291,7 +246,7 @@ class Ledger:
                 accepted = record(db, split, [(commits[place], numbers) for place, numbers in right], touched)
                 for (place, _), fresh in zip(right, accepted, strict=True):
                     results[place] = fresh
-                end_leases(db, [commits[place] for place, _ in right], lambda db, id_: self._touch(db, "id = ?", id_))
+                end_leases(db, [commits[place] for place, _ in right], self._clock())
         return results
 
     def fail(self, split: str, index: int, level: str, reason: str, wall_seconds: float, cpu_seconds: float) -> bool:
@@ -363,90 +318,6 @@ class Ledger:
     def expire(self, now: float | None = None) -> tuple[Lease, ...]:
         """Take back the leases whose time is over at `now` (the clock's time when left out)."""
         return self._take_back("expires <= ?", self._clock() if now is None else now, lost=True)
-
-    def leases(self, worker: str | None = None) -> tuple[Lease, ...]:
-        """What is out now, of one worker or of all, oldest first, with the indices still outstanding, ascending."""
-        where, values = ("", ()) if worker is None else ("WHERE worker = ?", (worker,))
-        found = []
-        for id_, epoch, holder, split in self._file.rows(
-            f"SELECT id, epoch, worker, split FROM leases {where}", *values
-        ):
-            if numbers := self._outstanding(id_):
-                found.append(Lease(id=id_, epoch=epoch, worker=holder, split=split, indices=numbers))
-        return tuple(found)
-
-    def _outstanding(self, lease_id: int) -> tuple[int, ...]:
-        """The samples that a lease still holds, ascending."""
-        query = "SELECT number FROM samples WHERE lease = ? AND state = 1 ORDER BY number"
-        return tuple(number for (number,) in self._file.rows(query, lease_id))
-
-    def counts(self, split: str) -> Counts:
-        """How far a split is."""
-        planned, _, leased, stored, failed, duplicates = self._split(split)
-        return Counts(planned=planned, leased=leased, stored=stored, failed=failed, duplicates=duplicates)
-
-    def is_complete(self, split: str) -> bool:
-        """Whether every planned sample is stored or failed."""
-        counts = self.counts(split)
-        return counts.stored + counts.failed == counts.planned
-
-    def settled(self, split: str, indices: Sequence[int]) -> list[int] | None:
-        """Those of some samples that are stored, in the order given, once each is stored or failed; until then None.
-
-        Raises:
-            ValueError: an index is not planned.
-        """
-        numbers = [int(index) for index in indices]
-        self._check(split, numbers)
-        states = self._states(split, numbers)
-        if any(states.get(number) not in (STORED, FAILED) for number in numbers):
-            return None
-        return [number for number in numbers if states[number] == STORED]
-
-    def order(self, split: str) -> Int64[np.ndarray, " samples"]:
-        """The numbers of all planned samples, in the order in which they are leased."""
-        order, _ = self._orders.get(split, (np.arange(self.counts(split).planned), None))
-        return order.astype(np.int64)
-
-    def failures(self, split: str, limit: int | None = None) -> tuple[Failure, ...]:
-        """The failed samples by index, at most `limit` of them."""
-        rows = self._file.rows(
-            "SELECT number, level, reason, wall_seconds, cpu_seconds FROM samples WHERE split = ? AND state = 3 "
-            "ORDER BY number LIMIT ?",
-            split,
-            -1 if limit is None else limit,
-        )
-        return tuple(
-            Failure(index=number, level=level, reason=reason, wall_seconds=wall, cpu_seconds=cpu)
-            for number, level, reason, wall, cpu in rows
-        )
-
-    def committed(self, split: str) -> dict[str, Int64[np.ndarray, " samples"]]:
-        """The stored indices of each shard, ascending."""
-        query = "SELECT shard, number FROM samples WHERE split = ? AND state = ? ORDER BY number"
-        found: dict[str, list[int]] = {}
-        for shard, number in self._file.rows(query, split, STORED):
-            found.setdefault(shard, []).append(number)
-        return {shard: np.array(numbers, dtype=np.int64) for shard, numbers in found.items()}
-
-    def _split(self, split: str) -> tuple[int, ...]:
-        """The planned, next, leased, stored, failed, duplicates of a split."""
-        row = self._file.row(
-            "SELECT planned, next, leased, stored, failed, duplicates FROM splits WHERE name = ?", split
-        )
-        if not row:
-            raise ValueError(f"the ledger {self.path} has no split {split!r}, only {', '.join(self.splits)}")
-        return row
-
-    def _check(self, split: str, numbers: Sequence[int]) -> None:
-        planned = self._split(split)[0]
-        if numbers and not 0 <= min(numbers) <= max(numbers) < planned:
-            raise ValueError(f"{split} plans the samples 0 to {planned - 1}, got {min(numbers)} to {max(numbers)}")
-
-    def _states(self, split: str, numbers: Sequence[int]) -> dict[int, int]:
-        """The state of those samples that were touched."""
-        query = "SELECT number, state FROM samples WHERE split = ? AND number"
-        return dict(self._file.rows_of(query, split, numbers=numbers))
 
     def _untouched(self, split: str, start: int, planned: int, count: int, together: int) -> tuple[list[int], int]:
         """The next samples from `start` that nobody touched, and where to look next time."""
