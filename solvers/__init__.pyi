@@ -6,7 +6,6 @@ from .evolution.conservation import AbstractConservationLaw as AbstractConservat
 from .evolution.defect import Defect as Defect
 from .evolution.defect import forecast_defect as forecast_defect
 from .evolution.evolution import AbstractEvolution as AbstractEvolution
-from .evolution.evolution import Numerics as Numerics
 from .evolution.implicit import AbstractImplicit as AbstractImplicit
 from .evolution.incompressible import AbstractIncompressible as AbstractIncompressible
 from .evolution.semilinear import AbstractSemilinear as AbstractSemilinear
@@ -29,6 +28,7 @@ from .methods.krylov import BiCGStab as BiCGStab
 from .methods.multigrid import Multigrid as Multigrid
 from .methods.recycled_cg import RecycledCG as RecycledCG
 from .methods.transform import Transform as Transform
+from .numerics import Numerics as Numerics
 from .problem import AbstractProblem as AbstractProblem
 from .problems import EVOLUTIONS as EVOLUTIONS
 from .problems import PROBLEMS as PROBLEMS

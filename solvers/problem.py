@@ -2,12 +2,12 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from headrace.platform.fields import FieldSpec
+from headrace.platform.fields import FieldSpec, Grid
 from headrace.platform.seeding import generator
 from headrace.solvers.sampled import AbstractSampled
 from headrace.solvers.systems.start import as_unknowns
@@ -29,9 +29,81 @@ class AbstractProblem(AbstractSampled):
     """
 
     made_by: ClassVar[str] = "systems"
-    heeds: ClassVar[frozenset[str]] = frozenset({"solver.method", "solver.rtol", "solver.order"})
+    heeds: ClassVar[frozenset[str]] = frozenset(
+        {"solver.method", "solver.rtol", "solver.order", "data.accuracy", "data.numerics"}
+    )
 
     sorted_by: ClassVar[str | None] = None
+
+    def unrefinable(self) -> str | None:
+        """Why it cannot be solved on a finer grid; None for what lives on a grid with as many points along each axis.
+
+        Such a problem has a `resolution`; others override this, `refined` and `restricted`.
+        """
+        domain = self.schema().domain
+        if "resolution" not in type(self).model_fields or not isinstance(domain, Grid):
+            return super().unrefinable()
+        even = len(set(domain.shape)) == 1 and len(set(domain.periodic)) == 1
+        return None if even and domain.shape[0] == self._resolution else super().unrefinable()
+
+    def refined(self, refinement: int) -> Self:
+        """The same equation with so many times the points along each axis: between nodes, so many times the intervals.
+
+        Raises:
+            pydantic.ValidationError: the equation does not allow such a resolution.
+        """
+        if refinement == 1:
+            return self
+        domain = self._grid
+        is_closed = domain.location == "nodes" and not any(domain.periodic)
+        return self.overridden({"resolution": refinement * (self._resolution - is_closed) + is_closed})
+
+    def draw_refined(self, seed: int | np.random.Generator, refinement: int) -> dict[str, Float[np.ndarray, "..."]]:
+        """The fields that `draw` draws, for `refined(refinement)`: the same functions at its points.
+
+        By default those that it draws from an equal generator, as random fields are the same on all grids.
+        """
+        return self.refined(refinement).draw(seed)
+
+    def restricted(
+        self,
+        fields: Mapping[str, Float[np.ndarray, "..."]],
+        solution: Float[np.ndarray, " unknowns"],
+        refinement: int,
+    ) -> tuple[
+        Float32[np.ndarray, "channels_in *grid"],  # noqa: F821  (as below)
+        Float32[np.ndarray, "time channels_out *grid"],
+        Float32[np.ndarray, " num_parameters"],
+    ]:
+        """The arrays of a sample, from fields and a solution of `refined(refinement)`.
+
+        By default those that the finer grid has at the nodes of this one, and means over the finer cells of a cell.
+        """
+        inputs, outputs, parameters = self.refined(refinement).sample_arrays(fields, solution)
+        return self.on_grid(inputs, refinement), self.on_grid(outputs, refinement), parameters
+
+    def on_grid(self, values: Float32[np.ndarray, "..."], refinement: int) -> Float32[np.ndarray, "..."]:
+        """What values on the grid of `refined(refinement)` are on this one's: at shared nodes, or the cells' means."""
+        if refinement == 1:
+            return values
+        domain = self._grid
+        num_axes = len(domain.shape)
+        if domain.location == "nodes":
+            return np.ascontiguousarray(values[(..., *(slice(None, None, refinement),) * num_axes)])
+        blocks = [part for n in domain.shape for part in (n, refinement)]
+        within = tuple(range(-1, -2 * num_axes, -2))
+        means = values.reshape(*values.shape[:-num_axes], *blocks).mean(axis=within, dtype=np.float64)
+        return np.asarray(means, dtype=np.float32)
+
+    @property
+    def _grid(self) -> Grid:
+        domain = self.schema().domain
+        assert isinstance(domain, Grid), f"{type(self).__name__} says nothing of meshes: see `unrefinable`"
+        return domain
+
+    @property
+    def _resolution(self) -> int:
+        return int(self.model_dump(include={"resolution"})["resolution"])
 
     @property
     @abstractmethod
@@ -107,7 +179,7 @@ class AbstractProblem(AbstractSampled):
         """
         if self.sorted_by is None:
             return self.discretize(self.draw(seed)).feature
-        resolution = min(int(self.model_dump(include={"resolution"})["resolution"]), _FEATURE_RESOLUTION)
+        resolution = min(self._resolution, _FEATURE_RESOLUTION)
         # Not checked anew: a coarse grid may be too coarse for the equation, and is good enough to draw on.
         return self.model_copy(update={"resolution": resolution}).draw(seed)[self.sorted_by]
 

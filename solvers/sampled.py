@@ -17,6 +17,7 @@ from headrace.platform.samplers.mixture import Mixture
 from headrace.platform.samplers.sampler import AbstractSampler, Axis, DerivedRequests, SamplerContext
 from headrace.platform.source import SampleSource
 from headrace.platform.spec import FieldError, Spec, kind_of
+from headrace.solvers.label_error import NUM_PILOTS, LabelError, Refinable, measured
 
 if TYPE_CHECKING:
     from headrace.solvers.evolution.accuracy import Choice
@@ -37,13 +38,15 @@ class AbstractSampled(Spec):
     Attributes:
         made_by: the name of the source that makes its samples (`AbstractSource.name`).
         heeds: the keys of a recipe that it heeds, of those that not all families do: `solver.method`, `solver.rtol`,
-            `solver.order`, `data.accuracy`, `data.numerics`, `data.times_per_part`.
+            `solver.order`, `data.accuracy`, `data.numerics`, `data.numerics.step`, `data.times_per_part`.
         solves_by_itself: why it heeds no others of `solver`, and where to say it instead; to tell a user.
+        order_at_least: the order by which the errors of its samples fall on finer grids, also where data are rough.
     """
 
     made_by: ClassVar[str] = ""
     heeds: ClassVar[frozenset[str]] = frozenset()
     solves_by_itself: ClassVar[tuple[str, str]] = ("", "")
+    order_at_least: ClassVar[float] = 1.0
 
     @abstractmethod
     def schema(self) -> SampleSchema:  # type: ignore[override]  # pydantic's own, deprecated, is not missed
@@ -66,6 +69,10 @@ class AbstractSampled(Spec):
     def unavailable(self) -> str | None:
         """Why this machine cannot make samples of it, and what to do; None when it can."""
         return None
+
+    def unrefinable(self) -> str | None:
+        """Why its samples cannot be had from a finer grid, by which their error is measured; None when they can."""
+        return f"{kind_of(type(self))} does not say how it is solved on a finer grid"
 
     @property
     def time_limit(self) -> tuple[str, float] | None:
@@ -192,6 +199,32 @@ class AbstractSource(Spec):
         Raises:
             InputError: this machine or the method cannot.
         """
+
+    def refinable(self, level: str) -> "Refinable | str":
+        """A level's samples on finer grids, by which their error is measured; or why they cannot be had.
+
+        Raises:
+            InputError: there is no such level.
+        """
+        return self.problem_at(level).unrefinable() or f"the source {self.name} has no finer grids"
+
+    def label_error(
+        self,
+        level: str,
+        *,
+        num_pilots: int = NUM_PILOTS,
+        seconds: float | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> LabelError:
+        """The discretisation error of a level's samples; see `measured`. Its pilots are none of the data set's.
+
+        Raises:
+            InputError: there is no such level, or this machine or the method cannot solve it.
+        """
+        of = self.refinable(level)
+        if isinstance(of, str):
+            return LabelError(level=level, reason=of)
+        return measured(of, num_pilots=num_pilots, seconds=seconds, tell=tell)
 
     def choose_numerics(
         self, levels: Sequence[str], accuracy: float, tell: Callable[[str], None]

@@ -11,7 +11,7 @@ from headrace.platform.samplers import AnySampler
 from headrace.platform.samplers.fixed_mix import FixedMix
 from headrace.platform.spec import Count, Spec
 from headrace.platform.stream.plan import ReplayOrder
-from headrace.solvers.evolution.evolution import Numerics
+from headrace.solvers.numerics import Numerics
 from headrace.solvers.sampled import DEFAULT_LEVEL, Weight
 from headrace.solvers.selection import AnyMethod, Auto
 from headrace.solvers.sequences.sorting import Order

@@ -1,6 +1,5 @@
 """Which grid and step an equation needs for an accuracy: found on a few samples, by self-convergence."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,9 +9,11 @@ from jaxtyping import Float32
 
 from headrace.platform.errors import InputError
 from headrace.platform.seeding import generator
-from headrace.solvers.evolution.evolution import AbstractEvolution, Numerics
+from headrace.solvers.evolution.evolution import AbstractEvolution
 from headrace.solvers.evolution.implicit import StageSolver
 from headrace.solvers.evolution.stepper import Stepper
+from headrace.solvers.label_error import relative_distances
+from headrace.solvers.numerics import Numerics
 
 MAX_REFINEMENT = 16
 # Steps are tried from the shortest interval between outputs down to so many halvings of it.
@@ -157,14 +158,7 @@ class _Pilots:
 
     def distance(self, one: tuple[int, float], other: tuple[int, float]) -> float:
         """The largest relative L2 distance of the outputs with two grids and steps; infinite when one blew up."""
-        a, b = (self._outputs(*numerics)[0].astype(np.float64) for numerics in (one, other))
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
-            return math.inf
-        sizes = np.linalg.norm(b.reshape(*b.shape[:2], -1), axis=2)
-        # What has all but died away is measured by what it was.
-        sizes = np.maximum(sizes, 1e-6 * sizes.max(axis=1, keepdims=True))
-        distances = np.linalg.norm((a - b).reshape(*b.shape[:2], -1), axis=2)
-        return float(np.max(distances / np.maximum(sizes, np.finfo(np.float64).tiny)))
+        return float(relative_distances(self._outputs(*one)[0], self._outputs(*other)[0]).max())
 
     def _outputs(self, refinement: int, step: float) -> tuple[Float32[np.ndarray, "..."], float]:
         if (refinement, step) not in self._found:

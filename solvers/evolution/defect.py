@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from headrace.platform.errors import InputError
-from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw
 from headrace.solvers.evolution.implicit import StageSolver
 from headrace.solvers.evolution.stepper import HALVINGS, Stepper
+from headrace.solvers.numerics import Numerics
 
 # Intervals of one length differ by rounding.
 _SAME_INTERVAL = 1e-9

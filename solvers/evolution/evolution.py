@@ -12,7 +12,6 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.platform.samplers.sampler import Axis
-from headrace.platform.spec import Spec
 from headrace.solvers.random_inputs.parameters import Scalar, as_fields, axes, drawn
 from headrace.solvers.sampled import AbstractSampled
 
@@ -20,18 +19,6 @@ from headrace.solvers.sampled import AbstractSampled
 _BATCH_VALUES = 2**16
 # Before so many of the output times a step is done again as two halves.
 _LOOKS = 4
-
-
-class Numerics(Spec):
-    """How finely an equation is solved for the points and times that are asked for.
-
-    Attributes:
-        refinement: the solver's points for each point of the output grid, along each axis.
-        step: largest time step, in the equation's unit of time.
-    """
-
-    refinement: Annotated[int, Field(ge=1, le=64)] = 1
-    step: PositiveFloat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +73,9 @@ class AbstractEvolution(AbstractSampled):
     """
 
     made_by: ClassVar[str] = "trajectories"
-    heeds: ClassVar[frozenset[str]] = frozenset({"data.accuracy", "data.numerics", "data.times_per_part"})
+    heeds: ClassVar[frozenset[str]] = frozenset(
+        {"data.accuracy", "data.numerics", "data.numerics.step", "data.times_per_part"}
+    )
     solves_by_itself: ClassVar[tuple[str, str]] = (
         "an equation in time is followed by its own integrator",
         "Grid and step are in data.numerics.",
@@ -159,6 +148,10 @@ class AbstractEvolution(AbstractSampled):
         """How many samples are best solved together."""
         values = int(np.prod(self.grid.shape)) * sum(spec.components for spec in self.state)
         return max(1, min(256, _BATCH_VALUES // values))
+
+    def unrefinable(self) -> str | None:
+        """Every equation in time can be followed on a finer grid."""
+        return None
 
     @abstractmethod
     def refined(self, refinement: int) -> Self:

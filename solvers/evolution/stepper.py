@@ -9,8 +9,9 @@ from jaxtyping import Float32, Float64, Int64
 
 from headrace.solvers.device import found_device
 from headrace.solvers.evolution.batched import AbstractBatchedEvolution
-from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics, Snapshot
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
+from headrace.solvers.numerics import Numerics
 
 MAX_DEFECT = 0.01
 """A trajectory whose steps differ by more from two half steps, relative to its state, is not resolved in time."""
@@ -60,6 +61,7 @@ class Stepper:
         problem: the equation on the output grid.
         fine: the same on the solver's grid, where its samples are drawn.
         numerics: refinement and step.
+        step: the largest time step.
     """
 
     def __init__(
@@ -73,8 +75,9 @@ class Stepper:
             stages: who solves the systems of an implicit equation; default: `auto`, which starts to learn here.
         """
         self.problem = problem
-        self.numerics = numerics or Numerics(step=problem.default_step)
+        self.numerics = numerics or Numerics()
         self.fine = problem.refined(self.numerics.refinement)
+        self.step = self.numerics.step or self.fine.default_step
         self._stages = stages or (StageSolver() if isinstance(problem, AbstractImplicit) else None)
 
     @property
@@ -83,18 +86,18 @@ class Stepper:
         points = "x".join(str(n) for n in self.fine.grid.shape)
         device = found_device(self.problem.device) if isinstance(self.problem, AbstractBatchedEvolution) else "cpu"
         where = "" if device == "cpu" else f", {device}"
-        return f"{self.problem.integrator} on {points} points, step at most {self.numerics.step:.3g}{where}"
+        return f"{self.problem.integrator} on {points} points, step at most {self.step:.3g}{where}"
 
     def halved(self) -> "Stepper":
         """The same with half the step."""
-        shorter = self.numerics.model_copy(update={"step": self.numerics.step / 2.0})
+        shorter = self.numerics.model_copy(update={"step": self.step / 2.0})
         return Stepper(self.problem.cautious(), shorter, self._stages)
 
     def snapshots(self, draws: Sequence[Draw]) -> Iterator[Snapshot]:
         """The states of samples, drawn by `fine`, on its grid at the output times."""
         if isinstance(self.fine, AbstractImplicit):
-            return self.fine.follow(draws, self.numerics.step, self._stages)
-        return self.fine.follow(draws, self.numerics.step)
+            return self.fine.follow(draws, self.step, self._stages)
+        return self.fine.follow(draws, self.step)
 
     def follow(self, draws: Sequence[Draw]) -> Followed:
         """Follow samples, drawn by `fine`, through all output times."""

@@ -219,6 +219,10 @@ class External(AbstractSampled):
         """All parameters."""
         return {name: one.axis for name, one in self.parameters.items()}
 
+    def unrefinable(self) -> str | None:
+        """Its grid is the program's affair."""
+        return "an external program has one grid, its own: nobody here can ask it for a finer one"
+
     @property
     def time_limit(self) -> tuple[str, float]:
         """After which the program is stopped."""

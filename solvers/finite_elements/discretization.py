@@ -18,6 +18,7 @@ from headrace.solvers.finite_elements.dolfinx import (
     tagged_facets,
 )
 from headrace.solvers.finite_elements.geometries import named_mesh
+from headrace.solvers.finite_elements.location import Location
 from headrace.solvers.finite_elements.named_mesh import NamedMesh
 from headrace.solvers.finite_elements.regridding import regridding
 from headrace.solvers.finite_elements.weak import BoundaryValue, Values, Weak
@@ -174,14 +175,17 @@ class Discretization:
     def evaluation(self, grid_points: int) -> "csr_array":
         """From values at the nodes to values at the points of the grid inside the mesh."""
         if grid_points not in self._evaluations:
-            location = regridding(self._geometry, grid_points).location
-            # DOLFINx has cells, and corners within a cell, in an order of its own.
-            theirs = np.argsort(self._mesh.topology.original_cell_index)[location.cell]
-            own, corners = self._named.mesh.cells[location.cell], self.corners[theirs]
-            places = np.argmax(corners[:, :, None] == own[:, None, :], axis=2)
-            weights = np.take_along_axis(location.weights, places, axis=1)
-            self._evaluations[grid_points] = self.interpolation(theirs, weights)
+            self._evaluations[grid_points] = self.at(regridding(self._geometry, grid_points).location)
         return self._evaluations[grid_points]
+
+    def at(self, location: Location) -> "csr_array":
+        """From values at the nodes to values at points that were located in the mesh."""
+        # DOLFINx has cells, and corners within a cell, in an order of its own.
+        theirs = np.argsort(self._mesh.topology.original_cell_index)[location.cell]
+        own, corners = self._named.mesh.cells[location.cell], self.corners[theirs]
+        places = np.argmax(corners[:, :, None] == own[:, None, :], axis=2)
+        weights = np.take_along_axis(location.weights, places, axis=1)
+        return self.interpolation(theirs, weights)
 
     def function(self, nodes: Float64[np.ndarray, "nodes components"]) -> "dolfinx.fem.Function":
         """Values at the nodes as a function of DOLFINx, to integrate or to plot."""

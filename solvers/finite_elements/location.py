@@ -54,3 +54,26 @@ def locate_grid(mesh: Mesh, x: Float64[np.ndarray, " nx"], y: Float64[np.ndarray
     inside = np.zeros(len(x) * len(y), dtype=bool)
     inside[points] = True
     return Location(inside=inside, cell=cell[within][first], weights=weights[within][first])
+
+
+# Triangles whose centres are nearest are looked at; in a mesh of good triangles a point's own is among the first few.
+_CANDIDATES = 16
+
+
+def locate_points(mesh: Mesh, points: Float64[np.ndarray, "points 2"]) -> Location:
+    """Find scattered points, all in a triangle mesh or next to it: those outside are moved to the nearest edge."""
+    from scipy.spatial import cKDTree
+
+    triangles = mesh.points[mesh.cells]
+    count = min(_CANDIDATES, len(triangles))
+    _, near = cKDTree(triangles.mean(axis=1)).query(points, k=count)
+    near = near.reshape(len(points), count)
+    a, b, c = (triangles[near, k] for k in range(3))
+    p = points[:, None]
+    area = cross(b - a, c - a)
+    weights = np.stack([cross(b - p, c - p), cross(c - p, a - p), cross(a - p, b - p)], axis=2) / area[..., None]
+    best = weights.min(axis=2).argmax(axis=1)
+    rows = np.arange(len(points))
+    chosen = np.maximum(weights[rows, best], 0.0)
+    chosen /= chosen.sum(axis=1, keepdims=True)
+    return Location(inside=np.ones(len(points), dtype=bool), cell=near[rows, best].astype(np.int64), weights=chosen)

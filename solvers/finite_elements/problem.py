@@ -15,7 +15,7 @@ from headrace.solvers.finite_elements.discretization import discretization
 from headrace.solvers.finite_elements.dolfinx import compiler, dolfinx_is_installed
 from headrace.solvers.finite_elements.geometries import AnyGeometry, Plate, named_mesh
 from headrace.solvers.finite_elements.planar import Points
-from headrace.solvers.finite_elements.regridding import feature_points, in_unit_square, regridding
+from headrace.solvers.finite_elements.regridding import feature_points, in_unit_square, meeting, regridding
 from headrace.solvers.finite_elements.weak import BoundaryValue, FieldValues, Values, Weak
 from headrace.solvers.problem import AbstractProblem, as_generator
 from headrace.solvers.random_inputs.permeability import LogNormal, TwoPhase
@@ -150,6 +150,41 @@ class AbstractFiniteElementProblem(AbstractProblem):
         """Draw inputs at the points of the mesh, and parameters, in values that single precision holds."""
         drawn = self.draw_at(as_generator(seed), named_mesh(self.geometry).mesh.points)
         return {name: representable(np.asarray(values, dtype=np.float64)) for name, values in drawn.items()}
+
+    def unrefinable(self) -> str | None:
+        """A mesh that is generated can be generated finer; one from a file is what it is."""
+        if isinstance(self.geometry, Plate):
+            return None
+        return "its mesh comes from a file, and nobody here can make a finer one"
+
+    def refined(self, refinement: int) -> Self:
+        """The same equation on a mesh whose edges are so many times as short."""
+        if refinement == 1:
+            return self
+        assert isinstance(self.geometry, Plate)
+        return self.overridden({"geometry": {"size": self.geometry.size / refinement}})
+
+    def restricted(
+        self, fields: FieldValues, solution: Float[np.ndarray, " unknowns"], refinement: int
+    ) -> tuple[
+        Float32[np.ndarray, "channels_in *grid"],
+        Float32[np.ndarray, "1 channels_out *grid"],
+        Float32[np.ndarray, " num_parameters"],
+    ]:
+        """The functions of a finer mesh at the points of this one; on a grid, as that has them at the same points."""
+        finer = self.refined(refinement)
+        if refinement == 1 or self.output == "grid":
+            return finer.sample_arrays(fields, solution)
+        checked = finer._checked(fields)
+        inputs, _, parameters = finer.sample_arrays(checked, solution)
+        built = discretization(finer)
+        between = meeting(finer.geometry, self.geometry)
+        outputs = built.at(between.location) @ built.at_nodes(checked, solution)
+        return (
+            np.ascontiguousarray((between.from_points @ inputs.T).T, dtype=np.float32),
+            np.ascontiguousarray(outputs.T[np.newaxis], dtype=np.float32),
+            parameters,
+        )
 
     def feature(self, seed: int | np.random.Generator) -> Float[np.ndarray, "..."] | None:
         """As its base, without assembling anything."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int64
 
+from headrace.platform.fields import Mesh
 from headrace.solvers.finite_elements.geometries import AnyGeometry, named_mesh
-from headrace.solvers.finite_elements.location import Location, locate_grid
+from headrace.solvers.finite_elements.location import Location, locate_grid, locate_points
 from headrace.solvers.finite_elements.planar import Points
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def in_unit_square(points: Points) -> Points:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Regridding:
-    """From the points of a mesh to those of a grid that lie inside it."""
+    """From the points of a mesh to other points that lie inside it."""
 
     location: Location
     from_points: "csr_array"
@@ -37,12 +38,23 @@ class Regridding:
 @functools.lru_cache(maxsize=8)
 def regridding(geometry: AnyGeometry, grid_points: int) -> Regridding:
     """From the mesh of a geometry to a grid of so many points a side over its bounding box."""
-    from scipy.sparse import csr_array
-
     mesh = named_mesh(geometry).mesh
     low, high = mesh.points.min(axis=0), mesh.points.max(axis=0)
     x, y = (np.linspace(low[k], high[k], grid_points) for k in range(2))
-    location = locate_grid(mesh, x, y)
+    return _between(mesh, locate_grid(mesh, x, y))
+
+
+@functools.lru_cache(maxsize=8)
+def meeting(fine: AnyGeometry, coarse: AnyGeometry) -> Regridding:
+    """From the points of one mesh to those of another of the same outline."""
+    mesh = named_mesh(fine).mesh
+    return _between(mesh, locate_points(mesh, named_mesh(coarse).mesh.points))
+
+
+def _between(mesh: Mesh, location: Location) -> Regridding:
+    """The matrix that interpolates linearly in the triangles of a mesh."""
+    from scipy.sparse import csr_array
+
     corners = mesh.cells[location.cell]
     indptr = np.arange(0, 3 * len(corners) + 1, 3)
     shape = (len(corners), len(mesh.points))

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.problem import AbstractProblem, as_generator
-from headrace.solvers.random_inputs.random_fields import Gaussian, Points
+from headrace.solvers.random_inputs.random_fields import Gaussian, Points, matern_field_at
 from headrace.solvers.systems.arrays import NO_PARAMETERS, checked, representable, require_names, with_boundary
 from headrace.solvers.systems.operators import DiffusionOperator
 from headrace.solvers.systems.system import LinearSystem, Structure
@@ -20,6 +20,7 @@ Boundary = Literal["dirichlet", "neumann", "periodic"]
 _POINTS: dict[Boundary, Points] = {"dirichlet": "nodes", "neumann": "cells", "periodic": "periodic"}
 # Fields in single precision are balanced to about the rounding of their values, 6e-8.
 _UNBALANCED = 1e-5
+_EDGES: tuple[tuple[int | slice, ...], ...] = ((0,), (-1,), (slice(None), 0), (slice(None), -1))
 
 
 class Poisson(AbstractProblem):
@@ -127,6 +128,38 @@ class Poisson(AbstractProblem):
             source -= source.mean() + n * _flux(boundary).mean()
         return {"source": representable(source), "boundary": boundary}
 
+    def draw_refined(
+        self, seed: int | np.random.Generator, refinement: int
+    ) -> dict[str, Float64[np.ndarray, "points points"]]:
+        """As `draw`; a flux is taken as far from the boundary as the centres of this grid's cells, not of the finer."""
+        finer = self.refined(refinement)
+        if refinement == 1 or self.boundary != "neumann":
+            return finer.draw(seed)
+        rng, n = as_generator(seed), finer.resolution
+        source = self.source.draw(rng, n, points="cells")
+        boundary = np.zeros((n, n))
+        along, depth = (np.arange(n) + 0.5) / n, np.full(n, 0.5 / self.resolution)
+        near, far = np.stack([depth, along], axis=1), np.stack([1.0 - depth, along], axis=1)
+        points = np.concatenate([near, far, near[:, ::-1], far[:, ::-1]])
+        data = self.boundary_data
+        drawn = data.std * matern_field_at(rng, points, length_scale=data.length_scale, smoothness=data.smoothness)
+        for edge, values in zip(_EDGES, drawn.reshape(4, n), strict=True):
+            boundary[edge] = values
+        boundary = representable(boundary)
+        source -= source.mean() + n * _flux(boundary).mean()
+        return {"source": representable(source), "boundary": boundary}
+
+    def on_grid(self, values: Float32[np.ndarray, "..."], refinement: int) -> Float32[np.ndarray, "..."]:
+        """As its base; the flux that is given along a boundary of cells is a mean along it."""
+        means = super().on_grid(values, refinement)
+        if self.boundary != "neumann" or refinement == 1 or len(values) != len(self._names):
+            return means
+        n, given = self.resolution, values[1].astype(np.float64)
+        means[1] = 0.0
+        for edge in _EDGES:
+            means[1][edge] = given[edge].reshape(n, refinement).mean(axis=1)
+        return means
+
     def discretize(self, fields: Mapping[str, Float[np.ndarray, "points points"]]) -> LinearSystem:
         """The five-point system of a source and boundary data.
 
@@ -175,7 +208,7 @@ class Poisson(AbstractProblem):
         if self.boundary != "dirichlet":
             return inputs, solution.astype(np.float32).reshape(1, 1, n, n), NO_PARAMETERS
         potential = with_boundary(solution, n)
-        for edge in ((0,), (-1,), (slice(None), 0), (slice(None), -1)):
+        for edge in _EDGES:
             potential[0, 0][edge] = fields["boundary"][edge]
         return inputs, potential, NO_PARAMETERS
 
@@ -183,7 +216,7 @@ class Poisson(AbstractProblem):
 def _flux(boundary: Float64[np.ndarray, "cells cells"]) -> Float64[np.ndarray, "cells cells"]:
     """What flows in through the outer faces of every cell, over the length of a face."""
     flux = np.zeros_like(boundary)
-    for edge in ((0,), (-1,), (slice(None), 0), (slice(None), -1)):
+    for edge in _EDGES:
         flux[edge] += boundary[edge]
     return flux
 

@@ -2,21 +2,24 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int64
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import Grid
+from headrace.platform.frozen import Frozen, FrozenMap
 from headrace.platform.sample import Failure, Request, Sample
 from headrace.platform.samplers.fixed_mix import MIXED
 from headrace.platform.samplers.sampler import AbstractSampler
 from headrace.platform.seeding import generator
 from headrace.platform.spec import kind_of
 from headrace.solvers.certifying import certify
+from headrace.solvers.label_error import Refinable
 from headrace.solvers.methods.direct import Direct
+from headrace.solvers.numerics import Numerics
 from headrace.solvers.problem import AbstractProblem
 from headrace.solvers.problems import AnyProblem
 from headrace.solvers.sampled import AbstractSource, at_level
@@ -35,6 +38,8 @@ from headrace.solvers.systems.verified import solve_batch_verified, solve_verifi
 
 # Unknowns that a warm-up has about, on each axis of a grid in 1, 2 and 3 dimensions.
 _WARM_UP_POINTS = (129, 33, 11)
+# Errors are measured on a third grid, four times as fine, where that has no more points: a sample takes about a second.
+_MOST_POINTS = 300_000
 
 
 class SolverSource(AbstractSource):
@@ -53,6 +58,7 @@ class SolverSource(AbstractSource):
         split: which part of it.
         mix: weights of the difficulty levels, by name.
         levels: levels of the user's own, or others under built-in names: name -> the problem's fields that change.
+        numerics: on how fine a grid it is solved, by level; default: on the output grid.
     """
 
     name: ClassVar[str] = "systems"
@@ -61,6 +67,42 @@ class SolverSource(AbstractSource):
     method: AnyMethod = Auto()
     rtol: Annotated[float, Field(ge=SMALLEST_RTOL, lt=1.0)] = 1e-8
     order: Order = "auto"
+    numerics: Frozen[Mapping[str, Numerics]] = FrozenMap({})
+
+    @model_serializer(mode="wrap")
+    def _without_numerics(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Samples of the output grid are what they were before there was another: so is the hash of their spec.
+        values: dict[str, Any] = handler(self)
+        if not self.numerics:
+            values.pop("numerics", None)
+        return values
+
+    def refinement(self, level: str) -> int:
+        """The solver's points for each point of the output grid, along each axis."""
+        return self.numerics[level].refinement if level in self.numerics else 1
+
+    def refinable(self, level: str) -> Refinable | str:
+        """The level's samples, solved by the same method, on finer grids; or why they cannot be had."""
+        problem: AbstractProblem = at_level(self.problem, self.levels, level)
+        if (reason := problem.unrefinable()) is not None:
+            return reason
+        refinement = self.refinement(level)
+        points = int(np.prod(problem.schema().domain.shape)) * refinement ** _num_axes(problem)
+        seed = int(generator(self.seed, "pilot", "label error", level).integers(2**62))
+
+        def solve(fineness: int, numbers: Sequence[int]) -> Sequence[Sample | Failure]:
+            numerics = FrozenMap({level: Numerics(refinement=fineness * refinement)})
+            of_level = {"mix": FrozenMap({level: 1.0}), "numerics": numerics, "seed": seed, "split": "test"}
+            return list(self.model_copy(update=of_level).samples(numbers))
+
+        return Refinable(
+            level=level,
+            refinement=refinement,
+            dimensions=_num_axes(problem),
+            order=problem.order_at_least,
+            has_third=points * 4 ** _num_axes(problem) <= _MOST_POINTS,
+            solve=solve,
+        )
 
     def mismatch(self) -> str | None:
         """Why the method cannot solve the problem, or this machine cannot discretise it; None when they can."""
@@ -146,7 +188,9 @@ class BuiltSource:
         self._bench = Bench(spec, problem)
         self._running = spec.method.build()
         self._rescue: RunningSolver | None = None
-        self._batch = max(spec.method.batch_size(problem) for problem in self._bench.problems.values())
+        self._refinement = {name: spec.refinement(name) for name in self._bench.problems}
+        self._fine = {name: one.refined(self._refinement[name]) for name, one in self._bench.problems.items()}
+        self._batch = max(spec.method.batch_size(problem) for problem in self._fine.values())
         self._is_warm = False
 
     def solve(self, requests: Sequence[Request]) -> Iterator[Sample | Failure]:
@@ -201,8 +245,9 @@ class BuiltSource:
         problem = self._bench.problem(request)
         clock = Clock()
         try:
-            fields = problem.draw(generator(self._spec.seed, self._spec.split, "fields", request.index))
-            system = problem.discretize(fields)
+            rng = generator(self._spec.seed, self._spec.split, "fields", request.index)
+            fields = problem.draw_refined(rng, self._refinement[request.level])
+            system = self._fine[request.level].discretize(fields)
         except (ValueError, ArithmeticError) as error:
             return self._bench.failure(request, f"not discretised: {error}", *clock.read())
         return _Drawn(request=request, problem=problem, fields=fields, system=system, cost=clock.read())
@@ -232,7 +277,8 @@ class BuiltSource:
             solution = solve_verified(self._rescue, drawn.system, spec.rtol)
             reasons.append(str(solution))
         solved = solution.status is SolveStatus.converged
-        arrays = drawn.problem.sample_arrays(drawn.fields, solution.value) if solved else None
+        refinement = self._refinement[drawn.request.level]
+        arrays = drawn.problem.restricted(drawn.fields, solution.value, refinement) if solved else None
         wall, cpu = (sum(parts) for parts in zip(drawn.cost, share, clock.read(), strict=True))
         if len(reasons) > 1 or solution.num_tries > 1:
             self._bench.note_rescue(drawn.request, "; ".join(reasons))
@@ -260,6 +306,12 @@ def _small(problem: AbstractProblem) -> AbstractProblem:
         return problem.overridden({"resolution": points})
     except ValidationError:
         return problem
+
+
+def _num_axes(problem: AbstractProblem) -> int:
+    """Along which the points grow: of the grid, or of the plane of a mesh."""
+    domain = problem.schema().domain
+    return len(domain.shape) if isinstance(domain, Grid) else domain.points.shape[1]
 
 
 @dataclass(frozen=True, kw_only=True)

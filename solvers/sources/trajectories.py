@@ -17,9 +17,11 @@ from headrace.platform.seeding import generator
 from headrace.platform.spec import Count, kind_of
 from headrace.solvers.evolution.accuracy import Choice, choose_numerics
 from headrace.solvers.evolution.defect import forecast_defect
-from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.evolution.stepper import HALVINGS, Followed, Stepper
+from headrace.solvers.label_error import Refinable
+from headrace.solvers.numerics import Numerics
 from headrace.solvers.problems import AnyEvolution
 from headrace.solvers.sampled import AbstractSource, at_level
 from headrace.solvers.selection import AnyMethod, Auto
@@ -69,6 +71,37 @@ class EvolutionSource(AbstractSource):
         whole = super().schema()
         return whole if self.times_per_part is None else whole.in_parts(self.times_per_part)
 
+    def refinable(self, level: str) -> Refinable:
+        """The level's trajectories on finer grids, with shorter steps."""
+        problem: AbstractEvolution = at_level(self.problem, self.levels, level)
+        own = Stepper(problem, self.numerics.get(level), self._stages(problem))
+        seed = int(generator(self.seed, "pilot", "label error", level).integers(2**62))
+        num_axes = len(problem.grid.shape)
+
+        def solve(fineness: int, numbers: Sequence[int]) -> Sequence[Sample | Failure]:
+            finer = Numerics(refinement=fineness * own.numerics.refinement, step=own.step / fineness)
+            numerics = self.numerics.get(level) if fineness == 1 else finer
+            update = {
+                "mix": FrozenMap({level: 1.0}),
+                "numerics": FrozenMap({} if numerics is None else {level: numerics}),
+                "seed": seed,
+                "split": "test",
+                "times_per_part": None,
+            }
+            return sorted(self.model_copy(update=update).samples(numbers), key=_index)
+
+        return Refinable(
+            level=level,
+            refinement=own.numerics.refinement,
+            dimensions=num_axes + 1,
+            order=problem.order_at_least,
+            has_third=num_axes == 1,
+            solve=solve,
+        )
+
+    def _stages(self, problem: AbstractEvolution) -> StageSolver | None:
+        return StageSolver(self.method, self.rtol) if isinstance(problem, AbstractImplicit) else None
+
     def choose_numerics(self, levels: Sequence[str], accuracy: float, tell: Callable[[str], None]) -> list[Choice]:
         """The coarsest grid and step of each level; the systems of an implicit equation are solved as in the run."""
         problem: AbstractEvolution = self.problem
@@ -109,7 +142,7 @@ class EvolutionSource(AbstractSource):
             )
         problem: AbstractEvolution = self.problem
         at = at_level(problem, self.levels, level)
-        steps = [numerics.step for numerics in self.numerics.values()]
+        steps = [one.step for one in self.numerics.values() if one.step is not None]
         found = forecast_defect(
             at,
             inputs,
@@ -241,7 +274,7 @@ class BuiltEvolution:
                     if one in failed or not one.wanted:
                         continue
                     if (reason := part.failure(row)) is not None:
-                        said = reason if not halvings else f"with step {stepper.numerics.step:.3g} {reason}"
+                        said = reason if not halvings else f"with step {stepper.step:.3g} {reason}"
                         one.reasons.append(said)
                         failed.append(one)
                     elif one.wanted[0][0] == number:
@@ -267,7 +300,7 @@ class BuiltEvolution:
         request = one.taken()
         if one.reasons and not one.is_rescued:
             one.is_rescued = True
-            reason = f"{one.reasons[0]}; solved with step {stepper.numerics.step:.3g}"
+            reason = f"{one.reasons[0]}; solved with step {stepper.step:.3g}"
             self._bench.note_rescue(request, reason)
         wall, cpu = one.spent()
         assert one.draw is not None
@@ -283,6 +316,10 @@ class BuiltEvolution:
             wall_seconds=wall,
             cpu_seconds=cpu,
         )
+
+
+def _index(result: Sample | Failure) -> int:
+    return result.index if isinstance(result, Failure) else result.provenance.index
 
 
 @dataclass(kw_only=True, eq=False)

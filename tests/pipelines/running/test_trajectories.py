@@ -17,8 +17,8 @@ from headrace.pipelines.running.pilots import settled
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.evolution.accuracy import Choice, choose_numerics
-from headrace.solvers.evolution.evolution import Numerics
 from headrace.solvers.methods import Multigrid
+from headrace.solvers.numerics import Numerics
 from headrace.solvers.sources import trajectories
 from headrace.solvers.sources.trajectories import EvolutionSource
 

@@ -26,7 +26,7 @@ from headrace.solvers import (
 )
 from headrace.solvers.evolution import sdirk
 from headrace.solvers.evolution.accuracy import choose_numerics
-from headrace.solvers.evolution.evolution import Draw, Numerics
+from headrace.solvers.evolution.evolution import Draw
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.methods import DCDM, Multigrid, Transform
 from headrace.solvers.sampled import DEFAULT_LEVEL

@@ -14,7 +14,8 @@ from scipy.sparse.linalg import spsolve
 from headrace.platform.sample import Sample
 from headrace.platform.seeding import generator
 from headrace.solvers.evolution.accuracy import choose_numerics
-from headrace.solvers.evolution.evolution import Draw, Numerics
+from headrace.solvers.evolution.evolution import Draw
+from headrace.solvers.numerics import Numerics
 from headrace.solvers.problems import HeatWithWalls
 from headrace.solvers.sources.trajectories import EvolutionSource
 

@@ -14,9 +14,10 @@ from headrace.platform.samplers.sampler import Axis
 from headrace.platform.seeding import generator
 from headrace.platform.spec import kinds
 from headrace.solvers.evolution.accuracy import choose_numerics
-from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics, Snapshot, looked_at
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot, looked_at
 from headrace.solvers.evolution.semilinear import AbstractSemilinear
 from headrace.solvers.evolution.stepper import Stepper
+from headrace.solvers.numerics import Numerics
 from headrace.solvers.problems import Burgers, KuramotoSivashinsky, NavierStokes, ShallowWater
 from headrace.solvers.sampled import DEFAULT_LEVEL
 from headrace.solvers.sources.all_sampled import SAMPLED
