@@ -9,9 +9,10 @@ from jaxtyping import Float, Float32
 
 from headrace.platform.errors import InputError, nearest
 from headrace.platform.fields import FieldSpec
-from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Numerics
+from headrace.solvers.evolution.evolution import AbstractEvolution, Draw
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.evolution.stepper import HALVINGS, Followed, Stepper
+from headrace.solvers.numerics import Numerics
 from headrace.solvers.random_inputs.parameters import Uniform
 from headrace.solvers.solving import method_named
 from headrace.solvers.systems.solver import AbstractSolver, require_match, require_tolerance
@@ -98,12 +99,12 @@ def follow(
         followed = stepper.follow([draw])
         failure = followed.failure(0)
         if failure is None:
-            return _told(problem, followed, scalars, stepper.numerics.step, None)
+            return _told(problem, followed, scalars, stepper.step, None)
         first = first or failure
         if halvings < HALVINGS:
             stepper = stepper.halved()
-    said = failure if failure == first else f"{first}; with step {stepper.numerics.step:.3g} {failure}"
-    return _told(problem, followed, scalars, stepper.numerics.step, said)
+    said = failure if failure == first else f"{first}; with step {stepper.step:.3g} {failure}"
+    return _told(problem, followed, scalars, stepper.step, said)
 
 
 def _told(

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from types import EllipsisType
 from typing import ClassVar, Self
 
 import numpy as np
@@ -89,7 +90,8 @@ class AbstractProblem(AbstractSampled):
         domain = self._grid
         num_axes = len(domain.shape)
         if domain.location == "nodes":
-            return np.ascontiguousarray(values[(..., *(slice(None, None, refinement),) * num_axes)])
+            shared: tuple[slice | EllipsisType, ...] = (..., *(slice(None, None, refinement),) * num_axes)
+            return np.ascontiguousarray(values[shared])
         blocks = [part for n in domain.shape for part in (n, refinement)]
         within = tuple(range(-1, -2 * num_axes, -2))
         means = values.reshape(*values.shape[:-num_axes], *blocks).mean(axis=within, dtype=np.float64)
