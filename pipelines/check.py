@@ -10,7 +10,10 @@ from headrace.pipelines.recipe.cautions import cautions
 from headrace.pipelines.recipe.config import RunConfig, load, parse, read_recipe, trains_on_stored_data
 from headrace.pipelines.run_dir import RunDir
 from headrace.pipelines.running.estimate import counted, estimate, shortages, told, warnings
+from headrace.pipelines.running.label_errors import known_label_errors, too_large
+from headrace.pipelines.running.label_errors import told as told_errors
 from headrace.platform.errors import InputError
+from headrace.solvers.label_error import LabelError
 
 
 def check_recipe(
@@ -50,20 +53,24 @@ def check_recipe(
         config = load(recipe, overrides, "train")
         return _right(recipe, config, f"for stored data: headrace train {recipe} --data DIR")
     config, costs = load(recipe, overrides), None
+    labels: Sequence[LabelError] = ()
     unusable = RunDir.unusable(out) if out is not None else []
     if faults := [*unusable, *shortages(estimate(config, out), config)]:
         raise InputError(faults)
     if pilots:
         from headrace.pipelines.running.pilots import measured
 
-        config, costs = measured(config, console)
-    taken, cautioned = estimate(config, out, costs), cautions(config)
+        piloted, costs = measured(config, console)
+        config, labels = piloted.config, piloted.label_errors
     assert config.data is not None
+    labels = labels or known_label_errors(config)
+    taken, cautioned = estimate(config, out, costs), [*cautions(config), *too_large(labels, config.data.label_error)]
     first = _right(recipe, config, counted(taken, config.data.budget))
     return Answer(
-        words=[*first.words, *told(taken)],
+        words=[*first.words, *told(taken), *([f"labels   {told_errors(labels)}"] if labels else [])],
         warnings=[*warnings(taken), *(f"caution: {one}" for one in cautioned)],
-        data={"recipe": recipe, "faults": [], "cautions": cautioned, "estimate": taken.to_json()},
+        data={"recipe": recipe, "faults": [], "cautions": cautioned, "estimate": taken.to_json()}
+        | ({"label_errors": [one.to_json() for one in labels]} if labels else {}),
     )
 
 

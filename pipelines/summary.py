@@ -124,7 +124,9 @@ class RunSummary(_Section):
         cost: what the solvers spent, by level.
         solving: how methods were chosen, and what second tries there were.
         scouts: training samples that came first, from all over the planned order; see `headrace.platform.scouts`.
-        numerics: the grids and steps that were chosen for equations in time.
+        numerics: the grids and steps that were chosen.
+        label_errors: the discretisation error of each level's samples, as `headrace.solvers.label_error.LabelError` has
+            it, and what it was measured for.
         training: what training came to.
         errors: held-out errors by level, `all` among them; null for one that is not finite.
         notes: what to know before relying on these numbers.
@@ -158,6 +160,7 @@ class RunSummary(_Section):
     solving: dict[str, object] = {}
     scouts: int = 0
     numerics: list[dict[str, object]] = []
+    label_errors: dict[str, dict[str, object]] = {}
     training: TrainingOutcome | None = None
     errors: dict[str, dict[str, object]] = {}
     notes: list[str] = []

@@ -123,7 +123,14 @@ def _check_numerics(data: DataSpec) -> Iterator[Fault]:
     for name, value in (("accuracy", data.accuracy), ("numerics", dict(data.numerics))):
         if value and f"data.{name}" not in data.problem.heeds:
             kind = kind_of(type(data.problem))
-            yield Fault(where=f"data.{name}", value=shown(value), expected=f"nothing: {kind} does not step in time")
+            yield Fault(where=f"data.{name}", value=shown(value), expected=f"nothing: {kind} has one grid, its own")
+    for level, numerics in data.numerics.items():
+        if numerics.step is not None and "data.numerics.step" not in data.problem.heeds:
+            yield Fault(
+                where=f"data.numerics.{level}.step",
+                value=f"{numerics.step:g}",
+                expected=f"nothing: {kind_of(type(data.problem))} does not step in time",
+            )
 
 
 def _check_parts(data: DataSpec) -> Iterator[Fault]:

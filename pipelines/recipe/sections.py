@@ -35,11 +35,17 @@ class DataSpec(Spec):
     )
     accuracy: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         default=None,
-        description="Of an equation in time: the relative error that decides on grid and step of each level.",
+        description="The relative error of labels that decides on the grid, and in time on the step, of each level.",
     )
     numerics: Frozen[Mapping[str, Numerics]] = Field(
         default_factory=lambda: FrozenMap({}),
-        description="Of an equation in time: grid and step by level; default: by the accuracy, or the equation's own.",
+        description="By level: the solver's points for each of the output grid (refinement), and of an equation in "
+        "time its step; default: by the accuracy, or the equation's own.",
+    )
+    label_error: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        default=0.02,
+        description="Relative error of labels, against finer grids, above which a run says so and what to do; it is "
+        "measured on a few pilots of each level before the start. null measures nothing.",
     )
     times_per_part: Count | None = Field(
         default=None,

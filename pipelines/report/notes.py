@@ -8,10 +8,13 @@ import numpy as np
 from jaxtyping import Float
 
 from headrace.pipelines.recipe.sections import StreamSpec
-from headrace.pipelines.report.words import count_of, digits
+from headrace.pipelines.report.words import count_of, digits, percent
 from headrace.pipelines.summary import SampleCounts, TrainingOutcome
 from headrace.platform.fields import SampleSchema
 from headrace.surrogates.metrics import FLOOR
+
+LABEL_LIMITED = 3.0
+"""A surrogate is limited by its labels where its error is no more than so many times theirs."""
 
 BLOWN_UP = 1000.0
 """A forecast is said to blow up where it exceeds the largest value of the data so many times."""
@@ -77,6 +80,26 @@ def of_errors(levels: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 f"{zero} of {count_of(count, 'held-out sample')}{where} are next to zero: their relative errors are "
                 f"over {_FLOOR}."
             )
+    return notes
+
+
+def of_labels(errors: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where the surrogate is as near to its labels as these are to the truth.
+
+    Args:
+        errors: held-out errors by level.
+        labels: the discretisation error of each level's labels; see `RunSummary.label_errors`.
+    """
+    notes = []
+    for level, label in labels.items():
+        own, of_label = errors.get(level, {}).get("relative_l2"), label.get("median")
+        if not isinstance(own, float) or not isinstance(of_label, float) or not own < LABEL_LIMITED * of_label:
+            continue
+        notes.append(
+            f"At {level} the surrogate is limited by its labels: it misses them by {percent(own)}, and they miss the "
+            f"solution of the equation by {percent(of_label)} (median of {label['num_pilots']} pilots, against finer "
+            f"grids). Its error against the truth may be as large as both together: set data.accuracy for better ones."
+        )
     return notes
 
 

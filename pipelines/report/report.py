@@ -153,6 +153,8 @@ def context(record: RunRecord) -> dict[str, Any]:
         "metric_names": METRIC_NAMES,
         "split": record.evaluation.get("split", "test"),
         "numerics": run.get("numerics") or [],
+        "label_errors": [one for one in mapping(run.get("label_errors")).values() if one.get("worst") is not None],
+        "labels_unmeasured": [one for one in mapping(run.get("label_errors")).values() if one.get("worst") is None],
         "rollout": record.rollout,
         "cost": cost,
         "cost_total": cost_total(cost),
@@ -220,7 +222,8 @@ def asked(recipe: Mapping[str, Any], command: str | None = None) -> list[tuple[s
         if data.get("accuracy") or data.get("numerics"):
             wanted = data.get("accuracy")
             chosen = [
-                f"{level}: {one['refinement']} x the points, step {one['step']:.3g}"
+                f"{level}: {one['refinement']} x the points"
+                + ("" if one.get("step") is None else f", step {one['step']:.3g}")
                 for level, one in mapping(data.get("numerics")).items()
             ]
             lines.append(("Solved with", "; ".join([f"accuracy {wanted:g}", *chosen] if wanted else chosen)))

@@ -232,7 +232,7 @@ def _known_costs(config: RunConfig) -> tuple[dict[str, float], str]:
     keys = {level: cost_key(config, level) for level in config.data.mix}
     found: dict[str, float] = {}
     told_by: list[str] = []
-    for path in _latest_summaries():
+    for path in latest_summaries():
         try:
             costs = json.loads(path.read_text(encoding="utf-8"))["cost"].items()
             priced = {
@@ -251,7 +251,8 @@ def _known_costs(config: RunConfig) -> tuple[dict[str, float], str]:
     return {level: found[level] for level in keys if level in found}, " and ".join(told_by)
 
 
-def _latest_summaries() -> list[Path]:
+def latest_summaries() -> list[Path]:
+    """Those of the runs below `runs`, the latest first."""
     try:
         paths = [(path.stat().st_mtime, path) for path in RUNS.glob("*/run.json")]
     except OSError:

@@ -10,10 +10,11 @@ from jaxtyping import Float
 
 from headrace.pipelines.recipe.cautions import untested
 from headrace.pipelines.report import pictures
-from headrace.pipelines.report.notes import of_errors, of_forecasts, of_training
+from headrace.pipelines.report.notes import of_errors, of_forecasts, of_labels, of_training
 from headrace.pipelines.report.palette import in_order
 from headrace.pipelines.report.trajectories import over_time
 from headrace.pipelines.run_dir import RunDir, data_sets, write_json
+from headrace.pipelines.running.label_errors import from_summary, too_large
 from headrace.pipelines.running.session import Session
 from headrace.pipelines.running.tracked import track_model
 from headrace.platform.allocator import keep_freed_memory
@@ -149,6 +150,8 @@ def _notes(session: Session, evaluation: Mapping[str, Any]) -> list[str]:
         notes.extend(of_training(summary.training, config.stream if trains_on_stream else None, train))
     if config.data is not None and trains_on_stream:
         notes.extend(untested(config.data, "test", evaluation["levels"]))
+        notes.extend(too_large(from_summary(summary.label_errors), config.data.label_error))
+        notes.extend(of_labels(evaluation["levels"], summary.label_errors))
     return notes
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from headrace.pipelines.recipe.config import RunConfig
+from headrace.pipelines.running.label_errors import say_label_errors
 from headrace.pipelines.running.online import POLL_SECONDS, StreamWatch, preflight_stream, start_stream
 from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import RunProgress
@@ -26,7 +27,9 @@ def generate(config: RunConfig, out: Path | Earlier | None, console: Console) ->
     if config.stream.mode == "replay":
         raise InputError.single("stream.mode", "replay", "online or generate, to make a data set")
     preflight_stream(config, out)
-    config, choices, pilot_seconds = settled(config, console)
+    pilots = settled(config, console)
+    config = pilots.config
+    say_label_errors(pilots.label_errors, config, console)
     require_room(config, out)
     assert config.data is not None
     with RunProgress(console) as progress, ExitStack() as cluster:
@@ -37,7 +40,7 @@ def generate(config: RunConfig, out: Path | Earlier | None, console: Console) ->
         session = Session(config, "generate", out)
         session.account(CONNECTING, time.monotonic() - began)
         with session.guarded(), session.phase("generate"):
-            session.describe(config.schema, choices, pilot_seconds)
+            session.describe(config.schema, pilots)
             progress.update(phase="planning the samples")
             stream = start_stream(config, session, resources, trains=False)
             watch = StreamWatch(stream, session, progress, resources)

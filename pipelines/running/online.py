@@ -24,6 +24,7 @@ from jaxtyping import Int64
 from rich.console import Console
 
 from headrace.pipelines.recipe.config import SPLITS, RunConfig
+from headrace.pipelines.running.label_errors import say_label_errors
 from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import Pace, RunProgress
 from headrace.pipelines.running.rank import StreamedData, TrainingJob, train_on_rank
@@ -250,7 +251,9 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
         KeyboardInterrupt: passed on after the stream was closed and the summary written.
     """
     preflight_stream(config, out)
-    config, choices, pilot_seconds = settled(config, console)
+    pilots = settled(config, console)
+    config = pilots.config
+    say_label_errors(pilots.label_errors, config, console)
     require_room(config, out)
     assert config.data is not None and config.training is not None
     with RunProgress(console) as progress, ExitStack() as cluster:
@@ -263,7 +266,7 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
         session = Session(config, "run", out)
         session.account(CONNECTING, time.monotonic() - began)
         with session.guarded():
-            session.describe(config.schema, choices, pilot_seconds)
+            session.describe(config.schema, pilots)
             if is_trained(session):
                 session.count_samples()
             else:

@@ -16,6 +16,8 @@ from typing import Any
 from headrace.pipelines.recipe.config import SPLITS, Command, RunConfig, Split
 from headrace.pipelines.run_dir import MetricsLog, RunDir, write_json
 from headrace.pipelines.running.estimate import cost_key, estimate, shortages, warnings
+from headrace.pipelines.running.label_errors import measured_for
+from headrace.pipelines.running.pilots import Settled
 from headrace.pipelines.summary import FORMAT, FailedSample, RunSummary, SampleCounts, TrackedAs
 from headrace.platform import provenance
 from headrace.platform.dataset.manifest import write_manifest
@@ -27,7 +29,6 @@ from headrace.platform.ledger.ledger import Ledger
 from headrace.platform.sample import Failure, Provenance
 from headrace.platform.spec import plug_ins_of
 from headrace.platform.tracking.tracker import Tracker, check_reachable
-from headrace.solvers.evolution.accuracy import Choice
 from headrace.solvers.sources.report import SourceReport
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,8 @@ class Session:
                 self.note(scouts=before.scouts)
             if before.numerics:
                 self.note(numerics=before.numerics)
+            if before.label_errors:
+                self.note(label_errors=before.label_errors)
             if tracked_as is not None:
                 self.note(tracking=before.tracking)
         self.write_summary()
@@ -168,13 +171,16 @@ class Session:
             tracker.log_metrics(metrics, step=step, seconds=seconds)
         return tracker
 
-    def describe(self, schema: SampleSchema, choices: Sequence[Choice], pilot_seconds: float) -> None:
-        """Note what the samples look like, which grids and steps were chosen for them, and how long pilots took [s]."""
+    def describe(self, schema: SampleSchema, pilots: Settled) -> None:
+        """Note what the samples look like, and what pilots have found out and how long they took."""
         self.note(schema=schema.to_json())
-        if choices:
-            self.note(numerics=[choice.to_json() for choice in choices])
-        if pilot_seconds > 0.0:
-            self.account("pilot samples, before the start", pilot_seconds)
+        if pilots.choices:
+            self.note(numerics=[choice.to_json() for choice in pilots.choices])
+        if pilots.label_errors:
+            self.note(label_errors=measured_for(self.config, pilots.label_errors))
+            self.record({f"label_error/{one.level}": one.worst for one in pilots.label_errors if one.worst is not None})
+        if pilots.seconds > 0.0:
+            self.account("pilot samples, before the start", pilots.seconds)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

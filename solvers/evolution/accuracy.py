@@ -28,13 +28,13 @@ class Trial:
 
     Attributes:
         refinement: the solver's points for each output point, along each axis.
-        step: the largest step.
+        step: the largest step; None where nothing steps in time.
         error: see `Choice.error`.
         cpu_seconds: of a sample [s].
     """
 
     refinement: int
-    step: float
+    step: float | None
     error: float
     cpu_seconds: float
 

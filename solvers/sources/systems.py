@@ -1,6 +1,6 @@
 """SolverSource: from requests to verified samples."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -17,7 +17,8 @@ from headrace.platform.samplers.sampler import AbstractSampler
 from headrace.platform.seeding import generator
 from headrace.platform.spec import kind_of
 from headrace.solvers.certifying import certify
-from headrace.solvers.label_error import Refinable
+from headrace.solvers.evolution.accuracy import MAX_REFINEMENT, Choice, Trial
+from headrace.solvers.label_error import LabelError, Refinable
 from headrace.solvers.methods.direct import Direct
 from headrace.solvers.numerics import Numerics
 from headrace.solvers.problem import AbstractProblem
@@ -102,6 +103,36 @@ class SolverSource(AbstractSource):
             order=problem.order_at_least,
             has_third=points * 4 ** _num_axes(problem) <= _MOST_POINTS,
             solve=solve,
+        )
+
+    def choose_numerics(self, levels: Sequence[str], accuracy: float, tell: Callable[[str], None]) -> list[Choice]:
+        """The coarsest grid of each level whose samples are accurate, by their measured error.
+
+        Raises:
+            InputError: there are no finer grids, or none up to 16 times as fine is accurate.
+        """
+        return [self._chosen(level, accuracy, tell) for level in levels]
+
+    def _chosen(self, level: str, accuracy: float, tell: Callable[[str], None]) -> Choice:
+        trials: list[Trial] = []
+        found, refinement = LabelError(level=level), 1
+        while refinement <= MAX_REFINEMENT:
+            finer = self.model_copy(update={"numerics": FrozenMap({level: Numerics(refinement=refinement)})})
+            tell(f"{level}: labels with {refinement} x the points")
+            found = finer.label_error(level)
+            if found.worst is None:
+                break
+            seconds = found.cpu_seconds / found.num_pilots
+            trials.append(Trial(refinement=refinement, step=None, error=found.worst, cpu_seconds=seconds))
+            if found.worst <= accuracy:
+                return Choice(level=level, accuracy=accuracy, num_pilots=found.num_pilots, trials=tuple(trials))
+            refinement *= 2
+        said = f"The finest grid came to {trials[-1].error:.2g}" if trials else f"It was not measured: {found.reason}"
+        raise InputError.single(
+            "data.accuracy",
+            f"{accuracy:g}",
+            f"one that level {level} reaches on a grid up to {MAX_REFINEMENT} times as fine as the output's",
+            f"{said}. Raise the resolution or the accuracy, or make the level easier.",
         )
 
     def mismatch(self) -> str | None:

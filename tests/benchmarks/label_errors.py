@@ -43,8 +43,8 @@ def main() -> None:
             row = {"problem": name} | found.to_json() | {"measuring_cpu_seconds": round(time.process_time() - began, 2)}
             rows.append(row)
             told = found.reason or (
-                f"worst {100 * (found.worst or 0):6.2f} %, median {100 * (found.median or 0):6.2f} %, order {found.order}, "
-                f"{found.num_pilots} pilots, {found.finest} x, refinement {found.refinement}"
+                f"worst {100 * (found.worst or 0):6.2f} %, median {100 * (found.median or 0):6.2f} %, order "
+                f"{found.order}, {found.num_pilots} pilots, {found.finest} x, refinement {found.refinement}"
             )
             print(f"{name:22} {level:12} {told}", flush=True)
     print(json.dumps({"machine": machine, "options": vars(options), "rows": rows}))
