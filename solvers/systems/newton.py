@@ -87,7 +87,7 @@ def solve_newton(running: RunningSolver, system: NonlinearSystem, rtol: float) -
 
 def fault_of(value: object, system: System) -> str | None:
     """Why a method's answer is no vector of a system, or None."""
-    right = f"an array of {system.dtype} with {system.num_unknowns} values"
-    if type(value) is not np.ndarray or value.dtype != system.dtype or value.shape != (system.num_unknowns,):
-        return f"{described(value)}, expected {right}"
-    return None
+    dtype, count = system.dtype, system.num_unknowns
+    if type(value) is np.ndarray and value.dtype == dtype and value.shape == (count,):
+        return None
+    return f"{described(value)}, expected an array of {dtype} with {count} values"

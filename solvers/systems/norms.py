@@ -44,6 +44,12 @@ def is_near_one(largest: float) -> bool:
     return _SMALL < largest < _LARGE or largest == 0.0 or not math.isfinite(largest)
 
 
+def has_size_near_one(values: Shaped[np.ndarray, "..."]) -> bool:
+    """Whether the norm is a size that `is_near_one`, in one pass; if not, a look at the largest value decides."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _SMALL**2 < float(np.vdot(values, values).real) < _LARGE**2
+
+
 def exponent(largest: float) -> int:
     """The k for which 2ᵏ is the power of two next above a positive number."""
     return math.frexp(largest)[1]

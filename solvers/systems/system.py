@@ -16,6 +16,7 @@ from headrace.solvers.systems.operators import DiffusionOperator
 if TYPE_CHECKING:
     from scipy.sparse import csr_array, sparray
 
+_REAL, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 # A right-hand side that came out of sums over the grid is orthogonal to constants up to rounding.
 _COMPATIBLE = 1e-10
 # Beyond what rounding leaves of a symmetric matrix, whatever order it was summed in.
@@ -227,8 +228,8 @@ class LinearSystem:
     def dtype(self) -> "np.dtype[np.float64] | np.dtype[np.complex128]":
         """Of x: double precision, complex where A or b are."""
         if np.iscomplexobj(self.rhs) or (self.assembled is not None and np.iscomplexobj(self.assembled.data)):
-            return np.dtype(np.complex128)
-        return np.dtype(np.float64)
+            return _COMPLEX
+        return _REAL
 
     def relative_residual(self, x: Shaped[np.ndarray, " unknowns"]) -> float:
         """||b - A x|| / ||b||, whatever the size of b; if b = 0, it is 0 for x = 0 and infinite otherwise."""
@@ -322,7 +323,7 @@ class NonlinearSystem:
     @property
     def dtype(self) -> "np.dtype[np.float64]":
         """Of x."""
-        return np.dtype(np.float64)
+        return _REAL
 
     @property
     def num_unknowns(self) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headrace.solvers.systems.newton import fault_of, solve_newton
-from headrace.solvers.systems.norms import exponent, is_near_one, peak, scaled
+from headrace.solvers.systems.norms import exponent, has_size_near_one, is_near_one, peak, scaled
 from headrace.solvers.systems.solver import RunningSolver, Solution, SolveStatus
 from headrace.solvers.systems.system import LinearSystem, NonlinearSystem, System
 
@@ -83,7 +83,7 @@ class _Task:
     def __init__(self, system: System, *, trusted: bool) -> None:
         self._system, self._shift, self.posed, self._trusted = system, 0, system, trusted
         if isinstance(system, LinearSystem):
-            if not is_near_one(largest := peak(system.rhs)):
+            if not has_size_near_one(system.rhs) and not is_near_one(largest := peak(system.rhs)):
                 self._shift = exponent(largest)
                 self.posed = system.times(-self._shift)
             if not trusted:
