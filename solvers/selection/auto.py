@@ -185,7 +185,8 @@ class _Choice:
         self._racing = len(self._arms) - (not reserves)
         self.structure, self.num_unknowns = system.structure, system.num_unknowns
         self._running: dict[int, tuple[RunningSolver, AbstractSolver]] = {}
-        self._reports = [ArmReport(label=arm.label, systems=in_words(system)) for arm in self._arms]
+        kind = in_words(system)
+        self._reports = [ArmReport(label=arm.label, systems=kind) for arm in self._arms]
         self._bandit: TsallisINF | ChebCB | None = None
         self._survivors: list[int] = []
         self._seen: list[tuple[int, tuple[float, float], float]] = []
