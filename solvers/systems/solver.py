@@ -57,6 +57,12 @@ class Solution:
     num_tries: int = 1
     backward_error: float | None = None
 
+    @property
+    def outcome(self) -> str:
+        """How it ended, as samples record it: `backward_stable` where the backward error is what it was accepted by."""
+        accepted = self.status is SolveStatus.converged and self.backward_error is not None
+        return "backward_stable" if accepted else self.status.value
+
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
         return (

@@ -99,6 +99,7 @@ class _Task:
                 status=SolveStatus.breakdown,
                 relative_residual=math.nan,
                 seconds=seconds,
+                backward_error=None,
                 detail=f"the method returned {fault}",
             )
         # Its own, from here on: a workspace, or a view of one, changes with the next solve.
@@ -106,29 +107,37 @@ class _Task:
             value = scaled(value, self._shift)
         elif not self._trusted or value.base is not None:
             value = value.copy()
-        residual, status, detail = system.relative_residual(value), solution.status, solution.detail
-        backward: float | None = None
-        # Written so that a residual that is not a number misses.
-        if status is SolveStatus.converged and not residual <= rtol:
-            status = SolveStatus.residual_too_large
-            if isinstance(system, LinearSystem) and residual <= LARGEST_RESIDUAL:
-                backward = system.backward_error(value)
-                if backward <= BACKWARD_STABLE:
-                    status, told = SolveStatus.converged, _ACCEPTED.format(backward)
-                    detail = f"{detail}; {told}" if detail else told
-        if status is SolveStatus.converged and _is_undetermined(system):
-            status, detail = SolveStatus.breakdown, _UNDETERMINED
-        return Solution(
-            value=value,
-            status=status,
-            relative_residual=residual,
-            num_iterations=solution.num_iterations,
-            seconds=seconds,
-            method=solution.method,
-            detail=detail,
-            num_tries=solution.num_tries,
-            backward_error=backward,
-        )
+        if value is not solution.value:
+            solution = dataclasses.replace(solution, value=value)
+        return judged(system, solution, rtol, seconds)
+
+
+def judged(system: System, solution: Solution, rtol: float, seconds: float) -> Solution:
+    """The solution with its true residual, and with the status that this allows."""
+    value = solution.value
+    residual, status, detail = system.relative_residual(value), solution.status, solution.detail
+    backward: float | None = None
+    # Written so that a residual that is not a number misses.
+    if status is SolveStatus.converged and not residual <= rtol:
+        status = SolveStatus.residual_too_large
+        if isinstance(system, LinearSystem) and residual <= LARGEST_RESIDUAL:
+            backward = system.backward_error(value)
+            if backward <= BACKWARD_STABLE:
+                status, told = SolveStatus.converged, _ACCEPTED.format(backward)
+                detail = f"{detail}; {told}" if detail else told
+    if status is SolveStatus.converged and _is_undetermined(system):
+        status, detail = SolveStatus.breakdown, _UNDETERMINED
+    return Solution(
+        value=value,
+        status=status,
+        relative_residual=residual,
+        num_iterations=solution.num_iterations,
+        seconds=seconds,
+        method=solution.method,
+        detail=detail,
+        num_tries=solution.num_tries,
+        backward_error=backward,
+    )
 
 
 def _is_own(running: RunningSolver) -> bool:

@@ -28,6 +28,7 @@ from headrace.solvers import (
 from headrace.solvers.sequences.sorting import path_length
 from headrace.solvers.sources import bench
 from headrace.solvers.sources.report import SourceReport
+from headrace.solvers.systems import verified
 from headrace.solvers.systems.solver import RunningSolver
 
 MIX = {"smooth": 1.0, "medium": 1.0, "rough": 2.0, "two_phase": 1.0}
@@ -88,8 +89,17 @@ def test_a_failed_solve_is_tried_once_more_with_a_direct_method() -> None:
     assert (provenance.solver, provenance.status) == ("direct", "converged")
 
 
-def test_what_fails_twice_is_a_failure_with_both_reasons() -> None:
-    # Out of reach on this grid in double precision.
+def test_a_sample_that_was_accepted_by_its_backward_error_says_so() -> None:
+    spec = SolverSource(problem=Darcy(resolution=65), rtol=1e-14, method=Multigrid(max_iterations=3))
+    (sample,) = spec.samples([8])
+    assert isinstance(sample, Sample)
+    assert (sample.provenance.solver, sample.provenance.status) == ("direct", "backward_stable")
+    assert 1e-14 < sample.provenance.relative_residual < 1e-11
+
+
+def test_what_fails_twice_is_a_failure_with_both_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Out of reach on this grid in double precision, and nothing is accepted by its backward error.
+    monkeypatch.setattr(verified, "BACKWARD_STABLE", 0.0)
     spec = SolverSource(problem=Darcy(resolution=65), rtol=1e-14, method=Multigrid(max_iterations=3))
     (failure,) = spec.samples([8])
     assert isinstance(failure, Failure)

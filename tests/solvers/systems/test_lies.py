@@ -398,6 +398,9 @@ def test_backward_error_accepts_what_double_precision_can_do_and_no_more() -> No
         if solution.relative_residual > 1e-12:
             assert solution.backward_error is not None and solution.backward_error <= 2.0**-50
             assert "backward error" in solution.detail
+    # Going on from a solution comes to no other judgement.
+    again = solve(system, 1e-12, "direct", initial=0.5 * solution.value)
+    assert again.status is SolveStatus.converged, str(again)
     x = solution.value
     for wrong in (x * (1 + 1e-9), x + 1e-9 * np.abs(x).max() * np.sin(np.arange(x.size))):
         assert solve_verified(Liar(lambda system, wrong=wrong: wrong), system, 1e-12).status is not (
