@@ -25,10 +25,10 @@ from headrace.solvers import (
     Solution,
     SolverSource,
 )
+from headrace.solvers.methods.direct import RunningDirect
 from headrace.solvers.sequences.sorting import path_length
 from headrace.solvers.sources import bench
 from headrace.solvers.sources.report import SourceReport
-from headrace.solvers.systems import verified
 from headrace.solvers.systems.solver import RunningSolver
 
 MIX = {"smooth": 1.0, "medium": 1.0, "rough": 2.0, "two_phase": 1.0}
@@ -89,23 +89,25 @@ def test_a_failed_solve_is_tried_once_more_with_a_direct_method() -> None:
     assert (provenance.solver, provenance.status) == ("direct", "converged")
 
 
-def test_a_sample_that_was_accepted_by_its_backward_error_says_so() -> None:
-    spec = SolverSource(problem=Darcy(resolution=65), rtol=1e-14, method=Multigrid(max_iterations=3))
-    (sample,) = spec.samples([8])
-    assert isinstance(sample, Sample)
-    assert (sample.provenance.solver, sample.provenance.status) == ("direct", "backward_stable")
-    assert 1e-14 < sample.provenance.relative_residual < 1e-11
-
-
 def test_what_fails_twice_is_a_failure_with_both_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Out of reach on this grid in double precision, and nothing is accepted by its backward error.
-    monkeypatch.setattr(verified, "BACKWARD_STABLE", 0.0)
-    spec = SolverSource(problem=Darcy(resolution=65), rtol=1e-14, method=Multigrid(max_iterations=3))
+    def no_factors(*_: object) -> None:
+        raise ArithmeticError("no factors today")
+
+    monkeypatch.setattr(RunningDirect, "_factors", no_factors)
+    spec = SolverSource(problem=Darcy(resolution=65), method=Multigrid(max_iterations=3))
     (failure,) = spec.samples([8])
     assert isinstance(failure, Failure)
     assert failure.index == 8 and failure.level == "default" and failure.wall_seconds > 0
     assert failure.reason.startswith("multigrid: max_iterations after 3 iterations, relative residual ")
-    assert "; direct: residual_too_large after 0 iterations, relative residual " in failure.reason
+    assert "; direct: breakdown after 0 iterations, relative residual " in failure.reason
+    assert "no factors today" in failure.reason
+
+
+def test_a_tolerance_below_what_double_precision_reaches_is_met_by_the_backward_error() -> None:
+    spec = SolverSource(problem=Darcy(resolution=65), rtol=1e-14, method=Multigrid(max_iterations=3))
+    provenance = samples(spec, [8])[8].provenance
+    assert (provenance.solver, provenance.status) == ("direct", "backward_stable")
+    assert 1e-14 < provenance.relative_residual < 1e-12
 
 
 def test_one_failure_does_not_stop_the_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
