@@ -32,7 +32,9 @@ class Provenance:
         index: position in the planned data set.
         level: name of its difficulty level.
         solver: the method that solved it.
-        status: how the solve ended: `converged`; `unverified` for a program outside Headrace; `imported`.
+        status: how the solve ended: `converged`; `backward_stable` where the tolerance is beyond double precision and
+            the solution solves a system that differs by no more than rounding; `unverified` for a program outside
+            Headrace; `imported`.
         relative_residual: ||b - A x|| / ||b|| recomputed in float64; of an unverified sample, what its program reports.
             NaN when it is not known.
         num_iterations: iterations of the solver; 0 for a direct method, or when it is not known.

@@ -10,6 +10,7 @@ from jaxtyping import Float32, UInt64
 from pydantic import Field
 
 from headrace.solvers.methods.multigrid3d import RunningByDimension, RunningMultigrid3D
+from headrace.solvers.methods.spares import Spares
 from headrace.solvers.systems.family import Candidacy, Family
 from headrace.solvers.systems.operators import DiffusionOperator
 from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, Solution, SolveStatus
@@ -92,7 +93,9 @@ class RunningMultigrid(RunningSolver):
         reaction = operator.reaction
         workspace = self._workspace
         if workspace is None or workspace.shape != operator.shape or workspace.reacts == (reaction is None):
-            workspace = self._workspace = _Workspace(operator)
+            self._leave()
+            key = (operator.shape, reaction is not None)
+            workspace = self._workspace = _spares.take(key) or _Workspace(operator)
         along_x, along_y = operator.conductances
         # What is left of the mean is rounding, and nothing that a singular operator could produce.
         rhs = system.without_mean(system.rhs)
@@ -125,6 +128,15 @@ class RunningMultigrid(RunningSolver):
             method="multigrid",
         )
 
+    def _leave(self) -> None:
+        """Leave the workspace to the next solver that is built."""
+        workspace, self._workspace = self._workspace, None
+        if workspace is not None:
+            _spares.leave((workspace.shape, workspace.reacts), workspace, workspace.num_bytes)
+
+    def __del__(self) -> None:
+        self._leave()
+
 
 class _Workspace:
     """Arrays of all levels, one after the other, in the layout that the kernels describe; about 85 bytes an unknown.
@@ -150,6 +162,7 @@ class _Workspace:
             (2, coarse),
             (10, max(shape[0], int(levels[0, 3]))),
         )
+        self.num_bytes = 4 * (12 * num_points + 8 * finest + 7 * coarse + 6 * halves)
         # Conductances on the boundary and on padding mean nothing, but they must not make a quotient 0 / 0.
         levelled[:2] = 1.0
         self.arrays = (
@@ -164,6 +177,10 @@ class _Workspace:
             edges,
             rows,
         )
+
+
+# To 4 workspaces of 500 x 500 points.
+_spares: Spares[_Workspace] = Spares(4, 32 << 20)
 
 
 def _arrays(*requests: tuple[int, int]) -> list[Float32[np.ndarray, "count size"]]:

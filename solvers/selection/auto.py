@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
@@ -125,6 +126,11 @@ class RunningAuto(RunningSolver):
         self._last: _Choice | None = None
         self._retried: tuple[System, set[int]] | None = None
 
+    @property
+    def is_own(self) -> bool:
+        """Whether all candidates are this package's."""
+        return all(type(method).__module__.startswith("headrace.solvers.") for method in self._spec.candidates)
+
     def solve(self, system: LinearSystem, rtol: float) -> Solution:
         """Solve one system by the method whose turn it is, or by the next that can."""
         choice = self._last = self._choice(system)
@@ -165,7 +171,8 @@ class _Choice:
     """The methods for systems of one structure and size, and what is known about them."""
 
     def __init__(self, spec: Auto, system: LinearSystem, owner: RunningAuto) -> None:
-        self._strategy, self._owner = spec.strategy, owner
+        # Weak: what is not held in a circle goes, and leaves its workspaces, as soon as nobody uses it.
+        self._strategy, self._owner = spec.strategy, weakref.ref(owner)
         self._arms = list(candidates(system, spec.candidates))
         # Processor time, which other people's load disturbs less; wall time if one may wait for another device.
         self._clock = time.perf_counter if any(arm.method.waits for arm in self._arms) else time.process_time
@@ -178,7 +185,8 @@ class _Choice:
         self._racing = len(self._arms) - (not reserves)
         self.structure, self.num_unknowns = system.structure, system.num_unknowns
         self._running: dict[int, tuple[RunningSolver, AbstractSolver]] = {}
-        self._reports = [ArmReport(label=arm.label, systems=in_words(system)) for arm in self._arms]
+        kind = in_words(system)
+        self._reports = [ArmReport(label=arm.label, systems=kind) for arm in self._arms]
         self._bandit: TsallisINF | ChebCB | None = None
         self._survivors: list[int] = []
         self._seen: list[tuple[int, tuple[float, float], float]] = []
@@ -391,4 +399,5 @@ class _Choice:
             method.build().solve(small, 1e-6)
             seconds = time.perf_counter() - started
             self._warm_up_seconds += seconds
-            self._owner.warm_up_seconds += seconds
+            if (owner := self._owner()) is not None:
+                owner.warm_up_seconds += seconds

@@ -63,9 +63,10 @@ def candidates(target: Structured, methods: Sequence[AbstractSolver] = ()) -> tu
         target: what is to be solved.
         methods: choose among these instead of the built-in candidates.
     """
-    listed = [Candidate(method=method) for method in methods] or candidates_of(family_of(target.structure))
-    fitting = [one for one in listed if one.method.mismatch(target) is None]
+    fitting = [one for one in _listed(target, methods) if one.method.mismatch(target) is None]
     unit = fitting[0].prior if fitting else 1.0
+    if unit == 1.0:
+        return tuple(fitting)
     return tuple(replace(one, prior=one.prior / unit, set_up=one.set_up / unit) for one in fitting)
 
 
@@ -75,8 +76,15 @@ def first_choice(target: Structured, methods: Sequence[AbstractSolver] = ()) -> 
     Multigrid on positive definite diffusion operators, where it is the fastest method on every grid from 65 to 257
     points a side (see docs/benchmarks), a fast transform where coefficients are constant, and else a direct method.
     """
-    fitting = candidates(target, methods)
-    return fitting[0].method if fitting else (methods[0] if methods else Direct())
+    for one in _listed(target, methods):
+        if one.method.mismatch(target) is None:
+            return one.method
+    return methods[0] if methods else Direct()
+
+
+def _listed(target: Structured, methods: Sequence[AbstractSolver]) -> Sequence[Candidate]:
+    """Those that may be candidates, whether they can solve the system or not."""
+    return [Candidate(method=method) for method in methods] or candidates_of(family_of(target.structure))
 
 
 def capped(method: AbstractSolver, system: LinearSystem, seconds: float) -> AbstractSolver:

@@ -319,7 +319,7 @@ class BuiltSource:
             drawn.request,
             *arrays,
             solver=solution.method,
-            status=solution.status.value,
+            status=solution.outcome,
             relative_residual=solution.relative_residual,
             num_iterations=solution.num_iterations,
             wall_seconds=wall,

@@ -2,9 +2,12 @@
 
 import time
 
+import numpy as np
+
+from headrace.solvers.systems.norms import described, exponent, is_near_one, peak, scaled
 from headrace.solvers.systems.norms import norm as size_of
 from headrace.solvers.systems.solver import RunningSolver, Solution, SolveStatus
-from headrace.solvers.systems.system import NonlinearSystem
+from headrace.solvers.systems.system import NonlinearSystem, System
 
 _MAX_STEPS = 50
 _MAX_HALVINGS = 20
@@ -47,14 +50,21 @@ def solve_newton(running: RunningSolver, system: NonlinearSystem, rtol: float) -
         if norm <= rtol:
             return ended(SolveStatus.converged, f"{step} Newton steps")
         # The last step need not do better than the tolerance asks.
-        linear = running.solve(linearize(x), max(forcing, 0.1 * rtol / norm))
+        posed, shift = linearize(x), 0
+        if not is_near_one(largest := peak(posed.rhs)):
+            shift = exponent(largest)
+            posed = posed.times(-shift)
+        linear = running.solve(posed, max(forcing, 0.1 * rtol / norm))
         num_iterations += linear.num_iterations
         method = linear.method
         if linear.status is not SolveStatus.converged:
             return ended(linear.status, f"in Newton step {step + 1}: {linear}")
+        if fault := fault_of(linear.value, posed):
+            return ended(SolveStatus.breakdown, f"in Newton step {step + 1}: the method returned {fault}")
+        direction = scaled(linear.value, shift) if shift else linear.value
         size = 1.0
         for _ in range(_MAX_HALVINGS):
-            candidate = x + size * linear.value
+            candidate = x + size * direction
             after = size_of(system.residual(candidate)) / system.scale
             if after <= (1.0 - _DECREASE * size) * norm:
                 break
@@ -73,3 +83,11 @@ def solve_newton(running: RunningSolver, system: NonlinearSystem, rtol: float) -
             linearize, left = left, None
         x, norm = candidate, after
     return ended(SolveStatus.max_iterations, f"{_MAX_STEPS} Newton steps")
+
+
+def fault_of(value: object, system: System) -> str | None:
+    """Why a method's answer is no vector of a system, or None."""
+    dtype, count = system.dtype, system.num_unknowns
+    if type(value) is np.ndarray and value.dtype == dtype and value.shape == (count,):
+        return None
+    return f"{described(value)}, expected an array of {dtype} with {count} values"

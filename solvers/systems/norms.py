@@ -5,19 +5,24 @@ import math
 import numpy as np
 from jaxtyping import Shaped
 
+# Between these methods have no trouble, single precision and absolute limits of others' programs included.
+_SMALL, _LARGE = 2.0**-60, 2.0**40
 # Between these the squares of a vector's values, and their sum, are normal numbers; 1e-8 of them squared, too.
 _SMALLEST, _LARGEST = 2.0**-400, 2.0**400
 
 
 def norm(values: Shaped[np.ndarray, "..."]) -> float:
-    """The Euclidean norm; not a number if a value is not, infinite if a value is."""
+    """The Euclidean norm; not a number if a value is not, infinite if a value is or the norm is beyond 1.8e308."""
     largest = peak(values)
     if _SMALLEST < largest < _LARGEST:
         return float(np.linalg.norm(values))
     if largest == 0.0 or not math.isfinite(largest):
         return largest
     shift = exponent(largest)
-    return math.ldexp(float(np.linalg.norm(scaled(values, -shift))), shift)
+    try:
+        return math.ldexp(float(np.linalg.norm(scaled(values, -shift))), shift)
+    except OverflowError:
+        return math.inf
 
 
 def peak(values: Shaped[np.ndarray, "..."]) -> float:
@@ -32,6 +37,17 @@ def peak(values: Shaped[np.ndarray, "..."]) -> float:
 def is_moderate(largest: float) -> bool:
     """Whether vectors of this size can be multiplied and squared without a thought; 0 and what is not finite too."""
     return _SMALLEST < largest < _LARGEST or largest == 0.0 or not math.isfinite(largest)
+
+
+def is_near_one(largest: float) -> bool:
+    """Whether methods can be asked for right-hand sides of this size; 0 and what is not finite too."""
+    return _SMALL < largest < _LARGE or largest == 0.0 or not math.isfinite(largest)
+
+
+def has_size_near_one(values: Shaped[np.ndarray, "..."]) -> bool:
+    """Whether the norm is a size that `is_near_one`, in one pass; if not, a look at the largest value decides."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _SMALL**2 < float(np.vdot(values, values).real) < _LARGE**2
 
 
 def exponent(largest: float) -> int:

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int32
@@ -14,6 +14,7 @@ from headrace.solvers.systems.norms import described, exponent, norm, peak, scal
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+_NONE = np.zeros(0)
 # Sums of squares between these have lost nothing: neither they nor 1e-16 of them are near the ends of the range.
 _LEAST_SQUARE, _LARGEST_SQUARE = 2.0**-800, 2.0**800
 
@@ -131,28 +132,34 @@ class DiffusionOperator:
         from headrace.solvers.systems.operator_kernels import outflow
 
         out = np.empty(self.num_unknowns)
-        none = np.zeros(0)
+        outflow(*self._flat(), np.ascontiguousarray(u, dtype=np.float64).reshape(-1), out)
+        return out.reshape(self.shape)
+
+    def _flat(self) -> tuple[Any, ...]:
+        """Conductances, reaction, shape and periods as the kernels want them."""
         missing = 3 - self.ndim
-        outflow(
-            *[none] * missing,
-            *(np.ascontiguousarray(c).ravel() for c in self.conductances),
-            none if self.reaction is None else np.ascontiguousarray(self.reaction).ravel(),
+        return (
+            *[_NONE] * missing,
+            *(np.ascontiguousarray(c).reshape(-1) for c in self.conductances),
+            _NONE if self.reaction is None else np.ascontiguousarray(self.reaction).reshape(-1),
             _unsigned((1,) * missing + self.shape),
             (False,) * missing + self.periodic,
-            np.ascontiguousarray(u, dtype=np.float64).ravel(),
-            out,
         )
-        return out.reshape(self.shape)
 
     def relative_residual(self, u: Float64[np.ndarray, " unknowns"], rhs: Float64[np.ndarray, " unknowns"]) -> float:
         """||b - A u|| / ||b||, whatever the size of b; if b = 0, it is 0 for u = 0 and infinite otherwise.
 
         Raises:
-            ValueError: u is not real.
+            ValueError: these are no two real vectors of its unknowns.
         """
-        from headrace.solvers.systems.operator_kernels import squares
+        from headrace.solvers.systems.operator_kernels import misses
 
-        missed, scale = squares(np.ascontiguousarray(rhs, dtype=np.float64), self.apply(u.reshape(self.shape)).ravel())
+        if np.iscomplexobj(u) or np.iscomplexobj(rhs):
+            raise ValueError("a diffusion operator acts on real numbers, got complex ones: apply it to both parts")
+        if u.size != self.num_unknowns or rhs.size != self.num_unknowns:
+            raise ValueError(f"expected two vectors of {self.num_unknowns} values, got {u.shape} and {rhs.shape}")
+        vectors = [np.ascontiguousarray(vector, dtype=np.float64).reshape(-1) for vector in (u, rhs)]
+        missed, scale = misses(*self._flat(), *vectors)
         if _LEAST_SQUARE < scale < _LARGEST_SQUARE and missed < _LARGEST_SQUARE:
             return math.sqrt(missed / scale)
         if not (largest := peak(rhs)):

@@ -43,6 +43,8 @@ class Solution:
         method: the kind of the method that did the work.
         detail: what a person should know about a failure; may be empty.
         num_tries: methods that were asked, one after the other, until this came out.
+        backward_error: (see `LinearSystem.backward_error`) where the residual alone did not decide, else None. With
+            the status `converged` it is what the solution was accepted by.
     """
 
     value: Shaped[np.ndarray, " unknowns"]
@@ -53,6 +55,13 @@ class Solution:
     method: str
     detail: str = ""
     num_tries: int = 1
+    backward_error: float | None = None
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, as samples record it: `backward_stable` where the backward error is what it was accepted by."""
+        accepted = self.status is SolveStatus.converged and self.backward_error is not None
+        return "backward_stable" if accepted else self.status.value
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
@@ -70,6 +79,11 @@ class RunningSolver(ABC):
     """
 
     warm_up_seconds: float = 0.0
+
+    @property
+    def is_own(self) -> bool:
+        """Whether nobody else's code takes part: `auto` may have others' methods among its candidates."""
+        return True
 
     @abstractmethod
     def solve(self, system: LinearSystem, rtol: float) -> Solution:

@@ -9,7 +9,7 @@ from jaxtyping import Float64, Shaped
 from headrace.platform.errors import InputError
 from headrace.solvers.systems.solver import RunningSolver, Solution, SolveStatus
 from headrace.solvers.systems.system import LinearSystem, System
-from headrace.solvers.systems.verified import solve_verified
+from headrace.solvers.systems.verified import judged, solve_verified
 
 AS_GIVEN = "initial"
 """The method of a solution that was good enough as it was given."""
@@ -51,10 +51,7 @@ def solve_from(
     # Residuals are relative to the right-hand side, which is ||b - A x₀|| here and may be far above ||b||.
     solution = solve_verified(running, correction, rtol / start)
     value = system.without_mean(initial + solution.value)
-    residual, status = system.relative_residual(value), solution.status
-    if status is SolveStatus.converged and not residual <= rtol:
-        status = SolveStatus.residual_too_large
-    return dataclasses.replace(solution, value=value, relative_residual=residual, status=status)
+    return judged(system, dataclasses.replace(solution, value=value), rtol, solution.seconds)
 
 
 def as_unknowns(

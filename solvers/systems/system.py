@@ -16,6 +16,7 @@ from headrace.solvers.systems.operators import DiffusionOperator
 if TYPE_CHECKING:
     from scipy.sparse import csr_array, sparray
 
+_REAL, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 # A right-hand side that came out of sums over the grid is orthogonal to constants up to rounding.
 _COMPATIBLE = 1e-10
 # Beyond what rounding leaves of a symmetric matrix, whatever order it was summed in.
@@ -82,6 +83,15 @@ class LinearSystem:
         b = self.rhs
         if type(b) is not np.ndarray or b.ndim != 1 or b.dtype not in (np.float64, np.complex128):
             raise ValueError(f"expected the right-hand side as a vector of float64 or complex128, got {described(b)}")
+        if self.operator is None:
+            return
+        if np.iscomplexobj(b):
+            raise ValueError(
+                "a diffusion operator acts on real numbers, got a complex right-hand side: solve for its real and its "
+                "imaginary part, or give the matrix, LinearSystem.from_matrix(operator.to_csr(), rhs)"
+            )
+        if b.size != self.operator.num_unknowns:
+            raise ValueError(f"the operator has {self.operator.num_unknowns} unknowns, got {b.size} values of b")
 
     @classmethod
     def from_operator(
@@ -111,11 +121,6 @@ class LinearSystem:
                 right-hand side is not orthogonal to constants.
         """
         rhs = _right_hand_side(rhs)
-        if np.iscomplexobj(rhs):
-            raise ValueError(
-                "a diffusion operator acts on real numbers, got a complex right-hand side: solve for its real and its "
-                "imaginary part, or give the matrix, LinearSystem.from_matrix(operator.to_csr(), rhs)"
-            )
         if rhs.shape != (operator.num_unknowns,):
             points = " x ".join(map(str, operator.shape))
             raise ValueError(
@@ -124,7 +129,7 @@ class LinearSystem:
         if operator.singular:
             largest = peak(rhs)
             unit = rhs if is_moderate(largest) else scaled(rhs, -exponent(largest))
-            total, scale = float(unit.sum()), float(np.abs(unit).sum())
+            total, scale = unit.sum(), float(np.abs(unit).sum())
             if abs(total) > _COMPATIBLE * scale:
                 raise ValueError(
                     f"the operator maps constants to 0 (no Dirichlet boundary, no reaction), and the right-hand side "
@@ -223,8 +228,8 @@ class LinearSystem:
     def dtype(self) -> "np.dtype[np.float64] | np.dtype[np.complex128]":
         """Of x: double precision, complex where A or b are."""
         if np.iscomplexobj(self.rhs) or (self.assembled is not None and np.iscomplexobj(self.assembled.data)):
-            return np.dtype(np.complex128)
-        return np.dtype(np.float64)
+            return _COMPLEX
+        return _REAL
 
     def relative_residual(self, x: Shaped[np.ndarray, " unknowns"]) -> float:
         """||b - A x|| / ||b||, whatever the size of b; if b = 0, it is 0 for x = 0 and infinite otherwise."""
@@ -296,7 +301,7 @@ class NonlinearSystem:
         exactly: where `linearize` only comes near, the system with F'(x) itself, a general matrix: what is gone on with
             where the other converges slowly. Left out, nothing is.
         structure: what is known about F'(x), at every x.
-        scale: the norm that residuals are compared with, positive.
+        scale: the norm that residuals are compared with, positive; if it is not finite, no x is a solution.
         feature: the coefficient field to sort by.
     """
 
@@ -309,14 +314,16 @@ class NonlinearSystem:
     exactly: Callable[[Float64[np.ndarray, " unknowns"]], LinearSystem] | None = None
 
     def __post_init__(self) -> None:
-        # What is not a number passes: no residual is small beside it, and solving says what there is to say.
-        if self.scale <= 0.0 or math.isinf(self.scale):
-            raise ValueError(f"expected a positive, finite scale to compare residuals with, got {self.scale:g}")
+        if self.scale <= 0.0:
+            raise ValueError(f"expected a positive scale to compare residuals with, got {self.scale:g}")
+        if not math.isfinite(self.scale):
+            # Of a system with values that are not finite; nothing may be small beside an infinite scale.
+            object.__setattr__(self, "scale", math.nan)
 
     @property
     def dtype(self) -> "np.dtype[np.float64]":
         """Of x."""
-        return np.dtype(np.float64)
+        return _REAL
 
     @property
     def num_unknowns(self) -> int:
