@@ -14,6 +14,8 @@ from .external.spec import External as External
 from .finite_elements.problem import AbstractFiniteElementProblem as AbstractFiniteElementProblem
 from .finite_elements.problem import gaussian_field_at as gaussian_field_at
 from .finite_elements.problem import positive_field_at as positive_field_at
+from .following import Trajectory as Trajectory
+from .following import follow as follow
 from .methods import METHODS as METHODS
 from .methods.amg import AMG as AMG
 from .methods.batched_multigrid import BatchedMultigrid as BatchedMultigrid

@@ -13,6 +13,7 @@ from headrace.solvers.evolution import sdirk
 from headrace.solvers.evolution.evolution import AbstractEvolution, Draw, Snapshot, looked_at
 from headrace.solvers.methods.direct import Direct
 from headrace.solvers.selection.auto import Auto
+from headrace.solvers.systems.norms import norm
 from headrace.solvers.systems.solver import AbstractSolver, RunningSolver, SolveStatus
 from headrace.solvers.systems.system import LinearSystem, NonlinearSystem, Structure
 from headrace.solvers.systems.verified import solve_verified
@@ -78,7 +79,7 @@ class StageSolver:
             return solution.value, None if solution.status is SolveStatus.converged else str(solution)
         # One step of Newton's method is exact. What it corrects is small, so that few digits of it are enough.
         correction = stage.linearize(stage.guess)
-        missed = float(np.linalg.norm(correction.rhs))
+        missed = norm(correction.rhs)
         if missed <= self._rtol * stage.scale:
             return stage.guess, None
         solution = solve_verified(running, correction, min(0.5 * self._rtol * stage.scale / missed, 0.1))
@@ -183,8 +184,7 @@ class _Trajectory:
         middle = begin + (count - 0.5) * size
         if not (self._take(middle - 0.5 * size, 0.5 * size) and self._take(middle, 0.5 * size)):
             return
-        scale = max(float(np.linalg.norm(self._u)), np.finfo(np.float64).tiny)
-        self.defect = float(np.linalg.norm(whole - self._u)) / scale
+        self.defect = norm(whole - self._u) / max(norm(self._u), np.finfo(np.float64).tiny)
         self._u, self._slope, self.num_steps = whole, end_slope, num_steps
 
     def _take(self, time: float, size: float) -> bool:

@@ -49,6 +49,9 @@ def follow_over_bottom(basin: Basin, draws: Sequence[Draw], step: float) -> Iter
     """
     water = [_Water(basin, draw) for draw in draws]
     num_steps, reasons = np.zeros(len(draws), dtype=np.int64), dict[int, str]()
+    for row, draw in enumerate(draws):
+        if not (least := float(draw.fields["depth"].min())) >= 0.0:
+            reasons[row] = f"depth {least:.3g} at the start, expected 0 or more"
     start = 0.0
     for end in basin.times:
         for row, one in enumerate(water):

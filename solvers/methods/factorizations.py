@@ -26,6 +26,9 @@ Package = Literal["petsc", "mumps", "cholmod", "scipy"]
 # A regular matrix whose condition number is beyond this leaves no correct digit to speak of in double precision, and a
 # singular one comes out of its factorisation with a pivot of the size of rounding, 1e-16, instead of 0.
 _SINGULAR = 1e14
+# MUMPS's ICNTL(14): by how many per cent its workspace may outgrow the estimate. Pivots that are put off, as where
+# central differences leave small diagonals, need more than the 20 that it has by itself, and end as "out of memory".
+_MUMPS_EXTRA_WORKSPACE = 14
 
 
 class MatrixKey:
@@ -196,6 +199,9 @@ class Petsc(Factorization):
         else:
             preconditioner.setFactorOrdering(_nested_dissection())
         self._solver.setOperators(self._matrix)
+        if package == "mumps":
+            preconditioner.setFactorSetUpSolverType()
+            preconditioner.getFactorMatrix().setMumpsIcntl(_MUMPS_EXTRA_WORKSPACE, 100)
         self._x, self._b = self._matrix.createVecs()
         self._fresh, self._has_failed = True, False
 

@@ -165,6 +165,7 @@ class _Solve:
         if not np.isfinite(norm):
             raise ArithmeticError("the right-hand side has values that are not finite")
         h = np.zeros((spec.subspace + 1, spec.subspace))
+        first, num_stalled = norm, 0
         while norm > target:
             if self.num_iterations >= spec.max_iterations:
                 return SolveStatus.max_iterations
@@ -191,7 +192,15 @@ class _Solve:
             stagnates = norm > target and not norm < before * (1.0 - 1e-12)
             if stagnates and not k:
                 return SolveStatus.breakdown
-            if stagnates or (norm > target and norm > _DRIFT * max(expected, target)):
+            num_stalled = num_stalled + 1 if stagnates else 0
+            if norm > first:
+                # The least residual cannot grow: what is left of x is rounding.
+                self.x[:] = 0.0
+                r[:], norm = self._rhs, first
+            if num_stalled > 1:
+                # New ones did not help either: go on without any.
+                self._y = self._y[:0]
+            elif stagnates or (norm > target and norm > _DRIFT * max(expected, target)):
                 # Rounding has parted C from A U: make it anew.
                 self._renew(self.directions())
             elif spec.recycled and steps >= min(spec.subspace - k, len(r)):

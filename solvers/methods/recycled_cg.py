@@ -155,6 +155,8 @@ class _Solve:
         target = _MARGIN * rtol * float(np.linalg.norm(self._rhs))
         r = self._rhs.copy()
         norm = float(np.linalg.norm(r))
+        if not np.isfinite(norm):
+            raise ArithmeticError("the right-hand side has values that are not finite")
         # Records are those of the first pass; later ones, seldom needed, only make up for rounding.
         kept, steps, images_of_z = self._kept, self._steps, self._images_of_z
         while norm > target:

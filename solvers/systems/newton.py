@@ -2,8 +2,7 @@
 
 import time
 
-import numpy as np
-
+from headrace.solvers.systems.norms import norm as size_of
 from headrace.solvers.systems.solver import RunningSolver, Solution, SolveStatus
 from headrace.solvers.systems.system import NonlinearSystem
 
@@ -29,7 +28,7 @@ def solve_newton(running: RunningSolver, system: NonlinearSystem, rtol: float) -
     """
     started = time.perf_counter()
     x = system.guess.copy()
-    norm = float(np.linalg.norm(system.residual(x))) / system.scale
+    norm = size_of(system.residual(x)) / system.scale
     forcing, num_iterations, method = _FIRST_FORCING, 0, "newton"
     linearize, left = system.linearize, system.exactly
 
@@ -56,7 +55,7 @@ def solve_newton(running: RunningSolver, system: NonlinearSystem, rtol: float) -
         size = 1.0
         for _ in range(_MAX_HALVINGS):
             candidate = x + size * linear.value
-            after = float(np.linalg.norm(system.residual(candidate))) / system.scale
+            after = size_of(system.residual(candidate)) / system.scale
             if after <= (1.0 - _DECREASE * size) * norm:
                 break
             size *= 0.5

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Float64, Int32
 
+from headrace.solvers.systems.norms import described, exponent, norm, peak, scaled
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+# Sums of squares between these have lost nothing: neither they nor 1e-16 of them are near the ends of the range.
+_LEAST_SQUARE, _LARGEST_SQUARE = 2.0**-800, 2.0**800
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +53,12 @@ class DiffusionOperator:
                 f"expected one array of conductances for each of 1 to 3 axes, with one face more than points along its "
                 f"own axis (as many where periodic), got the shapes {shapes} and periodic = {self.periodic}"
             )
+        for name, array in (
+            *((f"conductances of axis {axis}", c) for axis, c in enumerate(self.conductances)),
+            *((("reaction", self.reaction),) if self.reaction is not None else ()),
+        ):
+            if type(array) is not np.ndarray or array.dtype != np.float64:
+                raise ValueError(f"expected {name} as an array of float64, got {described(array)}")
         if self.reaction is not None and self.reaction.shape != points:
             raise ValueError(f"the operator has {points} points, got a reaction of shape {self.reaction.shape}")
 
@@ -109,7 +120,13 @@ class DiffusionOperator:
         return tuple(out)
 
     def apply(self, u: Float64[np.ndarray, "*points"]) -> Float64[np.ndarray, "*points"]:
-        """The net outflow A u of every cell."""
+        """The net outflow A u of every cell.
+
+        Raises:
+            ValueError: u is not real.
+        """
+        if np.iscomplexobj(u):
+            raise ValueError("a diffusion operator acts on real numbers, got complex ones: apply it to both parts")
         # Numba takes seconds to import: those who apply nothing do not wait for it.
         from headrace.solvers.systems.operator_kernels import outflow
 
@@ -128,11 +145,21 @@ class DiffusionOperator:
         return out.reshape(self.shape)
 
     def relative_residual(self, u: Float64[np.ndarray, " unknowns"], rhs: Float64[np.ndarray, " unknowns"]) -> float:
-        """||b - A u|| / ||b||; the absolute residual if b = 0."""
+        """||b - A u|| / ||b||, whatever the size of b; if b = 0, it is 0 for u = 0 and infinite otherwise.
+
+        Raises:
+            ValueError: u is not real.
+        """
         from headrace.solvers.systems.operator_kernels import squares
 
         missed, scale = squares(np.ascontiguousarray(rhs, dtype=np.float64), self.apply(u.reshape(self.shape)).ravel())
-        return math.sqrt(missed / (scale or 1.0))
+        if _LEAST_SQUARE < scale < _LARGEST_SQUARE and missed < _LARGEST_SQUARE:
+            return math.sqrt(missed / scale)
+        if not (largest := peak(rhs)):
+            return 0.0 if not u.any() else math.inf
+        shift = exponent(largest) if math.isfinite(largest) else 0
+        rest = scaled(rhs, -shift) - self.apply(scaled(u, -shift).reshape(self.shape)).ravel()
+        return norm(rest) / norm(scaled(rhs, -shift))
 
     def diagonal(self) -> Float64[np.ndarray, "*points"]:
         """The diagonal of A."""

@@ -1,6 +1,8 @@
 """What a steady problem becomes: A x = b with what is known about A, or F(x) = 0 with its linearisation."""
 
+import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 from jaxtyping import Float, Float64, Shaped
 
+from headrace.solvers.systems.norms import described, exponent, is_moderate, norm, peak, scaled
 from headrace.solvers.systems.operators import DiffusionOperator
 
 if TYPE_CHECKING:
@@ -75,6 +78,11 @@ class LinearSystem:
     assembled: "csr_array | None" = None
     feature: Float[np.ndarray, "..."] | None = None
 
+    def __post_init__(self) -> None:
+        b = self.rhs
+        if type(b) is not np.ndarray or b.ndim != 1 or b.dtype not in (np.float64, np.complex128):
+            raise ValueError(f"expected the right-hand side as a vector of float64 or complex128, got {described(b)}")
+
     @classmethod
     def from_operator(
         cls,
@@ -102,13 +110,21 @@ class LinearSystem:
             ValueError: the right-hand side has another number of unknowns, or the operator is singular and the
                 right-hand side is not orthogonal to constants.
         """
+        rhs = _right_hand_side(rhs)
+        if np.iscomplexobj(rhs):
+            raise ValueError(
+                "a diffusion operator acts on real numbers, got a complex right-hand side: solve for its real and its "
+                "imaginary part, or give the matrix, LinearSystem.from_matrix(operator.to_csr(), rhs)"
+            )
         if rhs.shape != (operator.num_unknowns,):
             points = " x ".join(map(str, operator.shape))
             raise ValueError(
                 f"the operator has {points} unknowns, expected rhs of shape ({operator.num_unknowns},), got {rhs.shape}"
             )
         if operator.singular:
-            total, scale = float(rhs.sum()), float(np.abs(rhs).sum())
+            largest = peak(rhs)
+            unit = rhs if is_moderate(largest) else scaled(rhs, -exponent(largest))
+            total, scale = float(unit.sum()), float(np.abs(unit).sum())
             if abs(total) > _COMPATIBLE * scale:
                 raise ValueError(
                     f"the operator maps constants to 0 (no Dirichlet boundary, no reaction), and the right-hand side "
@@ -152,14 +168,14 @@ class LinearSystem:
             feature: the coefficient field to sort by.
 
         Raises:
-            ValueError: the shapes do not fit, or the matrix is not symmetric and was said to be.
+            ValueError: the shapes do not fit, values are no numbers, or the matrix is not symmetric and was said to be.
         """
         from scipy.sparse import csr_array
 
-        rhs, rows = _floating(np.asarray(rhs)), csr_array(matrix)
+        rhs, rows = _right_hand_side(rhs), csr_array(matrix)
         if rows.shape != (rhs.size, rhs.size) or rhs.ndim != 1:
             raise ValueError(f"expected a square matrix and rhs of the same size, got {rows.shape} and {rhs.shape}")
-        rows.data = _floating(rows.data)
+        rows.data = _double("the matrix", rows.data)
         known = Structure(symmetric=symmetric, positive_definite=positive_definite, repeats=repeats, drifts=drifts)
         # Written so that values that are not finite pass: solving says of them what there is to say.
         if known.symmetric and (off := asymmetry(rows)) > _ASYMMETRIC:
@@ -203,17 +219,63 @@ class LinearSystem:
             return self.operator.apply(x.reshape(self.operator.shape)).ravel()
         return cast(np.ndarray, self.matrix @ x)
 
+    @property
+    def dtype(self) -> "np.dtype[np.float64] | np.dtype[np.complex128]":
+        """Of x: double precision, complex where A or b are."""
+        if np.iscomplexobj(self.rhs) or (self.assembled is not None and np.iscomplexobj(self.assembled.data)):
+            return np.dtype(np.complex128)
+        return np.dtype(np.float64)
+
     def relative_residual(self, x: Shaped[np.ndarray, " unknowns"]) -> float:
-        """||b - A x|| / ||b||; the absolute residual if b = 0."""
+        """||b - A x|| / ||b||, whatever the size of b; if b = 0, it is 0 for x = 0 and infinite otherwise."""
         if self.operator is not None:
             return self.operator.relative_residual(x, self.rhs)
-        scale = float(np.linalg.norm(self.rhs)) or 1.0
-        return float(np.linalg.norm(self.rhs - self.apply(x))) / scale
+        largest = peak(self.rhs)
+        if largest == 0.0:
+            return 0.0 if not x.any() else math.inf
+        b = self.rhs
+        if not is_moderate(largest):
+            shift = -exponent(largest)
+            b, x = scaled(b, shift), scaled(x, shift)
+        return norm(b - self.apply(x)) / norm(b)
+
+    def backward_error(self, x: Shaped[np.ndarray, " unknowns"]) -> float:
+        """The least relative change of A and b that x solves the system with, in the maximum norm.
+
+        ||b - A x|| / (||A|| ||x|| + ||b||) (Rigal and Gaches 1967; Higham, Accuracy and Stability of Numerical
+        Algorithms, 2nd ed., Theorem 7.1). Where the condition number of A is large no computed x has a small relative
+        residual, but a good one has a backward error of the size of rounding.
+        """
+        largest = peak(self.rhs)
+        if largest == 0.0:
+            return 0.0 if not x.any() else math.inf
+        shift = -exponent(largest) if math.isfinite(largest) else 0
+        b, x = scaled(self.rhs, shift), scaled(x, shift)
+        # Of complex numbers `peak` is that of their parts: up to √2 too small, below, and too large above.
+        size = float(abs(self.matrix).sum(axis=1).max(initial=0.0)) * peak(x) + peak(b)
+        return math.sqrt(2.0) ** np.iscomplexobj(x) * peak(b - self.apply(x)) / size
+
+    def times(self, shift: int) -> "LinearSystem":
+        """The system with the right-hand side times 2 to the power of `shift`."""
+        return dataclasses.replace(self, rhs=scaled(self.rhs, shift))
 
 
-def _floating(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """Whole numbers as floating-point ones; others as they are."""
-    return values if values.dtype.kind in "fc" else values.astype(np.float64)
+def _right_hand_side(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    return _double("the right-hand side", values)
+
+
+def _double(name: str, values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """Numbers of any kind in double precision, rows contiguous.
+
+    Raises:
+        ValueError: they are no numbers, or some are masked.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array, expected numbers everywhere: fill in what is missing")
+    array = np.asarray(values)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"expected numbers in {name}, got {described(array)}")
+    return np.ascontiguousarray(array, dtype=np.complex128 if array.dtype.kind == "c" else np.float64)
 
 
 def asymmetry(matrix: "csr_array") -> float:
@@ -246,6 +308,16 @@ class NonlinearSystem:
     feature: Float[np.ndarray, "..."] | None = None
     exactly: Callable[[Float64[np.ndarray, " unknowns"]], LinearSystem] | None = None
 
+    def __post_init__(self) -> None:
+        # Written so that what is not a number does not pass.
+        if not 0.0 < self.scale < math.inf:
+            raise ValueError(f"expected a positive, finite scale to compare residuals with, got {self.scale:g}")
+
+    @property
+    def dtype(self) -> "np.dtype[np.float64]":
+        """Of x."""
+        return np.dtype(np.float64)
+
     @property
     def num_unknowns(self) -> int:
         """The length of x."""
@@ -253,7 +325,7 @@ class NonlinearSystem:
 
     def relative_residual(self, x: Float64[np.ndarray, " unknowns"]) -> float:
         """||F(x)|| / scale."""
-        return float(np.linalg.norm(self.residual(x))) / self.scale
+        return norm(self.residual(x)) / self.scale
 
 
 type System = LinearSystem | NonlinearSystem
