@@ -8,10 +8,15 @@ comes to the same last bits in whatever tile it is, or alone.
 The real transform of n values is a complex one of h = n / 2, of the even values and i times the odd ones.
 """
 
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 from jaxtyping import Float64
 from numba import njit
 
+from headrace.solvers.evolution import stockham
 from headrace.solvers.evolution.stockham import LANES, LOOP, Roots, Row, Tile, transform_row, transform_tile
 
 type Turns = Float64[np.ndarray, "two waves"]
@@ -197,56 +202,71 @@ def _add(x: Row, y: Row) -> None:
         x[k] += y[k]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def advance(
-    v_re: Tiles, v_im: Tiles, re: Factors, im: Factors, flux: Row, roots: Roots, turns: Turns, num_steps: int
-) -> None:  # fmt: skip
-    """So many steps of all tiles, in place.
+def _compiled(made_with: int) -> Callable[..., None]:
+    """`advance`, which Numba's cache tells from one that was compiled with other transforms.
 
-    Args:
-        v_re: the kept waves of one sample or of eight a tile, real parts.
-        v_im: imaginary parts.
-        re: `full`, `half`, `stage`, `first`, `middle` and `last` of ETDRK4; one tile where all share them.
-        im: their imaginary parts; no tiles where all are real.
-        flux: of each wave, with what transforms forth and back and their ½ are to be scaled by.
-        roots: of the transforms, see `stockham.roots_of`.
-        turns: e^{2πik/n} of the real transforms.
-        num_steps: how many.
+    Numba looks whether the file of a function has changed since it was compiled, not whether those that it calls have;
+    what a function closes over it does look at.
     """
-    size = v_re.shape[1]
-    room = np.empty((4, turns.shape[1] * (size // len(flux))))
-    waves = np.empty((14, size))
-    a_re, a_im, b_re, b_im = waves[0], waves[1], waves[2], waves[3]
-    n_re, n_im, na_re, na_im, nb_re, nb_im = waves[4], waves[5], waves[6], waves[7], waves[8], waves[9]
-    nc_re, nc_im, t_re, t_im = waves[10], waves[11], waves[12], waves[13]
-    for tile in range(len(v_re)):
-        x, y = v_re[tile], v_im[tile]
-        at = min(tile, re.shape[1] - 1)
-        for _ in range(num_steps):
-            _rate(x, y, n_re, n_im, room, roots, turns, flux)
-            if im.shape[1] == 0:
-                _stage_real(x, y, n_re, n_im, re[1, at], re[2, at], a_re, a_im)
-                _rate(a_re, a_im, na_re, na_im, room, roots, turns, flux)
-                _stage_real(x, y, na_re, na_im, re[1, at], re[2, at], b_re, b_im)
-                _rate(b_re, b_im, nb_re, nb_im, room, roots, turns, flux)
-                _twice_less(nb_re, n_re, t_re)
-                _twice_less(nb_im, n_im, t_im)
-                _stage_real(a_re, a_im, t_re, t_im, re[1, at], re[2, at], b_re, b_im)
-                _rate(b_re, b_im, nc_re, nc_im, room, roots, turns, flux)
-                _last_real(x, n_re, na_re, nb_re, nc_re, re[0, at], re[3, at], re[4, at], re[5, at])
-                _last_real(y, n_im, na_im, nb_im, nc_im, re[0, at], re[3, at], re[4, at], re[5, at])
-            else:
-                _stage(x, y, n_re, n_im, re[1, at], im[1, at], re[2, at], im[2, at], a_re, a_im)
-                _rate(a_re, a_im, na_re, na_im, room, roots, turns, flux)
-                _stage(x, y, na_re, na_im, re[1, at], im[1, at], re[2, at], im[2, at], b_re, b_im)
-                _rate(b_re, b_im, nb_re, nb_im, room, roots, turns, flux)
-                _twice_less(nb_re, n_re, t_re)
-                _twice_less(nb_im, n_im, t_im)
-                _stage(a_re, a_im, t_re, t_im, re[1, at], im[1, at], re[2, at], im[2, at], b_re, b_im)
-                _rate(b_re, b_im, nc_re, nc_im, room, roots, turns, flux)
-                _add(na_re, nb_re)
-                _add(na_im, nb_im)
-                _last_complex(
-                    x, y, n_re, n_im, na_re, na_im, nc_re, nc_im, re[0, at], im[0, at], re[3, at], im[3, at],
-                    re[4, at], im[4, at], re[5, at], im[5, at],
-                )  # fmt: skip
+
+    @njit(nogil=True, error_model="numpy", cache=True)
+    def advance(
+        v_re: Tiles, v_im: Tiles, re: Factors, im: Factors, flux: Row, roots: Roots, turns: Turns, num_steps: int
+    ) -> None:  # fmt: skip
+        """So many steps of all tiles, in place.
+
+        Args:
+            v_re: the kept waves of one sample or of eight a tile, real parts.
+            v_im: imaginary parts.
+            re: `full`, `half`, `stage`, `first`, `middle` and `last` of ETDRK4; one tile where all share them.
+            im: their imaginary parts; no tiles where all are real.
+            flux: of each wave, with what transforms forth and back and their ½ are to be scaled by.
+            roots: of the transforms, see `stockham.roots_of`.
+            turns: e^{2πik/n} of the real transforms.
+            num_steps: how many.
+        """
+        _ = made_with
+        size = v_re.shape[1]
+        room = np.empty((4, turns.shape[1] * (size // len(flux))))
+        waves = np.empty((14, size))
+        a_re, a_im, b_re, b_im = waves[0], waves[1], waves[2], waves[3]
+        n_re, n_im, na_re, na_im, nb_re, nb_im = waves[4], waves[5], waves[6], waves[7], waves[8], waves[9]
+        nc_re, nc_im, t_re, t_im = waves[10], waves[11], waves[12], waves[13]
+        for tile in range(len(v_re)):
+            x, y = v_re[tile], v_im[tile]
+            at = min(tile, re.shape[1] - 1)
+            for _ in range(num_steps):
+                _rate(x, y, n_re, n_im, room, roots, turns, flux)
+                if im.shape[1] == 0:
+                    _stage_real(x, y, n_re, n_im, re[1, at], re[2, at], a_re, a_im)
+                    _rate(a_re, a_im, na_re, na_im, room, roots, turns, flux)
+                    _stage_real(x, y, na_re, na_im, re[1, at], re[2, at], b_re, b_im)
+                    _rate(b_re, b_im, nb_re, nb_im, room, roots, turns, flux)
+                    _twice_less(nb_re, n_re, t_re)
+                    _twice_less(nb_im, n_im, t_im)
+                    _stage_real(a_re, a_im, t_re, t_im, re[1, at], re[2, at], b_re, b_im)
+                    _rate(b_re, b_im, nc_re, nc_im, room, roots, turns, flux)
+                    _last_real(x, n_re, na_re, nb_re, nc_re, re[0, at], re[3, at], re[4, at], re[5, at])
+                    _last_real(y, n_im, na_im, nb_im, nc_im, re[0, at], re[3, at], re[4, at], re[5, at])
+                else:
+                    _stage(x, y, n_re, n_im, re[1, at], im[1, at], re[2, at], im[2, at], a_re, a_im)
+                    _rate(a_re, a_im, na_re, na_im, room, roots, turns, flux)
+                    _stage(x, y, na_re, na_im, re[1, at], im[1, at], re[2, at], im[2, at], b_re, b_im)
+                    _rate(b_re, b_im, nb_re, nb_im, room, roots, turns, flux)
+                    _twice_less(nb_re, n_re, t_re)
+                    _twice_less(nb_im, n_im, t_im)
+                    _stage(a_re, a_im, t_re, t_im, re[1, at], im[1, at], re[2, at], im[2, at], b_re, b_im)
+                    _rate(b_re, b_im, nc_re, nc_im, room, roots, turns, flux)
+                    _add(na_re, nb_re)
+                    _add(na_im, nb_im)
+                    _last_complex(
+                        x, y, n_re, n_im, na_re, na_im, nc_re, nc_im, re[0, at], im[0, at], re[3, at], im[3, at],
+                        re[4, at], im[4, at], re[5, at], im[5, at],
+                    )  # fmt: skip
+
+    compiled: Callable[..., None] = advance
+    return compiled
+
+
+advance = _compiled(zlib.crc32(Path(stockham.__file__).read_bytes()))
+"""So many steps of all tiles, in place; see above."""

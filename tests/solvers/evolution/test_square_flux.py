@@ -1,11 +1,14 @@
 """Compiled steps of u_t = L u + c (u²)_x: they are those of torch, and those of a sample alone."""
 
+import zlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from headrace.platform.seeding import generator
-from headrace.solvers.evolution import exponential
+from headrace.solvers.evolution import exponential, square_flux_kernels, stockham
 from headrace.solvers.evolution.etdrk4 import ETDRK4
 from headrace.solvers.evolution.periodic_box import PeriodicBox
 from headrace.solvers.evolution.semilinear import AbstractSemilinear
@@ -81,3 +84,9 @@ def test_what_blows_up_does_not_reach_its_neighbours() -> None:
     (one,) = (snapshot.state for snapshot in exponential.follow_semilinear(problem, draws, problem.default_step))
     assert not np.isfinite(one[1]).all()
     np.testing.assert_array_equal(one[[0, 2]], calm[[0, 2]])
+
+
+def test_what_was_compiled_with_other_transforms_is_not_taken_from_the_cache() -> None:
+    # Numba hashes the file of the function and what it closes over, and not the files of what it calls.
+    (cell,) = square_flux_kernels.advance.py_func.__closure__  # type: ignore[attr-defined]
+    assert cell.cell_contents == zlib.crc32(Path(stockham.__file__).read_bytes())
