@@ -57,6 +57,7 @@ from .problems.navier_stokes import NavierStokes as NavierStokes
 from .problems.nonlinear_diffusion import NonlinearDiffusion as NonlinearDiffusion
 from .problems.poisson import Poisson as Poisson
 from .problems.rayleigh_benard import RayleighBenard as RayleighBenard
+from .problems.scattering import Scattering as Scattering
 from .problems.shallow_water import ShallowWater as ShallowWater
 from .problems.wave import Wave as Wave
 from .random_inputs.parameters import Uniform as Uniform

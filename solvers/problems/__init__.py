@@ -26,6 +26,7 @@ from headrace.solvers.problems.navier_stokes import NavierStokes
 from headrace.solvers.problems.nonlinear_diffusion import NonlinearDiffusion
 from headrace.solvers.problems.poisson import Poisson
 from headrace.solvers.problems.rayleigh_benard import RayleighBenard
+from headrace.solvers.problems.scattering import Scattering
 from headrace.solvers.problems.shallow_water import ShallowWater
 from headrace.solvers.problems.wave import Wave
 
@@ -34,6 +35,7 @@ PROBLEMS: tuple[type[AbstractProblem], ...] = (
     Darcy3D,
     Poisson,
     Helmholtz,
+    Scattering,
     ConvectionDiffusion,
     NonlinearDiffusion,
     HeatConduction,

@@ -309,8 +309,8 @@ class NonlinearSystem:
     exactly: Callable[[Float64[np.ndarray, " unknowns"]], LinearSystem] | None = None
 
     def __post_init__(self) -> None:
-        # Written so that what is not a number does not pass.
-        if not 0.0 < self.scale < math.inf:
+        # What is not a number passes: no residual is small beside it, and solving says what there is to say.
+        if self.scale <= 0.0 or math.isinf(self.scale):
             raise ValueError(f"expected a positive, finite scale to compare residuals with, got {self.scale:g}")
 
     @property

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse.linalg
 from pydantic import ValidationError
 
-from headrace.solvers import ConvectionDiffusion
+from headrace.solvers import ConvectionDiffusion, LinearSystem, NonlinearSystem, solve
 from headrace.solvers.problems.convection_diffusion import _flow
 
 PI = np.pi
@@ -32,6 +32,90 @@ def test_order_against_a_manufactured_solution(scheme: str, order: float) -> Non
         errors.append(np.sqrt(np.mean((u - exact[1:-1, 1:-1]) ** 2)))
     orders = -np.diff(np.log2(errors))
     assert orders.min() > order, (errors, orders)
+
+
+def solved(problem: ConvectionDiffusion, fields: dict[str, np.ndarray]) -> np.ndarray:
+    """At all points, the boundary included."""
+    solution = solve(problem.discretize(fields), rtol=1e-10, method="direct")
+    assert solution.status == "converged", solution
+    return np.pad(solution.value.reshape((problem.resolution - 2,) * 2), 1)
+
+
+@pytest.mark.parametrize("diffusivity", [1e-2, 1e-4])
+def test_limited_faces_are_of_second_order_where_the_solution_is_smooth(diffusivity: float) -> None:
+    """Away from its extremes and from the boundary, whose layers no grid here resolves; Péclet numbers up to 300."""
+    errors = []
+    for n in (33, 65, 129):
+        problem = ConvectionDiffusion(resolution=n, diffusivity=diffusivity)
+        x, y = np.meshgrid(*problem.schema().domain.coordinates(), indexing="ij")
+        # Flow out of the corner (0, 0) along the diagonal; u vanishes where it comes in, and grows all the way.
+        u = x * y * (1.0 - x**6) * (1.0 - y**6)
+        w, w_x, w_xx = (lambda t: t * (1 - t**6)), (lambda t: 1 - 7 * t**6), (lambda t: -42 * t**5)
+        u_x, u_y = w_x(x) * w(y), w(x) * w_x(y)
+        source = u_x + u_y - diffusivity * (w_xx(x) * w(y) + w(x) * w_xx(y))
+        found = solved(problem, {"stream_function": y - x, "source": source})
+        inner = (slice(n // 16, n // 2),) * 2
+        errors.append(float(np.linalg.norm((found - u)[inner]) / np.linalg.norm(u[inner])))
+    assert np.log2(errors[0] / errors[-1]) / 2.0 > 1.9, errors
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_limited_faces_neither_overshoot_nor_undershoot_at_a_grid_peclet_number_of_1000(seed: int) -> None:
+    """Heat that is let in by a source in one corner spreads, and nowhere else is there an extremum."""
+    n = 33
+    problem = ConvectionDiffusion(resolution=n)
+    psi = problem.draw(seed)["stream_function"]
+    fastest = max(np.abs(part).max() for part in _flow(psi))
+    source = np.zeros((n, n))
+    source[10:14, 20:24] = 1.0
+    fields = {"stream_function": psi, "source": source}
+    found = {
+        scheme: solved(problem.overridden({"scheme": scheme, "diffusivity": fastest / 1000.0}), fields)
+        for scheme in ("limited", "central")
+    }
+    assert found["central"].min() < -0.05 * found["central"].max(), "this flow makes the mean oscillate"
+    u = found["limited"]
+    assert u.min() >= -1e-9 * u.max()
+    # Without a source no inner point is above all its neighbours, or below them.
+    middle, beside = u[1:-1, 1:-1], [u[:-2, 1:-1], u[2:, 1:-1], u[1:-1, :-2], u[1:-1, 2:]]
+    is_free = source[1:-1, 1:-1] == 0.0
+    slack = 1e-9 * u.max()
+    assert (middle <= np.max(beside, axis=0) + slack)[is_free].all()
+    assert (middle >= np.min(beside, axis=0) - slack)[is_free].all()
+
+
+def test_limited_faces_are_nearer_to_a_fine_grid_than_upstream_ones() -> None:
+    fine = ConvectionDiffusion(resolution=257, scheme="central").at_level("rough")
+    psi = fine.draw(0)["stream_function"]
+    right = solved(fine, {"stream_function": psi})[::4, ::4]
+    errors = {}
+    for scheme in ("limited", "upwind", "central"):
+        problem = ConvectionDiffusion.model_validate({"resolution": 65, "scheme": scheme}).at_level("rough")
+        found = solved(problem, {"stream_function": psi[::4, ::4]})
+        errors[scheme] = float(np.linalg.norm(found - right) / np.linalg.norm(right))
+    assert errors["central"] < errors["limited"] < 0.02 < 0.1 < errors["upwind"]
+
+
+def test_the_derivative_of_limited_faces_is_their_derivative() -> None:
+    problem = ConvectionDiffusion(resolution=12, diffusivity=1e-3)
+    system = problem.discretize(problem.draw(0))
+    assert isinstance(system, NonlinearSystem)
+    rng = np.random.default_rng(0)
+    x, direction = rng.standard_normal(100), rng.standard_normal(100)
+    step = 1e-7
+    slope = (system.residual(x + step * direction) - system.residual(x - step * direction)) / (2.0 * step)
+    np.testing.assert_allclose(system.linearize(x).matrix @ direction, slope, atol=1e-6)
+
+
+def test_where_diffusion_is_enough_limited_is_central() -> None:
+    values = {"resolution": 33, "diffusivity": 0.5}
+    limited, central = (
+        ConvectionDiffusion.model_validate(values | {"scheme": name}) for name in ("limited", "central")
+    )
+    fields = limited.draw(0)
+    one, other = limited.discretize(fields), central.discretize(fields)
+    assert isinstance(one, LinearSystem) and isinstance(other, LinearSystem)
+    assert (one.matrix != other.matrix).nnz == 0
 
 
 def test_stored_velocity_is_of_second_order() -> None:
@@ -67,7 +151,7 @@ def test_what_leaves_a_cell_enters_the_next(scheme: str) -> None:
 
 
 def test_upwind_is_an_m_matrix_and_keeps_heat_positive() -> None:
-    problem = ConvectionDiffusion(resolution=24, diffusivity=1e-4)
+    problem = ConvectionDiffusion(resolution=24, diffusivity=1e-4, scheme="upwind")
     system = problem.discretize(problem.draw(2))
     dense = system.matrix.toarray()
     off = dense - np.diag(np.diag(dense))

@@ -25,6 +25,7 @@ from headrace.solvers import (
     Solution,
     SolverSource,
 )
+from headrace.solvers.methods.direct import RunningDirect
 from headrace.solvers.sequences.sorting import path_length
 from headrace.solvers.sources import bench
 from headrace.solvers.sources.report import SourceReport
@@ -88,14 +89,24 @@ def test_a_failed_solve_is_tried_once_more_with_a_direct_method() -> None:
     assert (provenance.solver, provenance.status) == ("direct", "converged")
 
 
-def test_what_fails_twice_is_a_failure_with_both_reasons() -> None:
-    # Out of reach on this grid in double precision.
-    spec = SolverSource(problem=Darcy(resolution=65), rtol=1e-14, method=Multigrid(max_iterations=3))
+def test_what_fails_twice_is_a_failure_with_both_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_factors(*_: object) -> None:
+        raise ArithmeticError("no factors today")
+
+    monkeypatch.setattr(RunningDirect, "_factors", no_factors)
+    spec = SolverSource(problem=Darcy(resolution=65), method=Multigrid(max_iterations=3))
     (failure,) = spec.samples([8])
     assert isinstance(failure, Failure)
     assert failure.index == 8 and failure.level == "default" and failure.wall_seconds > 0
     assert failure.reason.startswith("multigrid: max_iterations after 3 iterations, relative residual ")
-    assert "; direct: residual_too_large after 0 iterations, relative residual " in failure.reason
+    assert "; direct: breakdown after 0 iterations, relative residual " in failure.reason
+    assert "no factors today" in failure.reason
+
+
+def test_a_tolerance_below_what_double_precision_reaches_is_met_by_the_backward_error() -> None:
+    spec = SolverSource(problem=Darcy(resolution=65), rtol=1e-14, method=Multigrid(max_iterations=3))
+    provenance = samples(spec, [8])[8].provenance
+    assert provenance.solver == "direct" and 1e-14 < provenance.relative_residual < 1e-12
 
 
 def test_one_failure_does_not_stop_the_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
