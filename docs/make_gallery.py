@@ -1,7 +1,10 @@
-"""Draw every problem at three of its levels and measure what a sample costs: `python docs/make_gallery.py [KIND ...]`.
+"""Draw every problem at three of its levels and measure what a sample costs.
 
-It writes `docs/gallery/KIND.webp` and `docs/gallery/costs.json`, which are committed; the page is put together from
-them and from the problems' own docstrings when the documentation is built.
+    python docs/make_gallery.py [--throughput] [KIND ...]
+
+With `--throughput` only the table is measured, and pictures stay as they are. It writes `docs/gallery/KIND.webp` and
+`docs/gallery/costs.json`, which are committed; the page is put together from them and from the problems' own docstrings
+when the documentation is built.
 """
 
 import json
@@ -24,14 +27,15 @@ from matplotlib.tri import Triangulation
 from PIL import Image
 
 from headrace.platform.fields import Domain, Mesh, SampleSchema
-from headrace.platform.sample import Sample
+from headrace.platform.sample import Sample, SampleBatch
 from headrace.solvers.sampled import DEFAULT_LEVEL, AbstractSampled
 from headrace.solvers.sources.all_sampled import SAMPLED
 from headrace.solvers.sources.source_of import source_of
 
 FOLDER = Path(__file__).parent / "gallery"
 LINES = 96  # output times of a picture over time
-SECONDS = 4.0  # of one level, over which its cost is averaged
+SECONDS = 4.0  # of one level, over which its cost is averaged; and of the defaults
+MOST = 512  # samples at once
 LOG_SPAN = 50.0  # a positive field that spans more is drawn on a logarithmic scale
 
 
@@ -69,6 +73,29 @@ def cost(problem: AbstractSampled, level: str) -> tuple[float, int]:
         ]
         size = min(2 * size, 16)
     return float(np.mean(seconds)), len(seconds)
+
+
+def throughput(problem: AbstractSampled) -> tuple[float, int]:
+    """Whole samples a second of one core at a problem's defaults, and of how many: from the draw to a stacked batch.
+
+    The source is warm, and gets as many at once as it is worth its while: ever more, until the time is up.
+    """
+    spec = source_of(problem, seed=0, split="train")
+    source = spec.build()
+    list(source.solve(spec.requests([0])))
+    began, start, size, best = time.perf_counter(), 1, 1, (0.0, 0)
+    while True:
+        clock = time.process_time()
+        found = [one for one in source.solve(spec.requests(range(start, start + size))) if isinstance(one, Sample)]
+        if found:
+            SampleBatch.stack(found)
+        best = max(best, (len(found) / (time.process_time() - clock), len(found)))
+        start += size
+        spent = time.perf_counter() - began
+        # Twice as many take about as long as all so far.
+        if size == MOST or spent > SECONDS / 2:
+            return best
+        size *= 2
 
 
 def draw_map(figure: Figure, axes: Axes, values: np.ndarray, domain: Domain, colours: str) -> None:
@@ -155,13 +182,27 @@ def processor() -> str:
     return names[0] if names else platform.processor() or "a processor without a name"
 
 
-def main(only: list[str]) -> None:
+def machine() -> dict[str, str | int]:
+    """What figures were measured on, and when."""
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    return {"date": date.today().isoformat(), "processor": processor(), "threads": threads}
+
+
+def main(only: list[str], *, is_table: bool) -> None:
     """Draw and measure; what is not asked for stays as it was measured."""
     FOLDER.mkdir(exist_ok=True)
     record = FOLDER / "costs.json"
     costs = json.loads(record.read_text()) if record.exists() else {}
     for name, problem in problems().items():
         if only and name not in only:
+            continue
+        rate, count = throughput(problem)
+        table = {"samples_per_second": float(f"{rate:.2g}"), "samples": count, **machine()}
+        sys.stdout.write(f"{name}: {rate:.3g} samples a second, {count} at once\n")
+        sys.stdout.flush()
+        if is_table:
+            costs[name]["defaults"] = table
+            record.write_text(json.dumps(dict(sorted(costs.items())), indent=1) + "\n")
             continue
         levels = list(problem.levels()) or [DEFAULT_LEVEL]
         levels = list(dict.fromkeys((levels[0], levels[len(levels) // 2], levels[-1])))
@@ -177,8 +218,7 @@ def main(only: list[str]) -> None:
         Image.open(memory).convert("RGB").save(picture, quality=80, method=6)
         shape = [len(schema.domain.points)] if isinstance(schema.domain, Mesh) else list(schema.domain.shape)
         costs[name] = {
-            "levels": measured, "shape": shape, "times": len(schema.times), "date": date.today().isoformat(),
-            "processor": processor(), "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
+            "levels": measured, "defaults": table, "shape": shape, "times": len(schema.times), **machine(),
         }  # fmt: skip
         record.write_text(json.dumps(dict(sorted(costs.items())), indent=1) + "\n")
         told = ", ".join(f"{level} {one['cpu_seconds']:g} s" for level, one in measured.items())
@@ -187,4 +227,4 @@ def main(only: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main([word for word in sys.argv[1:] if word != "--throughput"], is_table="--throughput" in sys.argv)

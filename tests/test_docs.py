@@ -125,7 +125,9 @@ def test_every_command_and_option_is_shown(site: Path) -> None:
 def test_every_problem_is_in_the_gallery(kind: str, site: Path) -> None:
     cost = json.loads((DOCS / "gallery" / "costs.json").read_text())[kind]
     assert all(0 < level["cpu_seconds"] < 60 and level["samples"] > 0 for level in cost["levels"].values())
+    assert cost["defaults"]["samples_per_second"] > 0 and cost["defaults"]["samples"] > 0
     page = (site / "gallery.html").read_text(encoding="utf-8")
+    assert f'href="#{kind}"' in page.partition("<tbody>")[2].partition("</tbody>")[0]
     assert f'id="{kind}"' in page and f'src="gallery/{kind}.webp"' in page
     assert (site / "gallery" / f"{kind}.webp").stat().st_size < 100_000
 

@@ -17,6 +17,8 @@ the last time (of one in space the middle plane; in 1-D over time). Below each p
 CPU seconds of one core, with what drawing and verifying takes, and without compilation. `python docs/make_gallery.py`
 draws and measures all of this anew; {measured}.
 
+{table}
+
 A recipe names one as `data: {{problem: {{kind: ...}}}}`; [Problems](reference/problems.md) has all settings.
 """
 
@@ -34,18 +36,42 @@ def _seconds(value: float) -> str:
 def _entry(name: str, kind: type[AbstractSampled], cost: dict[str, Any]) -> str:
     words = docstring(kind.__doc__)
     prices = ", ".join(f"{level} {_seconds(one['cpu_seconds'])}" for level, one in cost["levels"].items())
-    shape = " x ".join(map(str, cost["shape"]))
-    points = f"{shape} points" + (f", {cost['times']} output times" if cost["times"] > 1 else "")
     body = words.body.partition("\n\nGood values:")[0]
     return "\n\n".join(
         [
             f"## {name}",
             f"{escaped(words.first)}",
             f"![{name} at the levels {', '.join(cost['levels'])}](gallery/{name}.webp)",
-            f"**A sample** of {points}: {escaped(prices)}. [Settings](reference/problems.md#{name})",
+            f"**A sample** of {_points(cost)}: {escaped(prices)}. [Settings](reference/problems.md#{name})",
             f'??? note "More about it"\n\n{_indented(paragraphs(body))}' if body else "",
         ]
     )
+
+
+def _table(costs: dict[str, dict[str, Any]]) -> str:
+    """Whole samples a second and core of every problem at its defaults."""
+    whole = {name: costs[name]["defaults"] for name in problems()}
+    machines = {f"one thread of {one['processor']} on {one['date']}" for one in whole.values()}
+    rows = [
+        f"| [{name}](#{name}) | {_points(costs[name])} | {one['samples_per_second']:g} | {one['samples']} |"
+        for name, one in whole.items()
+    ]
+    return "\n".join(
+        [
+            "Whole samples a second and core at the defaults of each problem, all levels as they come: drawn, solved,"
+            f" verified and stacked to a batch, so many at once, on {'; '.join(sorted(machines))}"
+            " (`python docs/make_gallery.py --throughput`).",
+            "",
+            "| problem | a sample | samples a second and core | at once |",
+            "|---|---|--:|--:|",
+            *rows,
+        ]
+    )
+
+
+def _points(cost: dict[str, Any]) -> str:
+    shape = " x ".join(map(str, cost["shape"]))
+    return f"{shape} points" + (f", {cost['times']} output times" if cost["times"] > 1 else "")
 
 
 def _indented(text: str) -> str:
@@ -59,8 +85,13 @@ def page() -> str:
         ValueError: a problem has not been drawn yet.
     """
     costs = json.loads((FOLDER / "costs.json").read_text())
-    if missing := [name for name in problems() if name not in costs or not (FOLDER / f"{name}.webp").exists()]:
-        raise ValueError(f"no picture of {', '.join(missing)}: run python docs/make_gallery.py {' '.join(missing)}")
+    if missing := [
+        name for name in problems() if "defaults" not in costs.get(name, {}) or not (FOLDER / f"{name}.webp").exists()
+    ]:
+        raise ValueError(
+            f"no picture or figures of {', '.join(missing)}: run python docs/make_gallery.py {' '.join(missing)}"
+        )
     machines = {f"measured on one thread of {one['processor']} on {one['date']}" for one in costs.values()}
     entries = [_entry(name, kind, costs[name]) for name, kind in problems().items()]
-    return "\n\n".join([INTRODUCTION.format(measured="; ".join(sorted(machines))), *entries]) + "\n"
+    introduction = INTRODUCTION.format(measured="; ".join(sorted(machines)), table=_table(costs))
+    return "\n\n".join([introduction, *entries]) + "\n"

@@ -17,9 +17,12 @@ class Semilinear:
         nonlinear: N of a batch of spectra; None when there is none.
         encode: from the spectra of the state to the space where L is diagonal; None when they are that.
         decode: back.
+        square_flux: c where `nonlinear` is c (u²)_x of one component in one dimension: such steps are compiled as a
+            whole.
     """
 
     symbol: "Tensor"
     nonlinear: "Callable[[Tensor], Tensor] | None" = None
     encode: "Callable[[Tensor], Tensor] | None" = None
     decode: "Callable[[Tensor], Tensor] | None" = None
+    square_flux: float | None = None

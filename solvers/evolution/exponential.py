@@ -13,6 +13,7 @@ from headrace.solvers.device import found_device
 from headrace.solvers.evolution.etdrk4 import ETDRK4
 from headrace.solvers.evolution.evolution import Draw, Snapshot, looked_at
 from headrace.solvers.evolution.periodic_box import PeriodicBox
+from headrace.solvers.evolution.square_flux import SquareFlux
 
 if TYPE_CHECKING:
     from headrace.solvers.evolution.semilinear import AbstractSemilinear
@@ -40,20 +41,28 @@ def follow_semilinear(problem: "AbstractSemilinear", draws: Sequence[Draw], step
             coefficients[size] = ETDRK4.of(equation.symbol, size)
         return coefficients[size]
 
+    is_square_flux = equation.square_flux is not None and equation.encode is None and SquareFlux.suits(box)
+    compiled = SquareFlux(box, equation.square_flux or 0.0) if is_square_flux else None
+
+    def advanced(v: Tensor, size: float, count: int) -> Tensor:
+        if compiled is not None:
+            return compiled.advance(steps_of(size), v, count)
+        for _ in range(count):
+            v = steps_of(size).advance(v, equation.nonlinear)
+        return v
+
     looks = looked_at(len(problem.times))
     time, num_steps = 0.0, 0
     for number, later in enumerate(problem.times):
         # Evenly spaced times differ in their last bits, which must not cost coefficients of their own.
         interval = float(f"{later - time:.12g}")
         divisions = max(1, math.ceil(interval / step - 1e-9))
-        whole = steps_of(interval / divisions)
-        for _ in range(divisions):
-            before, v = v, whole.advance(v, equation.nonlinear)
+        size = interval / divisions
+        before = advanced(v, size, divisions - 1)
+        v = advanced(before, size, 1)
         defect = np.full(len(draws), np.nan)
         if number in looks and equation.nonlinear is not None:
-            half = steps_of(whole.step / 2.0)
-            again = half.advance(half.advance(before, equation.nonlinear), equation.nonlinear)
-            defect = _distance(v, again)
+            defect = _distance(v, advanced(before, size / 2.0, 2))
         time, num_steps = later, num_steps + divisions
         decoded = v if equation.decode is None else equation.decode(v)
         state = box.backward(decoded).cpu().numpy()

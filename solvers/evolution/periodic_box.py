@@ -63,6 +63,11 @@ class PeriodicBox:
         return len(self.shape)
 
     @property
+    def num_waves(self) -> int:
+        """Of the last axis, without what fills a row up."""
+        return self._half
+
+    @property
     def spectrum_shape(self) -> tuple[int, ...]:
         """Of the spectrum of one field."""
         if self._largest is None:

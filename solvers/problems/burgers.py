@@ -58,7 +58,11 @@ class Burgers(AbstractSemilinear):
         symbol = scalars["viscosity"] * box.laplacian
         if box.dim == 1:
             flux = -0.5 * box.derivatives[0]
-            return Semilinear(symbol=symbol, nonlinear=lambda v: flux * box.forward(box.backward(v).square()))
+            return Semilinear(
+                symbol=symbol,
+                nonlinear=lambda v: flux * box.forward(box.backward(v).square()),
+                square_flux=-0.5,
+            )
 
         def nonlinear(v: "Tensor") -> "Tensor":
             velocity = box.backward(v)

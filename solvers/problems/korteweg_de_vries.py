@@ -61,4 +61,5 @@ class KortewegDeVries(AbstractSemilinear):
         return Semilinear(
             symbol=-(scalars["dispersion"].square() * ik**3),
             nonlinear=lambda v: flux * box.forward(box.backward(v).square()),
+            square_flux=-3.0,
         )

@@ -71,7 +71,11 @@ class KuramotoSivashinsky(AbstractSemilinear):
         symbol = -box.laplacian - scalars["viscosity"] * box.laplacian.square()
         if box.dim == 1:
             flux = -0.5 * box.derivatives[0]
-            return Semilinear(symbol=symbol, nonlinear=lambda v: flux * box.forward(box.backward(v).square()))
+            return Semilinear(
+                symbol=symbol,
+                nonlinear=lambda v: flux * box.forward(box.backward(v).square()),
+                square_flux=-0.5,
+            )
         share = -0.5 * (box.laplacian != 0.0)
 
         def nonlinear(v: "Tensor") -> "Tensor":

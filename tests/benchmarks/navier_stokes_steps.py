@@ -10,8 +10,8 @@ dealiased by a mask. exponax (JAX, compiled) is a peer in an environment of its 
 Turn by turn, one thread and one core for all. Times are the processor's, so that what else a machine does counts less;
 coefficients and compilation are not in them.
 
-    python tests/benchmarks/navier_stokes_steps.py [--exponax-python /tmp/exponax/bin/python] [--sizes 64 128]
-        [--batches 1 4 16] [--steps 40] [--repeats 5]
+    python tests/benchmarks/navier_stokes_steps.py [--exponax-python /tmp/exponax/bin/python] [--peer-path FOLDER]
+        [--sizes 64 128] [--batches 1 4 16] [--steps 40] [--repeats 5]
 
 The last line is one JSON object.
 """
@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from headrace.platform.seeding import generator
 from headrace.solvers import NavierStokes
 from headrace.solvers.evolution.etdrk4 import ETDRK4
 from headrace.solvers.evolution.periodic_box import PeriodicBox
+from headrace.solvers.evolution.semilinear import AbstractSemilinear
 
 STEP = 0.005
 
@@ -101,10 +102,21 @@ def headrace(problem: NavierStokes, start: Tensor, viscosities: Tensor) -> Calla
 class Exponax:
     """The peer, which waits in a process of its own until it is asked."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, path: str | None = None) -> None:
+        """Start it.
+
+        Args:
+            python: its interpreter.
+            path: folder with its packages, where the interpreter does not find them.
+        """
         script = Path(__file__).with_name("_exponax_peer.py")
+        elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._process = subprocess.Popen(
-            [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=elsewhere | ({"PYTHONPATH": path} if path else {}),
         )
         self.versions = self._answer()
         self._folder = tempfile.TemporaryDirectory()
@@ -122,13 +134,23 @@ class Exponax:
         self._process.stdin.flush()
         return self._answer()
 
-    def prepare(self, problem: NavierStokes, start: Tensor, viscosities: Tensor, steps: int) -> Tensor:
-        """Compile for a batch; where it ends."""
+    def prepare(
+        self,
+        problem: AbstractSemilinear,
+        start: Tensor,
+        numbers: Mapping[str, Tensor],
+        steps: int,
+        *,
+        step: float = STEP,
+        order: int = 4,
+    ) -> Tensor:
+        """Compile for a batch "batch components *grid" with numbers of each sample; where it ends."""
         file, end = (str(Path(self._folder.name) / name) for name in ("start.npz", "end.npy"))
-        np.savez(file, start=start.numpy(), viscosities=viscosities.numpy())
-        largest = (problem.resolution - 1) // 3  # below a third of the points, as for the box of Headrace
-        case = {"file": file, "end": end, "length": problem.length, "step": STEP, "steps": steps}
-        self._ask(case | {"largest_wave": largest})
+        np.savez(file, start=start.numpy(), **{name: values.numpy() for name, values in numbers.items()})
+        # Those that products do not falsify, as for the box of Headrace.
+        largest = (problem.resolution - 1) // (problem.degree + 1)
+        case = {"file": file, "end": end, "length": problem.length, "step": step, "steps": steps, "order": order}
+        self._ask(case | {"equation": problem.kind, "largest_wave": largest})
         return torch.from_numpy(np.load(end))
 
     def seconds(self) -> float:
@@ -159,13 +181,14 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=40)
     arguments.add_argument("--repeats", type=int, default=5)
     arguments.add_argument("--exponax-python", help="interpreter of an environment with exponax; without it, no peer")
+    arguments.add_argument("--peer-path", help="folder with exponax, where that interpreter does not find it")
     given = arguments.parse_args()
     torch.set_num_threads(1)
     # One core for this process and the peer, which inherits it: they take turns, so neither waits for the other.
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     print(__doc__)
     about = ran_on("torch", "numpy")
-    peer = Exponax(given.exponax_python) if given.exponax_python else None
+    peer = Exponax(given.exponax_python, given.peer_path) if given.exponax_python else None
     about |= peer.versions if peer else {}
     print(about)
     rows = []
@@ -185,7 +208,7 @@ def main() -> None:
                 for name, run in own.items()
             }
             if peer:
-                ends["exponax"] = peer.prepare(problem, start, viscosities, given.steps)
+                ends["exponax"] = peer.prepare(problem, start[:, None], {"viscosity": viscosities}, given.steps)[:, 0]
                 ways["exponax"] = peer.seconds
             difference = {
                 name: float((end - ends["plain"]).norm() / ends["plain"].norm()) for name, end in ends.items()
