@@ -69,8 +69,8 @@ def too_large(errors: Sequence[LabelError], allowed: float | None) -> list[str]:
     levels = ", ".join(f"{one.level} {percent(one.worst or 0.0)}" for one in worse)
     return [
         f"labels miss the solution of their equation by up to {levels} (relative L2, pilots against finer grids), and "
-        f"no surrogate that learns them is truer. Allowed is data.label_error={allowed:g}. To have them solved on finer "
-        f"grids set data.accuracy={allowed:g}; or raise the problem's resolution, or allow more."
+        f"no surrogate that learns them is truer. Allowed is data.label_error={allowed:g}. data.accuracy={allowed:g} "
+        f"has them solved on finer grids; or raise the problem's resolution, or allow more."
     ]
 
 

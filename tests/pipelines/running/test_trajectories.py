@@ -13,7 +13,7 @@ from headrace.pipelines.recipe.config import RunConfig, validate
 from headrace.pipelines.report.trajectories import animation, over_time, rollout_errors
 from headrace.pipelines.running.budget import with_costs
 from headrace.pipelines.running.numerics import with_numerics
-from headrace.pipelines.running.pilots import settled
+from headrace.pipelines.running.pilots import Settled, settled
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
 from headrace.solvers.evolution.accuracy import Choice, choose_numerics
@@ -131,7 +131,10 @@ def test_a_replay_solves_no_pilots() -> None:
         ({"data": {"problem": {"viscosity": {"low": 1.0, "hihg": 2.0}}}}, "data.problem.viscosity.hihg is unknown"),
         ({"data": {"problem": {"snapshots": [0.1, 2.0]}}}, "output times up to the horizon"),
         ({"solver": {"rtol": 1e-6}}, "an equation in time is followed by its own integrator"),
-        ({"data": {"problem": {"kind": "darcy"}, "accuracy": 0.1}}, "expected nothing: darcy does not step in time"),
+        (
+            {"data": {"problem": {"kind": "darcy"}, "numerics": {"default": {"step": 0.1}}}},
+            "expected nothing: darcy does not step in time",
+        ),
         (
             {"data": {"problem": {"kind": "heat_in_media"}}, "solver": {"order": "greedy"}},
             'solver.order is "greedy"; expected nothing: trajectories are followed in the order of their numbers',
@@ -221,11 +224,12 @@ def test_costs_are_measured_where_the_recipe_has_none() -> None:
 
 
 def test_the_time_of_pilots_is_told_once() -> None:
-    config = config_of(accuracy=0.05, samples=None, budget=2.0)
-    done, choices, seconds = settled(config, Console(quiet=True))
-    assert choices and seconds > 0.0 and done.data is not None and done.data.costs
+    config = config_of(accuracy=0.05, samples=None, budget=2.0, label_error=None)
+    found = settled(config, Console(quiet=True))
+    done = found.config
+    assert found.choices and found.seconds > 0.0 and done.data is not None and done.data.costs
     # What was settled is taken as it is, by a run that goes on.
-    assert settled(done, Console(quiet=True)) == (done, [], 0.0)
+    assert settled(done, Console(quiet=True)) == Settled(config=done, choices=[], label_errors=[], seconds=0.0)
 
 
 def test_pilots_have_the_threads_of_solvers(monkeypatch: pytest.MonkeyPatch) -> None:

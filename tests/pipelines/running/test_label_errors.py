@@ -1,0 +1,106 @@
+"""The error of labels in a run: measured before it starts, taken over from an earlier run, told, and held against."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from headrace.pipelines.check import check_recipe
+from headrace.pipelines.recipe.config import RunConfig, validate
+from headrace.pipelines.report.notes import of_labels
+from headrace.pipelines.running import estimate
+from headrace.pipelines.running.label_errors import (
+    from_summary,
+    known_label_errors,
+    label_errors,
+    measured_for,
+    say_label_errors,
+    told,
+    too_large,
+)
+from headrace.pipelines.running.pilots import settled
+from headrace.platform.errors import InputError
+from headrace.solvers.label_error import LabelError
+
+QUIET = Console(quiet=True)
+
+
+def config_of(**data: object) -> RunConfig:
+    problem = {"kind": "darcy", "resolution": 17}
+    return validate(
+        {"name": "labels", "data": {"problem": problem, "samples": 8, "mix": {"smooth": 1, "rough": 1}} | data},
+        "generate",
+    )
+
+
+def test_labels_are_measured_and_those_that_are_too_wrong_are_told() -> None:
+    config = config_of()
+    smooth, rough = label_errors(config, QUIET)
+    assert (smooth.level, rough.level) == ("smooth", "rough")
+    assert smooth.worst is not None and rough.worst is not None and smooth.worst < 0.01 < 0.05 < rough.worst < 0.3
+    (warning,) = too_large([smooth, rough], 0.02)
+    assert "rough" in warning and "smooth" not in warning and "data.accuracy=0.02" in warning
+    assert too_large([smooth, rough], 0.5) == too_large([smooth, rough], None) == []
+    console = Console(record=True, width=400)
+    say_label_errors([smooth, rough], config, console)
+    said = console.export_text()
+    assert "error of labels: smooth 0." in said and "of 4 pilots" in said and "caution: labels miss" in said
+
+
+def test_nothing_is_measured_where_nobody_asks() -> None:
+    assert label_errors(config_of(label_error=None), QUIET) == []
+    assert settled(config_of(label_error=None), QUIET).seconds == 0.0
+
+
+def test_what_an_earlier_run_has_measured_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "RUNS", tmp_path)
+    config = config_of()
+    assert known_label_errors(config) == []
+    errors = label_errors(config, QUIET)
+    (tmp_path / "earlier").mkdir()
+    summary = {"label_errors": measured_for(config, errors)}
+    (tmp_path / "earlier" / "run.json").write_text(json.dumps(summary))
+    again = known_label_errors(config)
+    assert [one.worst for one in again] == [one.worst for one in errors]
+    assert sum(one.cpu_seconds for one in label_errors(config, QUIET)) == 0.0
+    # Of a finer grid nothing is known.
+    assert known_label_errors(config_of(numerics={"rough": {"refinement": 2}})) == []
+    assert from_summary(summary["label_errors"]) == errors
+
+
+def test_a_check_tells_what_is_known_and_measures_with_pilots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "RUNS", tmp_path)
+    assert not any(line.startswith("labels") for line in check_recipe("smoke", (), QUIET).words)
+    coarse = ["data.numerics.rough.refinement=1"]
+    answer = check_recipe("smoke", coarse, QUIET, pilots=True)
+    assert any(line.startswith("labels   smooth 0.") for line in answer.words)
+    assert any("labels miss the solution of their equation by up to rough" in warning for warning in answer.warnings)
+    # As it comes, all labels are better than 2 %.
+    assert not check_recipe("smoke", (), QUIET, pilots=True).warnings
+
+
+def test_an_accuracy_of_a_steady_problem_becomes_a_grid_for_every_level() -> None:
+    found = settled(config_of(accuracy=0.02), QUIET)
+    smooth, rough = found.choices
+    assert smooth.numerics.refinement == 1 and rough.numerics.refinement in (2, 4, 8)
+    assert rough.numerics.step is None and rough.error <= 0.02 < rough.trials[-2].error
+    assert all(one.worst is not None and one.worst <= 0.025 for one in found.label_errors)
+    assert found.config.data is not None and found.config.data.numerics["rough"].refinement > 1
+    with pytest.raises(InputError, match="data.accuracy is 1e-09; expected one that level smooth reaches"):
+        settled(config_of(accuracy=1e-9, mix={"smooth": 1}), QUIET)
+
+
+def test_a_step_of_what_has_no_time_is_refused() -> None:
+    with pytest.raises(InputError, match=r"data.numerics.rough.step is 0.1; expected nothing: darcy does not step"):
+        config_of(numerics={"rough": {"step": 0.1}})
+
+
+def test_a_surrogate_as_good_as_its_labels_is_limited_by_them() -> None:
+    labels = {"rough": LabelError(level="rough", worst=0.02, median=0.01, num_pilots=4).to_json()}
+    (note,) = of_labels({"all": {"relative_l2": 0.02}, "rough": {"relative_l2": 0.025}}, labels)
+    assert "At rough the surrogate is limited by its labels: it misses them by 2.5" in note
+    assert of_labels({"rough": {"relative_l2": 0.2}}, labels) == []
+    unknown = {"rough": LabelError(level="rough", reason="one grid").to_json()}
+    assert of_labels({"rough": {"relative_l2": 0.001}}, unknown) == []
+    assert told([LabelError(level="rough", reason="one grid")]).startswith("rough not measured (one grid)")
