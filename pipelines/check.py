@@ -12,6 +12,7 @@ from headrace.pipelines.run_dir import RunDir
 from headrace.pipelines.running.estimate import counted, estimate, shortages, told, warnings
 from headrace.pipelines.running.label_errors import known_label_errors, too_large
 from headrace.pipelines.running.label_errors import told as told_errors
+from headrace.pipelines.running.numerics import with_needed
 from headrace.platform.errors import InputError
 from headrace.solvers.label_error import LabelError
 
@@ -52,7 +53,7 @@ def check_recipe(
     if trains_on_stored_data(parse(read_recipe(recipe), recipe, overrides)):
         config = load(recipe, overrides, "train")
         return _right(recipe, config, f"for stored data: headrace train {recipe} --data DIR")
-    config, costs = load(recipe, overrides), None
+    config, costs = with_needed(load(recipe, overrides)), None
     labels: Sequence[LabelError] = ()
     unusable = RunDir.unusable(out) if out is not None else []
     if faults := [*unusable, *shortages(estimate(config, out), config)]:

@@ -1,5 +1,6 @@
 """AbstractSampled, AbstractSource: what samples are made from, and which ones, whoever solves them."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -41,12 +42,15 @@ class AbstractSampled(Spec):
             `solver.order`, `data.accuracy`, `data.numerics`, `data.numerics.step`, `data.times_per_part`.
         solves_by_itself: why it heeds no others of `solver`, and where to say it instead; to tell a user.
         order_at_least: the order by which the errors of its samples fall on finer grids, also where data are rough.
+        points_needed: for built-in levels whose labels are more than 2 % off on the grid by default, the points along
+            an axis that are enough; a run solves them on as many, unless its recipe says otherwise.
     """
 
     made_by: ClassVar[str] = ""
     heeds: ClassVar[frozenset[str]] = frozenset()
     solves_by_itself: ClassVar[tuple[str, str]] = ("", "")
     order_at_least: ClassVar[float] = 1.0
+    points_needed: ClassVar[Mapping[str, int]] = {}
 
     @abstractmethod
     def schema(self) -> SampleSchema:  # type: ignore[override]  # pydantic's own, deprecated, is not missed
@@ -73,6 +77,11 @@ class AbstractSampled(Spec):
     def unrefinable(self) -> str | None:
         """Why its samples cannot be had from a finer grid, by which their error is measured; None when they can."""
         return f"{kind_of(type(self))} does not say how it is solved on a finer grid"
+
+    def refinement_needed(self, level: str) -> int:
+        """How many times as many points along an axis a built-in level needs, see `points_needed`; else 1."""
+        have = int(self.model_dump(include={"resolution"}).get("resolution", 0))
+        return max(1, math.ceil(self.points_needed.get(level, 0) / have)) if have else 1
 
     @property
     def time_limit(self) -> tuple[str, float] | None:

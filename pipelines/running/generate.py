@@ -9,6 +9,7 @@ from rich.console import Console
 
 from headrace.pipelines.recipe.config import RunConfig
 from headrace.pipelines.running.label_errors import say_label_errors
+from headrace.pipelines.running.numerics import with_needed
 from headrace.pipelines.running.online import POLL_SECONDS, StreamWatch, preflight_stream, start_stream
 from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import RunProgress
@@ -27,7 +28,8 @@ def generate(config: RunConfig, out: Path | Earlier | None, console: Console) ->
     if config.stream.mode == "replay":
         raise InputError.single("stream.mode", "replay", "online or generate, to make a data set")
     preflight_stream(config, out)
-    pilots = settled(config, console)
+    # One that is gone on with has them in its recipe, or is from before there were any.
+    pilots = settled(config if isinstance(out, Earlier) else with_needed(config), console)
     config = pilots.config
     say_label_errors(pilots.label_errors, config, console)
     require_room(config, out)

@@ -6,6 +6,28 @@ from headrace.pipelines.recipe.config import RunConfig
 from headrace.pipelines.running.progress import RunProgress
 from headrace.platform.frozen import FrozenMap
 from headrace.solvers.evolution.accuracy import Choice
+from headrace.solvers.numerics import Numerics
+
+
+def with_needed(config: RunConfig) -> RunConfig:
+    """A configuration whose `data.numerics` has the built-in levels that need a finer grid; see `points_needed`.
+
+    Levels that have numerics already keep them, and so do all where an accuracy decides.
+    """
+    data = config.data
+    if data is None or data.accuracy is not None or not config.solves:
+        return config
+    needed = {
+        level: Numerics(refinement=refinement)
+        for level in data.mix
+        if level not in data.numerics
+        and level not in data.levels
+        and (refinement := data.problem.refinement_needed(level)) > 1
+    }
+    if not needed:
+        return config
+    settled = data.model_copy(update={"numerics": FrozenMap({**data.numerics, **needed})})
+    return config.model_copy(update={"data": settled})
 
 
 def with_numerics(config: RunConfig, console: Console) -> tuple[RunConfig, list[Choice]]:

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from headrace.pipelines.recipe.config import SPLITS, RunConfig
 from headrace.pipelines.running.label_errors import say_label_errors
+from headrace.pipelines.running.numerics import with_needed
 from headrace.pipelines.running.pilots import settled
 from headrace.pipelines.running.progress import Pace, RunProgress
 from headrace.pipelines.running.rank import StreamedData, TrainingJob, train_on_rank
@@ -251,7 +252,8 @@ def run(config: RunConfig, out: Path | Earlier | None, console: Console) -> Sess
         KeyboardInterrupt: passed on after the stream was closed and the summary written.
     """
     preflight_stream(config, out)
-    pilots = settled(config, console)
+    # One that is gone on with has them in its recipe, or is from before there were any.
+    pilots = settled(config if isinstance(out, Earlier) else with_needed(config), console)
     config = pilots.config
     say_label_errors(pilots.label_errors, config, console)
     require_room(config, out)

@@ -9,11 +9,13 @@ from pathlib import Path
 from headrace.pipelines.recipe.checks import supply_faults
 from headrace.pipelines.recipe.config import SPLITS, RunConfig, load
 from headrace.pipelines.run_dir import RunDir, data_sets
+from headrace.pipelines.running.numerics import with_needed
 from headrace.platform.dataset.reader import StoredSamples, shard_paths
 from headrace.platform.errors import Fault, InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.files import sync, usable_path
 from headrace.platform.ledger.ledger import Ledger
+from headrace.solvers.numerics import Numerics
 
 WHERE = "stream.recording"
 
@@ -140,14 +142,21 @@ def _differences(config: RunConfig, path: Path) -> list[Fault]:
     }
     if config.data.budget is not None:
         pairs["data.costs"] = (config.data.costs, recorded.data.costs)
-    if config.data.accuracy is None or config.data.numerics:
-        # Those that an accuracy chose follow from the rest.
-        pairs["data.numerics"] = (config.data.numerics, recorded.data.numerics)
+    ours = with_needed(config).data
+    assert ours is not None
+    if ours.numerics or (config.data.accuracy is None and config.solves):
+        # Those that an accuracy chose follow from the rest; a replay that names none takes what was recorded.
+        pairs["data.numerics"] = (_finer(ours.numerics), _finer(recorded.data.numerics))
     return [
         Fault(where=where, value=repr(ours), expected=f"that of {recipe}, {theirs!r}, to go on with its samples")
         for where, (ours, theirs) in pairs.items()
         if ours != theirs
     ]
+
+
+def _finer(numerics: Mapping[str, Numerics]) -> dict[str, Numerics]:
+    """The levels that are not solved as the output grid and the equation have it."""
+    return {level: one for level, one in numerics.items() if one != Numerics()}
 
 
 def _refuse_links(folder: str, names: list[str]) -> list[str]:

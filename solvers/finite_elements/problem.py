@@ -1,5 +1,6 @@
 """The finite-element problem: a form in DOLFINx's language, and the random data that go into it."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from statistics import NormalDist
@@ -150,6 +151,12 @@ class AbstractFiniteElementProblem(AbstractProblem):
         """Draw inputs at the points of the mesh, and parameters, in values that single precision holds."""
         drawn = self.draw_at(as_generator(seed), named_mesh(self.geometry).mesh.points)
         return {name: representable(np.asarray(values, dtype=np.float64)) for name, values in drawn.items()}
+
+    def refinement_needed(self, level: str) -> int:
+        """By the edges that `points_needed` of them along a side of the unit square have."""
+        if level not in self.points_needed or not isinstance(self.geometry, Plate):
+            return 1
+        return max(1, math.ceil(self.points_needed[level] * self.geometry.size - 1e-9))
 
     def unrefinable(self) -> str | None:
         """A mesh that is generated can be generated finer; one from a file is what it is."""

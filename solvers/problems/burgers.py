@@ -36,6 +36,8 @@ class Burgers(AbstractSemilinear):
     numbers: ClassVar[tuple[str, ...]] = ("viscosity",)
     positive: ClassVar[tuple[str, ...]] = numbers
 
+    points_needed: ClassVar[Mapping[str, int]] = {"medium": 128, "shock": 256}
+
     kind: Literal["burgers"] = "burgers"
     viscosity: Scalar = Uniform(low=2e-3, high=1e-1, scale="log")
 

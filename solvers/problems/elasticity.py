@@ -68,6 +68,8 @@ class Elasticity(AbstractFiniteElementProblem):
         body_force: the body force b, the same everywhere.
     """
 
+    points_needed: ClassVar[Mapping[str, int]] = {"smooth": 50, "medium": 50, "rough": 100}
+
     kind: Literal["elasticity"] = "elasticity"
     stiffness: AnyPermeability = LogNormal(log_std=0.6)
     poisson_ratio: Annotated[float, Field(ge=0.0, le=0.49)] = 0.3

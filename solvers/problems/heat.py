@@ -69,6 +69,8 @@ class HeatConduction(AbstractFiniteElementProblem):
         ambient: the temperature a of the surroundings.
     """
 
+    points_needed: ClassVar[Mapping[str, int]] = {"rough": 100}
+
     kind: Literal["heat_conduction"] = "heat_conduction"
     conductivity: AnyPermeability = LogNormal()
     source: Annotated[float, Field(ge=-1e20, le=1e20)] = 1.0

@@ -41,6 +41,8 @@ class KuramotoSivashinsky(AbstractSemilinear):
     numbers: ClassVar[tuple[str, ...]] = ("viscosity",)
     positive: ClassVar[tuple[str, ...]] = numbers
 
+    points_needed: ClassVar[Mapping[str, int]] = {"rough": 256}
+
     kind: Literal["kuramoto_sivashinsky"] = "kuramoto_sivashinsky"
     resolution: Side = 128
     length: PositiveFloat = 64.0

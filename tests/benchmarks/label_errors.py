@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*")
     parser.add_argument("--pilots", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="CPU time a level may take")
+    parser.add_argument("--coarse", action="store_true", help="on the output grid, whatever a level needs")
     options = parser.parse_args()
     print(__doc__.splitlines()[0])
     machine = ran_on("numpy", "scipy", "torch")
@@ -37,7 +38,9 @@ def main() -> None:
             continue
         problem = kind()
         for level in problem.levels():
-            source = source_of(problem, mix={level: 1.0})
+            needed = problem.refinement_needed(level)
+            numerics = {level: {"refinement": needed}} if needed > 1 and not options.coarse else {}
+            source = source_of(problem, mix={level: 1.0}, numerics=numerics)
             began = time.process_time()
             found = source.label_error(level, num_pilots=options.pilots, seconds=options.seconds)
             row = {"problem": name} | found.to_json() | {"measuring_cpu_seconds": round(time.process_time() - began, 2)}

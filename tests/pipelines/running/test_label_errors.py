@@ -19,8 +19,10 @@ from headrace.pipelines.running.label_errors import (
     told,
     too_large,
 )
+from headrace.pipelines.running.numerics import with_needed
 from headrace.pipelines.running.pilots import settled
 from headrace.platform.errors import InputError
+from headrace.solvers import AbstractEvolution, Burgers, EvolutionSource, KuramotoSivashinsky
 from headrace.solvers.label_error import LabelError
 
 QUIET = Console(quiet=True)
@@ -104,3 +106,31 @@ def test_a_surrogate_as_good_as_its_labels_is_limited_by_them() -> None:
     unknown = {"rough": LabelError(level="rough", reason="one grid").to_json()}
     assert of_labels({"rough": {"relative_l2": 0.001}}, unknown) == []
     assert told([LabelError(level="rough", reason="one grid")]).startswith("rough not measured (one grid)")
+
+
+def test_levels_that_need_a_finer_grid_get_it_and_others_keep_theirs() -> None:
+    burgers = {"kind": "burgers", "resolution": 64}
+
+    def refinements(**data: object) -> dict[str, int]:
+        config = config_of(**{"problem": burgers, "mix": {"viscous": 1, "medium": 1, "shock": 1}} | data)
+        found = with_needed(config).data
+        assert found is not None
+        return {level: numerics.refinement for level, numerics in found.numerics.items()}
+
+    assert refinements() == {"medium": 2, "shock": 4}
+    assert refinements(problem=burgers | {"resolution": 200}) == {"shock": 2}
+    assert refinements(numerics={"shock": {"refinement": 1}}) == {"shock": 1, "medium": 2}
+    assert refinements(levels={"shock": {"viscosity": 0.1}}) == {"medium": 2}
+    assert refinements(accuracy=0.05) == {}
+
+
+@pytest.mark.parametrize("kind", [Burgers, KuramotoSivashinsky])
+def test_labels_of_what_needs_a_finer_grid_are_right_with_it(kind: type[AbstractEvolution]) -> None:
+    problem = kind(horizon=0.3 * kind().horizon, snapshots=3)
+    level = list(problem.points_needed)[-1]
+    needed = problem.refinement_needed(level)
+    assert needed > 1
+    finer = EvolutionSource.model_validate(
+        {"problem": problem.model_dump(), "mix": {level: 1.0}, "numerics": {level: {"refinement": needed}}}
+    ).label_error(level, num_pilots=2)
+    assert finer.worst is not None and finer.worst < 0.02
