@@ -10,6 +10,7 @@ from headrace.pipelines.recipe.cautions import cautions
 from headrace.pipelines.recipe.config import RunConfig, load, parse, read_recipe, trains_on_stored_data
 from headrace.pipelines.run_dir import RunDir
 from headrace.pipelines.running.estimate import counted, estimate, shortages, told, warnings
+from headrace.pipelines.running.pilots import measured
 from headrace.platform.errors import InputError
 
 
@@ -54,8 +55,6 @@ def check_recipe(
     if faults := [*unusable, *shortages(estimate(config, out), config)]:
         raise InputError(faults)
     if pilots:
-        from headrace.pipelines.running.pilots import measured
-
         config, costs = measured(config, console)
     taken, cautioned = estimate(config, out, costs), cautions(config)
     assert config.data is not None
