@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import ray
 import ray.exceptions
+from ray._private import ray_constants
+from ray._private.worker import global_worker
 
 from headrace.platform.cluster.resources import Capacity, ResourcePlan, ResourcesSpec, fit_resources
 from headrace.platform.errors import ClusterLost, InputError, RunFailed, is_disk_full
@@ -145,8 +147,6 @@ def _silence() -> None:
 
     As Ray does at its own end, which bears to find it done.
     """
-    from ray._private.worker import global_worker
-
     if global_worker.connected:  # not where another process is connected in this one's stead
         global_worker.threads_stopped.set()
         global_worker.gcs_error_subscriber.close()
@@ -244,8 +244,6 @@ def _on_loopback() -> Iterator[None]:
     there will be one node only, which has a switch for other systems than Linux: in this process a constant, in those
     that it starts a variable.
     """
-    from ray._private import ray_constants
-
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
