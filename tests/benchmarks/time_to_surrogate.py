@@ -78,6 +78,8 @@ def headrace(
                     "samples": options.samples,
                     "validation": 2,
                     "test": 2,
+                    # The offline pipeline does not know how far its labels are from the truth, either.
+                    "label_error": None,
                 },
                 "stream": {"reservoir": {"kind": "reservoir", "capacity": options.samples, "watermark": 256}},
                 "surrogate": {"kind": "fno", "modes": MODES, "width": WIDTH, "layers": LAYERS},
