@@ -13,6 +13,7 @@ from headrace.pipelines.running.estimate import counted, estimate, shortages, to
 from headrace.pipelines.running.label_errors import known_label_errors, too_large
 from headrace.pipelines.running.label_errors import told as told_errors
 from headrace.pipelines.running.numerics import with_needed
+from headrace.pipelines.running.pilots import measured
 from headrace.platform.errors import InputError
 from headrace.solvers.label_error import LabelError
 
@@ -59,8 +60,6 @@ def check_recipe(
     if faults := [*unusable, *shortages(estimate(config, out), config)]:
         raise InputError(faults)
     if pilots:
-        from headrace.pipelines.running.pilots import measured
-
         piloted, costs = measured(config, console)
         config, labels = piloted.config, piloted.label_errors
     assert config.data is not None

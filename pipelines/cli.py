@@ -14,53 +14,22 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from headrace.pipelines.answers import (
-    Answer,
-    console,
-    errors_table,
-    failure,
-    notes,
-    run_answer,
-    show,
-    warn,
-    write_in_any_encoding,
-)
+from headrace.pipelines.answers import Answer, console, errors_table, notes, run_answer, warn
+from headrace.pipelines.command_group import HeadraceGroup, as_json
+from headrace.pipelines.doctor.doctor import examine
 from headrace.pipelines.importing import import_
-from headrace.pipelines.interrupts import STATUS, WORDS, Interrupts
-from headrace.platform.errors import HeadraceError
+from headrace.pipelines.report import status as looking
+from headrace.pipelines.report.dashboard import serve
+from headrace.pipelines.run_dir import RunDir
+from headrace.pipelines.scaffold import write_package
+from headrace.pipelines.scale import scale as ask_for
+from headrace.platform.spec import broken_plug_ins
+from headrace.platform.tracking.tracker import TrackingSpec
+from headrace.platform.tracking.ui import charts_page, ui_command
+from headrace.surrogates.capabilities import MODEL_FORMATS
 
 LONG = ("run", "generate", "train", "resume")  # commands that say what they wait for
 
-
-class HeadraceGroup(click.Group):
-    """A group of commands that return answers, which are told to a person, or to a program with `--json`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Note whether a program reads the answer, before the command itself is known; and whether only help is."""
-        write_in_any_encoding()
-        ctx.meta["headrace.json"] = "--json" in args
-        ctx.meta["headrace.help"] = bool({"-h", "--help"} & set(args))
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> None:
-        """Run a command, and print its answer; one that a user can act on when it fails, too."""
-        with Interrupts() as interrupts:
-            try:
-                answer = super().invoke(ctx)
-            except BaseException as error:
-                # An interrupt comes at any line, and what it breaks there may be told as another error.
-                if interrupts.came or isinstance(error, KeyboardInterrupt):
-                    warn(WORDS)
-                    ctx.exit(STATUS)
-                if not isinstance(error, HeadraceError):
-                    raise
-                answer = failure(error)
-            if answer is not None:
-                show(answer, as_json=ctx.meta["headrace.json"])
-                ctx.exit(answer.status)
-
-
-as_json = click.option("--json", is_flag=True, expose_value=False, help="Print one JSON object last.")
 recipe_argument = click.argument("recipe")
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE ...]")
 out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder for the results; must be new.")
@@ -162,7 +131,6 @@ def train(recipe: str, overrides: tuple[str, ...], data: Path, out: Path | None)
 @as_json
 def resume(run_dir: Path, overrides: tuple[str, ...]) -> Answer:
     """Go on with a run after a crash; only resources and tracking may change."""
-    from headrace.pipelines.run_dir import RunDir
     from headrace.pipelines.running.resume import resume as go_on
 
     session = go_on(run_dir, overrides, console)
@@ -177,9 +145,6 @@ def resume(run_dir: Path, overrides: tuple[str, ...]) -> Answer:
 @as_json
 def status(run_dir: Path, follow: bool) -> Answer:
     """Show how far a run is; it may be at work."""
-    from headrace.pipelines.report import status as looking
-    from headrace.pipelines.run_dir import RunDir
-
     run = RunDir.open(run_dir)
     if follow:
         return Answer(data=looking.watch(run, console))
@@ -193,9 +158,6 @@ def status(run_dir: Path, follow: bool) -> Answer:
 @as_json
 def scale(run_dir: Path, changes: tuple[str, ...]) -> Answer:
     """Have more or fewer solver actors in a run that is at work."""
-    from headrace.pipelines.run_dir import RunDir
-    from headrace.pipelines.scale import scale as ask_for
-
     solvers = ask_for(RunDir.open(run_dir, writes=True), changes)
     words = f"{run_dir}: {solvers} solver actors from now on"
     return Answer(words=[words], data={"run": str(run_dir), "solvers": solvers})
@@ -207,9 +169,6 @@ def scale(run_dir: Path, changes: tuple[str, ...]) -> Answer:
 @click.option("--port", default=8100, show_default=True, help="0 takes any that is free.")
 def dashboard(run_dir: Path, host: str, port: int) -> None:
     """Serve a page that shows how a run goes; Ctrl-C ends it."""
-    from headrace.pipelines.report.dashboard import serve
-    from headrace.pipelines.run_dir import RunDir
-
     server = serve(RunDir.open(run_dir), host, port)
     click.echo(f"http://{host}:{server.server_address[1]}  (Ctrl-C ends it)")
     try:
@@ -224,7 +183,6 @@ def dashboard(run_dir: Path, host: str, port: int) -> None:
 @as_json
 def evaluate(run_dir: Path, data: Path | None) -> Answer:
     """Score a run's checkpoint on held-out data."""
-    from headrace.pipelines.run_dir import RunDir
     from headrace.pipelines.running import evaluate as evaluating
 
     found = RunDir.open(run_dir, writes=True)
@@ -239,7 +197,6 @@ def evaluate(run_dir: Path, data: Path | None) -> Answer:
 def report(run_dir: Path) -> Answer:
     """Write a run's HTML report anew."""
     from headrace.pipelines.report.report import write_report
-    from headrace.pipelines.run_dir import RunDir
 
     path = write_report(RunDir.open(run_dir, writes=True).path)
     return Answer(words=[str(path)], data={"report": str(path)}, instead=True)
@@ -317,8 +274,6 @@ def submit(recipe: str, overrides: tuple[str, ...], address: str, out: str | Non
 @as_json
 def export(directory: Path, format_name: str, out: Path, precision: str, grid: str | None) -> Answer:
     """Write data sets, or a trained model (of a run, or a checkpoint), as files that other programs load."""
-    from headrace.surrogates.capabilities import MODEL_FORMATS
-
     if format_name in MODEL_FORMATS:
         from headrace.pipelines.portable import export_trained
 
@@ -337,8 +292,6 @@ main.add_command(import_)
 @as_json
 def init(name: str) -> Answer:
     """Write a package with a problem, an equation, a network, a loss, a strategy and a sampler to begin from."""
-    from headrace.pipelines.scaffold import write_package
-
     files = [str(path) for path in write_package(name, Path())]
     words = f"\nNow: cd {name} && pip install -e . && headrace check recipe.yaml && pytest"
     return Answer(words=[*files, words], data={"package": name, "files": files})
@@ -350,7 +303,6 @@ def init(name: str) -> Answer:
 def list_(what: str | None) -> Answer:
     """Show what there is: problems, solvers, samplers, surrogates, losses, strategies, formats, recipes, and so on."""
     from headrace.pipelines.recipe.catalogue import catalogue
-    from headrace.platform.spec import broken_plug_ins
 
     listing = catalogue(what)
     width = max(len(kind) for entries in listing.values() for kind in entries)
@@ -374,9 +326,6 @@ def schema() -> Answer:
 @click.option("--port", default=5000, show_default=True)
 def ui(uri: str | None, host: str, port: int) -> None:
     """Serve the MLflow page of the runs; Ctrl-C ends it."""
-    from headrace.platform.tracking.tracker import TrackingSpec
-    from headrace.platform.tracking.ui import charts_page, ui_command
-
     spec = TrackingSpec(uri=uri)
     command = ui_command(spec, host=host, port=port)
     console.out(f"runs and charts: {charts_page(spec, host, port)}", highlight=False)
@@ -388,8 +337,6 @@ def ui(uri: str | None, host: str, port: int) -> None:
 @as_json
 def doctor() -> Answer:
     """Tell what works here, and what to do about the rest."""
-    from headrace.pipelines.doctor.doctor import examine
-
     findings = examine()
     marks = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.pipelines.answers import Answer, console
+from headrace.pipelines.command_group import as_json
 
 if TYPE_CHECKING:
     from headrace.surrogates.intake.examining import Understood
@@ -54,7 +55,7 @@ def _layout_options[Function: Callable[..., Any]](command: Function) -> Function
 @click.option("--as", "name", help="What to call the data set; --out may then hold others.")
 @click.option("--resolution", help="Which of several training and validation files to take: 16 for train_16.")
 @_layout_options
-@click.option("--json", is_flag=True, expose_value=False, help="Print one JSON object last.")
+@as_json
 def import_(
     sources: tuple[Path, ...],
     format_name: str | None,

@@ -488,3 +488,8 @@ def test_sbatch_says_what_it_needs(slurm: dict[str, str]) -> None:
 def test_shell_scripts_parse(script: str) -> None:
     done = subprocess.run(["bash", "-n", str(ROOT / script)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_head_waits_for_a_host_that_was_cut_off_for_half_a_minute() -> None:
+    for name in ("slurm/headrace.sbatch", "README.md", "kuberay/rayjob.yaml"):
+        assert "RAY_health_check_failure_threshold" in (DEPLOY / name).read_text(), name

@@ -12,6 +12,7 @@ from typing import Any, cast
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 from matplotlib.figure import Figure
 
+from headrace.pipelines.recipe.config import UNUSED
 from headrace.pipelines.report import curves, pictures, trajectories
 from headrace.pipelines.report.palette import in_order
 from headrace.pipelines.report.rates import solving_rate
@@ -196,8 +197,6 @@ def phases(summary: RunSummary) -> dict[str, float]:
 def asked(recipe: Mapping[str, Any], command: str | None = None) -> list[tuple[str, str]]:
     """The recipe in a few lines: what a reader wants to know before any number; only what the command looked at."""
     if command in ("generate", "train"):
-        from headrace.pipelines.recipe.config import UNUSED  # it brings torch, which other pages do without
-
         unused = next(sections for name, sections in UNUSED.items() if name == command)
         recipe = {name: section for name, section in recipe.items() if name not in unused}
     if mapping(recipe.get("stream")).get("mode") == "replay":

@@ -38,6 +38,7 @@ from headrace.platform.cluster.cluster import (
     fit_into_cluster,
     require_daemons,
     shortage,
+    silent_gcs,
     starting_phase,
 )
 from headrace.platform.cluster.hosts import HostWatch
@@ -197,6 +198,7 @@ class StreamWatch:
 
     def _tell_who_is_away(self) -> None:
         """Say which hosts are out of reach, and which parts of the stream do not answer."""
+        self._progress.tell_waits("the cluster's GCS", silent_gcs() or "")
         hosts = self._hosts.look()
         self._progress.tell_waits("host" if len(hosts) == 1 else "hosts", ", ".join(hosts))
         self._progress.tell_waits("hosts" if len(hosts) == 1 else "host", "")

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from headrace.pipelines.recipe.config import RunConfig
 from headrace.pipelines.run_dir import RunDir, write_json
 from headrace.platform.allocator import keep_freed_memory
@@ -47,8 +49,6 @@ class StoredData:
 
     def open(self, context: RankContext, batch_size: int, seed: int) -> "StoredDataModule":
         """The data module of a rank."""
-        import numpy as np
-
         from headrace.platform.dataset.reader import StoredSamples
         from headrace.surrogates.datamodule import StoredDataModule
 

@@ -14,7 +14,10 @@ from typing import Any
 import psutil
 import ray
 import ray.exceptions
+from ray._private import ray_constants
+from ray._private.worker import global_worker
 
+from headrace.platform.cluster.lifeline import Lifeline, ends_of_cluster, patience_seconds
 from headrace.platform.cluster.resources import Capacity, ResourcePlan, ResourcesSpec, fit_resources
 from headrace.platform.errors import ClusterLost, InputError, RunFailed, is_disk_full
 from headrace.platform.processes import end_children, uninterruptible
@@ -33,6 +36,7 @@ for agent in "$@"; do
 done"""
 _guard: "subprocess.Popen[bytes] | None" = None
 _daemons: dict[str, psutil.Process] = {}  # of the embedded cluster of this process
+_lifeline: Lifeline | None = None  # to the cluster that was named by its address
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -49,6 +53,7 @@ def connected(spec: ResourcesSpec) -> Iterator[None]:
     Raises:
         InputError: no cluster answers at the address.
     """
+    global _lifeline
     address = spec.address or os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():
         yield
@@ -63,6 +68,8 @@ def connected(spec: ResourcesSpec) -> Iterator[None]:
                 socket.create_connection((host, int(port)), timeout=5).close()
             ray.init(address=address, **QUIET)
             _silence()
+            ends = ends_of_cluster()
+            _lifeline = Lifeline(ends, patience_seconds()) if ends is not None else None
         except (OSError, RuntimeError, ray.exceptions.AuthenticationError) as error:
             raise InputError.single(
                 "resources.address",
@@ -75,7 +82,7 @@ def connected(spec: ResourcesSpec) -> Iterator[None]:
     try:
         yield
     finally:
-        if lost_daemon() is not None:
+        if _lifeline is None and lost_daemon() is not None:
             # Ray would wait a minute for what is gone.
             end_children()
         ray.shutdown()
@@ -145,8 +152,6 @@ def _silence() -> None:
 
     As Ray does at its own end, which bears to find it done.
     """
-    from ray._private.worker import global_worker
-
     if global_worker.connected:  # not where another process is connected in this one's stead
         global_worker.threads_stopped.set()
         global_worker.gcs_error_subscriber.close()
@@ -163,8 +168,9 @@ def _note_daemons(before: Set[int]) -> None:
 
 
 def _forget_daemons() -> None:
-    global _guard
+    global _guard, _lifeline
     _daemons.clear()
+    _lifeline = None
     if _guard is not None:
         _guard.kill()
         _guard.wait()
@@ -190,10 +196,12 @@ def _ticks(pid: int) -> str:
 
 
 def lost_daemon() -> str | None:
-    """What has ended that the embedded cluster cannot do without, in words; None as long as all goes well.
+    """What has ended that the cluster cannot do without, in words; None as long as all goes well.
 
     Ray itself takes up to a minute to notice, and then ends this process, or prints pages.
     """
+    if _lifeline is not None:
+        return _lifeline.lost()
     for name, process in _daemons.items():
         with suppress(psutil.NoSuchProcess):
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
@@ -202,8 +210,18 @@ def lost_daemon() -> str | None:
     return None
 
 
+def silent_gcs() -> str | None:
+    """That Ray's GCS does not answer at present, in words; whoever asks it then is stuck. None when it does."""
+    return _lifeline.silent() if _lifeline is not None else None
+
+
+def actors_answer() -> bool:
+    """Whether it is of use to ask the actors on this host, now that a daemon may have ended."""
+    return _lifeline.actors_answer() if _lifeline is not None else lost_daemon() is None
+
+
 def require_daemons() -> None:
-    """See that the embedded cluster, if there is one, is whole.
+    """See that the cluster is whole.
 
     Raises:
         ClusterLost: it is not.
@@ -244,8 +262,6 @@ def _on_loopback() -> Iterator[None]:
     there will be one node only, which has a switch for other systems than Linux: in this process a constant, in those
     that it starts a variable.
     """
-    from ray._private import ray_constants
-
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
@@ -292,9 +308,9 @@ def shortage(cpus: float, gpus: float = 0.0) -> str | None:
     """What the cluster has and what of it is free, in words, where that is too little for an actor.
 
     None where there is room for it: its process is being started, however long that takes. On an embedded cluster there
-    always is, since all parts of the run were fitted into it.
+    always is, since all parts of the run were fitted into it. None, too, where nobody can be asked.
     """
-    if _daemons:
+    if _daemons or silent_gcs() is not None:
         return None
     total, free = ray.cluster_resources(), ray.available_resources()
     return short_of({"CPU": cpus, "GPU": gpus}, total, free)

@@ -11,6 +11,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
+from headrace.platform.cluster.cluster import silent_gcs
+
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_TO_ANSWER = 3.0  # for a connection; a link of a quarter of a second each way needs half of one
 MEANT_TO_GO = (1, 3, 4)  # Ray's reasons of a node's end: told to, preempted, drained as idle
@@ -36,8 +38,10 @@ class Node:
     is_meant_to_go: bool = False
 
 
-def nodes_of_ray() -> list[Node]:
-    """The nodes of the cluster that this process is connected to, but for its own."""
+def nodes_of_ray() -> list[Node] | None:
+    """The nodes of the cluster that this process is connected to, but for its own; None where nobody can be asked."""
+    if silent_gcs() is not None:
+        return None
     own = ray.get_runtime_context().get_node_id()
     found: Sequence[Mapping[str, Any]] = ray.nodes()
     return [
@@ -60,7 +64,7 @@ class HostWatch:
     """
 
     def __init__(
-        self, nodes: Callable[[], list[Node]] = nodes_of_ray, clock: Callable[[], float] = time.monotonic
+        self, nodes: Callable[[], list[Node] | None] = nodes_of_ray, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._nodes, self._clock = nodes, clock
         self._looked = -SECONDS_BETWEEN_LOOKS
@@ -75,7 +79,8 @@ class HostWatch:
         now = self._clock()
         if now - self._looked >= SECONDS_BETWEEN_LOOKS:
             self._looked = now
-            self._take_note(self._nodes(), now)
+            if (nodes := self._nodes()) is not None:
+                self._take_note(nodes, now)
         for id_ in list(self._trying):
             self._hear(id_, now)
         words = [

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from headrace.platform.reservoir.reservoir import Reservoir, ReservoirStats
+from headrace.platform.reservoir.reservoir import Reservoir
+from headrace.platform.reservoir.stats import ReservoirStats
 from headrace.platform.sample import SampleBatch
 
 MAX_PREFETCH = 64  # batches that a rank may have been served and not have taken

@@ -5,7 +5,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Literal, TypedDict
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -14,50 +13,12 @@ from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import FrozenMap
 from headrace.platform.reservoir.draws import prefer, smallest, uniform, weighted, with_groups
 from headrace.platform.reservoir.drift import UNKNOWN_LEVEL, Drift
+from headrace.platform.reservoir.stats import ReservoirStats
+from headrace.platform.reservoir.weights import Policy, row_weights
 from headrace.platform.sample import SampleBatch
 from headrace.platform.seeding import generator, generator_state, restore_generator
 
 log = logging.getLogger(__name__)
-
-Policy = Literal["fifo", "firo", "reservoir"]
-
-
-class ReservoirStats(TypedDict):
-    """What a reservoir holds and has done.
-
-    Keys:
-        size: samples in it.
-        capacity: samples that fit.
-        fill: size / capacity.
-        seen: samples in it that were served at least once.
-        unseen: samples in it that were not served yet.
-        spent: samples in it that were served as often as allowed, or more often.
-        total_in: samples that came in since the start.
-        total_out: rows that were served since the start.
-        distinct: samples that were served at least once since the start.
-        distinct_held: distinct simulations that it holds samples of.
-        mean_uses: total_out / distinct: how often a served sample was served.
-        mean_age_seconds: time from arrival to service, mean over the rows of the latest batch [s].
-        drift: by parameter, how far the rows that were served are from those that came in; see `Drift.distances`.
-        shares_in: share of each level in the rows that came in, by name; rows without provenance do not count.
-        shares_served: the same of the rows that were served.
-    """
-
-    size: int
-    capacity: int
-    fill: float
-    seen: int
-    unseen: int
-    spent: int
-    total_in: int
-    total_out: int
-    distinct: int
-    distinct_held: int
-    mean_uses: float
-    mean_age_seconds: float
-    drift: dict[str, float]
-    shares_in: dict[str, float]
-    shares_served: dict[str, float]
 
 
 class Reservoir:
@@ -200,7 +161,8 @@ class Reservoir:
             given = getattr(batch, name)
             if given.shape[1:] != array.shape[1:]:
                 raise ValueError(f"{name} have the shape {given.shape[1:]} per sample, the schema {array.shape[1:]}")
-        weight_of, level_of = self._describe(batch, start, weights)
+        weight_of = row_weights(batch, start, weights, self.policy, self._level_weights)
+        level_of = self._level_numbers(batch, start)
         offered = len(batch) - start
         free = self.capacity - self._size
         if offered > free and self.policy == "reservoir":
@@ -375,25 +337,11 @@ class Reservoir:
         simulations: np.ndarray = self._arrays["indices"][rows] // self.schema.parts
         return simulations
 
-    def _describe(
-        self, batch: SampleBatch, start: int, weights: Float64[np.ndarray, " batch"] | None
-    ) -> tuple[Float64[np.ndarray, " offered"], Int64[np.ndarray, " offered"]]:
-        """Weights of the rows from `start` on, and the numbers of their levels."""
-        offered = len(batch) - start
-        given = np.ones(offered) if weights is None else np.asarray(weights, dtype=np.float64)[start:]
-        if weights is not None:
-            if self.policy != "reservoir":
-                raise ValueError(f"weights are for reservoir; {self.policy} serves each sample once")
-            if given.shape != (offered,) or not (np.isfinite(given) & (given > 0)).all():
-                raise ValueError(f"expected {len(batch)} positive, finite weights, one a sample; got {weights}")
+    def _level_numbers(self, batch: SampleBatch, start: int) -> Int64[np.ndarray, " offered"]:
+        """The numbers of the levels of the rows from `start` on."""
         if not batch.provenance:
-            if self._level_weights and offered:
-                raise ValueError("weights by level need samples with provenance, which names their level")
-            return given, np.full(offered, UNKNOWN_LEVEL)
-        levels = [row.level for row in batch.provenance[start:]]
-        if self._level_weights:
-            given = given * [self._level_weights.get(level, 1.0) for level in levels]
-        return given, self._drift.level_numbers(levels)
+            return np.full(len(batch) - start, UNKNOWN_LEVEL)
+        return self._drift.level_numbers([row.level for row in batch.provenance[start:]])
 
     def _draw(self, count: int) -> Int64[np.ndarray, " count"]:
         """Positions of a batch."""

@@ -8,7 +8,8 @@ from pydantic import Field, PositiveFloat, ValidationInfo, field_validator, mode
 
 from headrace.platform.fields import SampleSchema
 from headrace.platform.frozen import Frozen, FrozenMap
-from headrace.platform.reservoir.reservoir import Policy, Reservoir
+from headrace.platform.reservoir.reservoir import Reservoir
+from headrace.platform.reservoir.weights import Policy
 from headrace.platform.spec import Count, Spec
 
 WhenUsedUp = Literal["wait", "go_on"]

@@ -23,7 +23,8 @@ from headrace.platform.dataset.reader import StoredSamples, is_whole, recorded_o
 from headrace.platform.joint_checkpoint import newest, read_arrays
 from headrace.platform.ledger.commits import Commit
 from headrace.platform.reservoir.paced import MAX_PREFETCH, PacedReservoir, StreamStopped, packed, unpacked
-from headrace.platform.reservoir.reservoir import Reservoir, ReservoirStats
+from headrace.platform.reservoir.reservoir import Reservoir
+from headrace.platform.reservoir.stats import ReservoirStats
 from headrace.platform.sample import SampleBatch
 from headrace.platform.scouts import scouts_of
 from headrace.platform.seeding import generator

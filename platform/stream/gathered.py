@@ -48,7 +48,9 @@ class Gathered[Item, Result]:
         except Exception as error:
             results = [error] * len(group)
         except BaseException:
-            for _, future in group:
+            # Nobody will send what waits, either.
+            left, self._waiting = self._waiting, []
+            for _, future in (*group, *left):
                 future.cancel()
             raise
         for (_, future), result in zip(group, results, strict=True):

@@ -27,7 +27,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from headrace.platform.cluster.cluster import lost_daemon
+from headrace.platform.cluster.cluster import actors_answer, silent_gcs
 from headrace.platform.cluster.resources import MAX_RESTARTS, ResourcePlan
 from headrace.platform.dataset.reader import shard_paths
 from headrace.platform.files import read_holder
@@ -290,8 +290,8 @@ class Stream:
         if self._stopped:
             return
         self._ended = self._stopped = True
-        if lost_daemon() is not None:
-            return  # nobody would answer
+        if not actors_answer():
+            return
         try:
             ray.get(self.coordinator.stop.remote(), timeout=grace_seconds)
             ray.get([shard.stop.remote() for shard in self.shards], timeout=grace_seconds)
@@ -306,6 +306,6 @@ class Stream:
 
     def close(self) -> None:
         """End the coordinator and the shards of a stream that was stopped; their files are free then."""
-        if lost_daemon() is None:
+        if actors_answer() and silent_gcs() is None:
             for actor in (*self.shards, self.coordinator):
                 ray.kill(actor)

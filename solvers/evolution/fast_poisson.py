@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
+from scipy.ndimage import label
 from scipy.sparse import csr_array
 
 from headrace.solvers.evolution import staggered_kernels as kernels
@@ -250,8 +251,6 @@ def _waves(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, " n"
 
 def find_rim(is_fluid: Bool[np.ndarray, "nx ny"]) -> Rim:
     """The faces between cells of which one is fluid. Obstacles never lie across a periodic boundary."""
-    from scipy.ndimage import label
-
     bodies = label(~is_fluid)[0]
     cells = np.arange(is_fluid.size).reshape(is_fluid.shape)
     parts: list[tuple[np.ndarray, ...]] = []

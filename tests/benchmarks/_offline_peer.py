@@ -70,7 +70,14 @@ def train(case: Mapping, file: Path) -> tuple[torch.nn.Module, float, float]:
     )
     steps, batch = case["steps"], case["batch_size"]
     optimizer = torch.optim.AdamW(network.parameters(), lr=case["learning_rate"], weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=case["learning_rate"], total_steps=steps)
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if case.get("schedule") == "linear":
+        top = 0.3 * steps
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: (step + 1) / top if step + 1 <= top else max(0.0, (steps - step) / (steps - top))
+        )
+    else:
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=case["learning_rate"], total_steps=steps)
     order, at = torch.randperm(len(a)), 0
     for _ in range(steps):
         if at + batch > len(a):

@@ -6,7 +6,7 @@ Two pipelines make the same thing: an FNO (4 layers, width 32, 8 frequencies an 
 - headrace: `headrace run` with a recipe: solvers stream while the network trains. Its own validation and test sets are
   cut to 2 samples each, its pictures and report are part of its time, MLflow is off.
 - offline: `_offline_peer.py`, in one process: labels by SciPy's SuperLU (symmetric mode, minimum degree) into a file,
-  then neuraloperator's FNO in a plain loop with the same batches, optimiser, schedule and loss.
+  then neuraloperator's FNO in a plain loop with the same batches and loss, AdamW, and a one-cycle or a linear schedule.
 
 The error of either is set by its number of training steps, a ladder of which is tried until the error is reached; each
 try is a run of its own, and the one that reaches it counts. By turns; processor time of all processes, start-up
@@ -35,6 +35,10 @@ from headrace.solvers import Darcy, solve
 from headrace.surrogates import Predictor
 
 NUM_HELD_OUT, MODES, WIDTH, LAYERS, BATCH, RATE = 100, 8, 32, 4, 16, 5e-3
+OPTIMIZERS = {
+    "adamw": {"kind": "adamw", "learning_rate": RATE, "weight_decay": 1e-4},
+    "muon": {"kind": "muon", "learning_rate": RATE, "matrix_learning_rate": 4.0 * RATE, "weight_decay": 1e-4},
+}
 LADDER = (200, 250, 300, 350, 400, 450, 500, 600, 700, 800, 1000)
 
 
@@ -80,8 +84,8 @@ def headrace(
                 "training": {
                     "steps": steps,
                     "batch_size": BATCH,
-                    "optimizer": {"kind": "adamw", "learning_rate": RATE, "weight_decay": 1e-4},
-                    "schedule": {"kind": "one_cycle"},
+                    "optimizer": OPTIMIZERS[options.optimizer],
+                    "schedule": {"kind": options.schedule},
                     "normalization": {"log": ["permeability"]},
                     "validate_every": 10 * steps,
                     "checkpoint_every": 10 * steps,
@@ -115,6 +119,7 @@ def offline(
         "layers": LAYERS,
         "channel_mlp": channel_mlp,
         "learning_rate": RATE,
+        "schedule": options.peer_schedule,
         "threads": 1,
         "folder": str(folder),
         "held_out": str(file),
@@ -141,6 +146,10 @@ def main() -> None:
     parser.add_argument("--solvers", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--peer-path", default=None)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="muon", help="Headrace's; the peer has AdamW")
+    parser.add_argument("--schedule", choices=("linear", "one_cycle"), default="linear", help="Headrace's")
+    parser.add_argument("--peer-schedule", choices=("linear", "one_cycle"), default="one_cycle")
+    parser.add_argument("--peer-ladder", type=int, nargs="+", default=None, help="default: as Headrace's")
     parser.add_argument("--ladder", type=int, nargs="+", default=list(LADDER))
     options = parser.parse_args()
     print(__doc__.splitlines()[0])
@@ -152,8 +161,10 @@ def main() -> None:
         a, u = held_out(options.points, folder / "held_out.npz")
         for seed in range(options.repeats):
             open_ = {"headrace": True, "offline": True, "offline with channel mlp": True}
-            for steps in options.ladder:
+            for steps in sorted({*options.ladder, *(options.peer_ladder or options.ladder)}):
                 for which in [which for which, is_open in open_.items() if is_open]:
+                    if steps not in (options.ladder if which == "headrace" else options.peer_ladder or options.ladder):
+                        continue
                     at: dict[str, float] = {}
                     if which == "headrace":
                         spent, said = headrace(steps, seed, options, folder, a)

@@ -74,11 +74,11 @@ def test_what_an_earlier_run_has_measured_is_taken_over(tmp_path: Path, monkeypa
 def test_a_check_tells_what_is_known_and_measures_with_pilots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "RUNS", tmp_path)
     assert not any(line.startswith("labels") for line in check_recipe("smoke", (), QUIET).words)
-    coarse = ["data.numerics.rough.refinement=1"]
-    answer = check_recipe("smoke", coarse, QUIET, pilots=True)
+    answer = check_recipe("smoke", ["data.label_error=0.02"], QUIET, pilots=True)
     assert any(line.startswith("labels   smooth 0.") for line in answer.words)
     assert any("labels miss the solution of their equation by up to rough" in warning for warning in answer.warnings)
-    # As it comes, all labels are better than 2 %.
+    # With an accuracy they are as good as that, and as it comes the recipe says how bad they may be.
+    assert not check_recipe("smoke", ["data.label_error=0.02", "data.accuracy=0.02"], QUIET, pilots=True).warnings
     assert not check_recipe("smoke", (), QUIET, pilots=True).warnings
 
 

@@ -81,3 +81,17 @@ def test_who_gives_up_waiting_takes_nothing_from_the_others() -> None:
             await asked[0]
 
     asyncio.run(act())
+
+
+def test_nobody_waits_for_ever_when_the_sending_is_ended() -> None:
+    async def act() -> None:
+        slow = Slow()
+        gathered = Gathered[int, int](slow, most=1)
+        asked = [asyncio.create_task(gathered(number)) for number in range(3)]
+        await asyncio.sleep(0.01)
+        assert gathered._under_way is not None
+        gathered._under_way.cancel()
+        found = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+        assert all(isinstance(error, asyncio.CancelledError) for error in found)
+
+    asyncio.run(act())

@@ -29,6 +29,7 @@ from headrace.solvers.evolution.accuracy import choose_numerics
 from headrace.solvers.evolution.evolution import Draw
 from headrace.solvers.evolution.implicit import AbstractImplicit, StageSolver
 from headrace.solvers.methods import DCDM, Multigrid, Transform
+from headrace.solvers.numerics import Numerics
 from headrace.solvers.sampled import DEFAULT_LEVEL
 from headrace.solvers.sources.all_sampled import SAMPLED
 from headrace.solvers.sources.trajectories import EvolutionSource

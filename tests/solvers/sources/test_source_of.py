@@ -28,7 +28,7 @@ BY_NAME = {source.name: source for source in SOURCES}
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
 def test_what_a_problem_heeds_its_source_knows(kind: type[AbstractSampled]) -> None:
     source = BY_NAME[kind.made_by]
-    assert kind.heeds <= {*KEYS, "data.accuracy"}
+    assert kind.heeds <= {*KEYS, "data.accuracy", "data.numerics.step"}
     for key, field in KEYS.items():
         if key in kind.heeds:
             assert field in source.model_fields, key
