@@ -64,7 +64,7 @@ def test_a_reaction_is_part_of_the_operator() -> None:
 def test_what_the_five_point_cycle_does_not_solve(
     n: int, length: float, bound: int, seed: int, contrast: float
 ) -> None:
-    """Two materials: at 1e6 that one fails on all of these but one, at 1e4 and a length of 0.02 on most."""
+    """Two materials: within 100 iterations that one fails on all at 1e6, and at 1e4 on all of a length of 0.02."""
     system = darcy(n, TwoPhase(length_scale=length, low=1.0, high=contrast), seed)
     assert jumps(system.operator)
     solution = solve_verified(Multigrid().build(), system, 1e-8)
@@ -93,15 +93,15 @@ def test_moderate_contrast_stays_with_the_fast_cycle_to_the_bit(permeability: An
 
 
 def test_what_rounding_leaves_is_accepted_by_its_backward_error() -> None:
-    """Large pieces of contrast 1e6: no x in double precision has a residual of 1e-8 on every one of them."""
-    system = darcy(129, TwoPhase(length_scale=0.1, low=1.0, high=1e6), 1)
+    """Large pieces of contrast 1e6, where the iteration ends at what double precision allows: 1.3e-8."""
+    system = darcy(129, TwoPhase(length_scale=0.1, low=1.0, high=1e6), 8)
     solution = solve_verified(Multigrid().build(), system, 1e-8)
-    assert solution.status is SolveStatus.converged and solution.num_iterations <= 20, str(solution)
-    assert solution.relative_residual <= 1e-8 or "backward" in solution.detail
+    assert solution.status is SolveStatus.converged and solution.num_iterations <= 30, str(solution)
+    assert 1e-8 < solution.relative_residual < 1e-7 and "backward error" in solution.detail
 
 
 def test_takes_over_where_the_fast_cycle_gives_up() -> None:
-    """An inclusion too small to be seen among its sparse looks, on which single precision ends."""
+    """Jumps just below what the look calls one, and fewer iterations than the five-point cycle needs."""
     found = 0
     for seed in range(12):
         system = darcy(33, TwoPhase(length_scale=0.05, low=1.0, high=900.0), seed)
