@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32, UInt64
 from pydantic import Field
 
+from headrace.solvers.methods.black_box import RunningBlackBox
 from headrace.solvers.methods.multigrid3d import RunningByDimension, RunningMultigrid3D
 from headrace.solvers.methods.spares import Spares
 from headrace.solvers.systems.family import Candidacy, Family
@@ -26,11 +27,15 @@ class Multigrid(AbstractSolver):
 
     Takes positive definite diffusion operators in two and three dimensions, on any grid, with any mixture of Dirichlet,
     Neumann and periodic boundaries, with a reaction or without; where constants may be added to the solution it finds
-    the one of mean 0. No matrix is built. The iterations to 1e-8, about 7 on log-normal permeability and 8 to 13 on
-    two-phase permeability up to contrast 100, hardly depend on the grid.
+    the one of mean 0. No matrix is built. The iterations to 1e-8 hardly depend on the grid, but on contrast and on how
+    large the pieces are: about 7 on log-normal permeability of moderate contrast and at most 36 at 1e6; on two
+    materials 9 to 13 at a contrast of 10 and 12 to 33 at 100, the most in pieces of two or three points.
 
     The plane, where most data sets are made, has kernels of its own (`headrace.solvers.methods.multigrid_kernels`) as
-    long as no axis is periodic; `headrace.solvers.methods.multigrid3d` takes the rest, at up to ten times the price in
+    long as no axis is periodic. Where coefficients there jump by more than 1,000 from one face to the next, in many
+    places, or where those kernels do not converge, black-box multigrid in double precision takes their place
+    (`headrace.solvers.methods.black_box_kernels`), at four times the price of an iteration; the table stands in
+    docs/benchmarks, 2026-12-01. `headrace.solvers.methods.multigrid3d` takes the rest, at up to ten times the price in
     the plane.
 
     Attributes:
@@ -49,7 +54,11 @@ class Multigrid(AbstractSolver):
 
     def build(self) -> "RunningByDimension":
         """Start a sequence; workspaces are shared by systems of one shape."""
-        return RunningByDimension(RunningMultigrid(self.max_iterations), RunningMultigrid3D(self.max_iterations))
+        return RunningByDimension(
+            RunningMultigrid(self.max_iterations),
+            RunningMultigrid3D(self.max_iterations),
+            RunningBlackBox(self.max_iterations),
+        )
 
     def learns(self, target: Structured) -> bool:
         """Only workspaces are kept."""

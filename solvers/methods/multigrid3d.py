@@ -1,11 +1,13 @@
 """Multigrid-preconditioned conjugate gradients for seven-point operators: the levels, and a sequence of systems."""
 
+import dataclasses
 import time
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt64
 
+from headrace.solvers.methods.black_box import jumps
 from headrace.solvers.systems.operators import DiffusionOperator
 from headrace.solvers.systems.solver import RunningSolver, Solution, SolveStatus
 from headrace.solvers.systems.system import LinearSystem
@@ -33,6 +35,11 @@ class RunningMultigrid3D(RunningSolver):
     Takes positive definite seven-point operators with any mixture of Dirichlet, Neumann and periodic boundaries, on
     any grid, with a reaction or without; where constants may be added it finds the solution of mean 0. The kernels are
     explained in `headrace.solvers.methods.multigrid3d_kernels`.
+
+    Contrast, measured on 33 points a side, three seeds, to 1e-8: log-normal permeability takes 8 to 17 iterations up to
+    a contrast of 1e4, and 15 to 30 at 1e6. Two materials in pieces of a tenth of the side take 9 or 10 at 10, 16 or 17
+    at 100, 22 to 36 at 1,000, and 38 to more than 100 at 1e4; of a twentieth 10, 20 to 23, 42 to 66, and more than 100.
+    At 1e6 they are not solved here. There is no cycle for that in space.
 
     Memory beside the system and its solution: about 48 bytes an unknown (the same as 4 entries of a sparse matrix, of
     which the system's would have 7).
@@ -112,12 +119,14 @@ class RunningMultigrid3D(RunningSolver):
 class RunningByDimension(RunningSolver):
     """Hands every system to the kernels that take it.
 
-    Those for two dimensions take the plane without periodic axes, unless `_is_too_hard` says no. Other systems in the
-    plane are systems in space whose first axis has a single point between closed ends, at up to ten times the price.
+    Those for two dimensions take the plane without periodic axes, unless `_is_too_hard` says no. Where coefficients
+    jump by orders of magnitude (`jumps`), and where those kernels do not converge, a cycle made for that takes their
+    place. Other systems in the plane are systems in space whose first axis has a single point between closed ends, at
+    up to ten times the price.
     """
 
-    def __init__(self, two: RunningSolver, three: RunningSolver) -> None:
-        self._two, self._three = two, three
+    def __init__(self, two: RunningSolver, three: RunningSolver, jumping: RunningSolver) -> None:
+        self._two, self._three, self._jumping = two, three, jumping
 
     def solve(self, system: LinearSystem, rtol: float) -> Solution:
         """Solve one system."""
@@ -125,7 +134,21 @@ class RunningByDimension(RunningSolver):
         if operator is None or operator.ndim != 2:
             return self._three.solve(system, rtol)
         if not any(operator.periodic) and not _is_too_hard(operator):
-            return self._two.solve(system, rtol)
+            # The coarsest matrix of a singular operator has no factor.
+            if operator.singular:
+                return self._two.solve(system, rtol)
+            if jumps(operator):
+                return self._jumping.solve(system, rtol)
+            solution = self._two.solve(system, rtol)
+            if solution.status is SolveStatus.converged or not np.isfinite(solution.relative_residual):
+                return solution
+            again = self._jumping.solve(system, rtol)
+            return dataclasses.replace(
+                again,
+                num_iterations=again.num_iterations + solution.num_iterations,
+                seconds=again.seconds + solution.seconds,
+                detail=f"after {solution.num_iterations} iterations of the cycle for smaller contrasts",
+            )
         flat = DiffusionOperator(
             conductances=(np.zeros((2, *operator.shape)), *(c[np.newaxis] for c in operator.conductances)),
             periodic=(False, *operator.periodic),
