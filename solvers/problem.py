@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from headrace.platform.fields import FieldSpec, Grid
+from headrace.platform.frozen import FrozenMap
 from headrace.platform.seeding import generator
 from headrace.solvers.sampled import AbstractSampled
 from headrace.solvers.systems.start import as_unknowns
@@ -59,12 +60,24 @@ class AbstractProblem(AbstractSampled):
         is_closed = domain.location == "nodes" and not any(domain.periodic)
         return self.overridden({"resolution": refinement * (self._resolution - is_closed) + is_closed})
 
-    def draw_refined(self, seed: int | np.random.Generator, refinement: int) -> dict[str, Float[np.ndarray, "..."]]:
-        """The fields that `draw` draws, for `refined(refinement)`: the same functions at its points.
+    def draw_with(
+        self, seed: int | np.random.Generator, chosen: Mapping[str, float]
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """As `draw`, with numbers that are given instead of drawn, of those that are `choosable`; by default none are.
+
+        What is chosen changes nothing else that is drawn.
+        """
+        assert not chosen, f"{type(self).__name__} lets nobody choose {', '.join(chosen)}"
+        return self.draw(seed)
+
+    def draw_refined(
+        self, seed: int | np.random.Generator, refinement: int, chosen: Mapping[str, float] = FrozenMap({})
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """The fields that `draw_with` draws, for `refined(refinement)`: the same functions at its points.
 
         By default those that it draws from an equal generator, as random fields are the same on all grids.
         """
-        return self.refined(refinement).draw(seed)
+        return self.refined(refinement).draw_with(seed, chosen)
 
     def restricted(
         self,

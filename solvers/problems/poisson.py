@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32, Float64
 from pydantic import Field, model_validator
 
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
+from headrace.platform.frozen import FrozenMap
 from headrace.solvers.problem import AbstractProblem, as_generator
 from headrace.solvers.random_inputs.random_fields import Gaussian, Points, matern_field_at
 from headrace.solvers.systems.arrays import NO_PARAMETERS, checked, representable, require_names, with_boundary
@@ -129,7 +130,7 @@ class Poisson(AbstractProblem):
         return {"source": representable(source), "boundary": boundary}
 
     def draw_refined(
-        self, seed: int | np.random.Generator, refinement: int
+        self, seed: int | np.random.Generator, refinement: int, chosen: Mapping[str, float] = FrozenMap({})
     ) -> dict[str, Float64[np.ndarray, "points points"]]:
         """As `draw`; a flux is taken as far from the boundary as the centres of this grid's cells, not of the finer."""
         finer = self.refined(refinement)

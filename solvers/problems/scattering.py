@@ -11,9 +11,10 @@ from pydantic import Field, model_validator
 
 from headrace.platform.errors import InputError
 from headrace.platform.fields import FieldSpec, Grid, SampleSchema
+from headrace.platform.samplers.sampler import Axis
 from headrace.platform.spec import FieldError
 from headrace.solvers.problem import AbstractProblem, as_generator
-from headrace.solvers.random_inputs.parameters import Scalar, Uniform, as_fields, bounds, drawn
+from headrace.solvers.random_inputs.parameters import Scalar, Uniform, as_fields, axes, bounds, drawn
 from headrace.solvers.random_inputs.random_fields import Gaussian, LengthScale, Smoothness
 from headrace.solvers.systems.arrays import checked, representable, require_names
 from headrace.solvers.systems.system import LinearSystem, Structure, System
@@ -117,10 +118,21 @@ class Scattering(AbstractProblem):
             "high": {"wave_number": 8.0 * math.pi},
         }
 
+    @property
+    def choosable(self) -> Mapping[str, Axis]:
+        """Wave number and angle, where they are drawn."""
+        return axes(self.scalars)
+
     def draw(self, seed: int | np.random.Generator) -> dict[str, Float64[np.ndarray, "..."]]:
         """Draw `wave_number` and `angle`, of one value each, and `refractive_index` at the nodes."""
+        return self.draw_with(seed, {})
+
+    def draw_with(
+        self, seed: int | np.random.Generator, chosen: Mapping[str, float]
+    ) -> dict[str, Float64[np.ndarray, "..."]]:
+        """As `draw`, with a wave number or an angle that is given."""
         rng, n = as_generator(seed), self.resolution
-        scalars = drawn(self.scalars, rng)
+        scalars = drawn(self.scalars, rng, chosen)
         g = Gaussian(length_scale=self.length_scale, smoothness=self.smoothness).draw(rng, n)
         window = _window(n)
         shape = window[:, np.newaxis] * window * 0.5 * (1.0 + g / np.sqrt(1.0 + g * g))

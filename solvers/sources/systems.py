@@ -277,7 +277,7 @@ class BuiltSource:
         clock = Clock()
         try:
             rng = generator(self._spec.seed, self._spec.split, "fields", request.index)
-            fields = problem.draw_refined(rng, self._refinement[request.level])
+            fields = problem.draw_refined(rng, self._refinement[request.level], request.parameters or {})
             system = self._fine[request.level].discretize(fields)
         except (ValueError, ArithmeticError) as error:
             return self._bench.failure(request, f"not discretised: {error}", *clock.read())

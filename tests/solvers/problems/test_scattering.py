@@ -9,7 +9,8 @@ from jaxtyping import Complex128, Float64
 from pydantic import ValidationError
 from scipy.special import h1vp, hankel1, jv, jvp
 
-from headrace.platform.sample import Sample
+from headrace.platform.errors import InputError
+from headrace.platform.sample import Request, Sample
 from headrace.solvers import Scattering, solve
 from headrace.solvers.sources.systems import SolverSource
 
@@ -101,6 +102,18 @@ def test_samples_are_solved_and_fade_with_the_contrast(level: str) -> None:
     faint = SolverSource(problem=Scattering(resolution=41, contrast=1e-3), mix={level: 1.0})
     (other,) = faint.samples([0])
     assert isinstance(other, Sample) and np.abs(other.outputs).max() < 0.02 * np.abs(sample.outputs).max()
+
+
+def test_where_the_wave_comes_from_may_be_chosen_and_changes_nothing_else() -> None:
+    source = SolverSource(problem=Scattering(resolution=33))
+    (drawn,) = source.build().solve([Request(index=3, level="default")])
+    (chosen,) = source.build().solve([Request(index=3, level="default", parameters={"angle": 1.5})])
+    assert isinstance(drawn, Sample) and isinstance(chosen, Sample)
+    np.testing.assert_array_equal(drawn.inputs, chosen.inputs)
+    assert chosen.parameters.tolist() == [drawn.parameters[0], 1.5] and drawn.parameters[1] != 1.5
+    assert not np.array_equal(drawn.outputs, chosen.outputs)
+    with pytest.raises(InputError, match="wave_number"):
+        list(source.build().solve([Request(index=3, level="default", parameters={"wave_number": 3.0})]))
 
 
 @pytest.mark.parametrize(
