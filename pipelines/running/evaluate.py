@@ -151,7 +151,7 @@ def _notes(session: Session, evaluation: Mapping[str, Any]) -> list[str]:
     if config.data is not None and trains_on_stream:
         notes.extend(untested(config.data, "test", evaluation["levels"]))
         notes.extend(too_large(from_summary(summary.label_errors), config.data.label_error))
-        notes.extend(of_labels(evaluation["levels"], summary.label_errors))
+    notes.extend(of_labels(evaluation["levels"], summary.label_errors))
     return notes
 
 

@@ -270,7 +270,8 @@ class Session:
         for split in splits:
             if any(self.run.data(split).glob("shard-*.zarr")):
                 try:
-                    write_manifest(self.run.data(split), self.config.source(split) if self.config.solves else None)
+                    source = self.config.source(split) if self.config.solves else None
+                    write_manifest(self.run.data(split), source, self.summary.label_errors)
                 except InputError as error:
                     # A run that failed early has logs without samples; why it failed is what its user wants to read.
                     log.warning("%s gets no manifest: %s", split, error)

@@ -155,6 +155,7 @@ def train(config: RunConfig, data: Path, out: Path | Earlier | None, console: Co
             session.note(
                 data_folder=str(found.folder),
                 data_sets=used,
+                label_errors=found.label_errors(),
                 samples=session.summary.samples.model_copy(update={"stored": found.usable}),
                 schema=found.schema.to_json(),
             )

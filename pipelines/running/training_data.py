@@ -81,6 +81,11 @@ class TrainingData:
             usable=usable,
         )
 
+    def label_errors(self) -> dict[str, dict[str, object]]:
+        """How far the labels that are trained on are from the truth, as far as who made them measured it."""
+        manifest = read_manifest(self.train)
+        return {} if manifest is None else {level: dict(one) for level, one in manifest.label_errors.items()}
+
     def described(self) -> dict[str, UsedData]:
         """What took part, by its role: `train`, `validation`, and every test set under its own name."""
         return described({"train": self.train, "validation": self.validation, **self.tests})

@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.errors import InputError
 from headrace.platform.fields import SampleSchema
 from headrace.platform.files import write_synced
+from headrace.platform.frozen import FrozenMap
 from headrace.platform.spec import Spec, spec_hash
 
 MANIFEST = "manifest.json"
@@ -32,6 +33,8 @@ class Manifest:
         source: the spec of the source that made it, as plain values: its problem with all that a recipe says of it, and
             how it was solved; None of an imported data set, and of one that was written before manifests told it.
         source_hash: the hash of that spec, which is the `spec_hash` in the provenance of each sample.
+        label_errors: how far the samples of each level are from the truth, as far as it was measured before they were
+            made; see `headrace.solvers.label_error.LabelError`.
     """
 
     count: int
@@ -41,6 +44,7 @@ class Manifest:
     incomplete: int = 0
     source: Mapping[str, Any] | None = None
     source_hash: str | None = None
+    label_errors: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     @property
     def problem(self) -> Mapping[str, Any] | None:
@@ -57,15 +61,21 @@ class Manifest:
             "content_hash": self.content_hash,
             "source": self.source,
             "source_hash": self.source_hash,
+            "label_errors": self.label_errors,
         }
 
 
-def write_manifest(directory: str | os.PathLike[str], source: Spec | None = None) -> Manifest:
+def write_manifest(
+    directory: str | os.PathLike[str],
+    source: Spec | None = None,
+    label_errors: Mapping[str, Mapping[str, object]] = FrozenMap({}),
+) -> Manifest:
     """Describe a data set in its `manifest.json`.
 
     Args:
         directory: the data set.
         source: what made it; None when that is not known.
+        label_errors: see `Manifest`.
 
     Raises:
         InputError: it is not a data set.
@@ -79,6 +89,7 @@ def write_manifest(directory: str | os.PathLike[str], source: Spec | None = None
         incomplete=int(np.count_nonzero(~stored.is_whole)),
         source=None if source is None else source.model_dump(mode="json"),
         source_hash=None if source is None else spec_hash(source),
+        label_errors=dict(label_errors),
     )
     write_synced(Path(directory) / MANIFEST, json.dumps(manifest.to_json(), indent=1) + "\n")
     return manifest

@@ -536,12 +536,12 @@ class Made(Spec):
 def test_a_manifest_tells_which_problem_made_the_data(tmp_path: Path):
     with make(tmp_path, 0) as store:
         store.append(samples(*range(3)))
-    written = write_manifest(tmp_path, Made())
+    written = write_manifest(tmp_path, Made(), {"rough": {"worst": 0.02}})
     found = read_manifest(tmp_path)
     assert found == written and found is not None
     assert found.problem == {"kind": "rod", "length": 2.0}
     assert found.source == {"problem": {"kind": "rod", "length": 2.0}, "seed": 3}
-    assert found.source_hash == spec_hash(Made())
+    assert found.source_hash == spec_hash(Made()) and found.label_errors == {"rough": {"worst": 0.02}}
 
 
 def test_a_manifest_of_before_it_told_the_problem_is_read(tmp_path: Path):
@@ -549,7 +549,7 @@ def test_a_manifest_of_before_it_told_the_problem_is_read(tmp_path: Path):
     assert (imported.problem, imported.source_hash) == (None, None)
     path = tmp_path / "set" / "manifest.json"
     old = json.loads(path.read_text())
-    del old["source"], old["source_hash"]
+    del old["source"], old["source_hash"], old["label_errors"]
     path.write_text(json.dumps(old))
     assert read_manifest(tmp_path / "set") == imported
 
