@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
+from headrace.platform.cluster import cluster
 from headrace.platform.dataset.reader import StoredSamples
 from headrace.platform.dataset.writer import SampleStore
 from headrace.platform.errors import InputError
@@ -22,6 +24,10 @@ SCHEMA = SampleSchema(
     outputs=(FieldSpec(name="u"),),
     domain=Grid(shape=(4, 4), extent=(1.0, 1.0), periodic=(False, False)),
 )
+
+
+SESSION = re.compile(r"session_[\w.-]+")
+"""The name of a cluster, in the commands of its daemons."""
 
 
 class Harm:
@@ -45,13 +51,38 @@ def test_an_embedded_cluster_listens_on_loopback_alone(ray_cluster: None) -> Non
 
 
 def listening() -> set[tuple[str, int, str]]:
-    """Address, port and command of those that listen: Ray's daemons are our children, actors are theirs."""
+    """Address, port and command of those of this cluster that listen: Ray's daemons are our children, actors are theirs.
+
+    Another cluster, which other tests of this process have started on purpose elsewhere, may be there as well.
+    """
+    children = {process.pid: process for process in psutil.Process().children(recursive=True)}
+    (session,) = {
+        found.group()
+        for daemon in cluster._daemons.values()
+        if (found := SESSION.search(command_of(daemon))) is not None
+    }
+    own = {pid for pid, process in children.items() if session in command_of(process)}
+    own |= {child.pid for pid in own for child in below(children[pid])}
     return {
-        (*connection.laddr, process.name())
-        for process in psutil.Process().children(recursive=True)
-        for connection in connections(process)
+        (*connection.laddr, f"{children[pid].name()} {command_of(children[pid])[:200]}")
+        for pid in own & children.keys()
+        for connection in connections(children[pid])
         if connection.status == psutil.CONN_LISTEN and connection.type == socket.SOCK_STREAM
     }
+
+
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def below(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def connections(process: psutil.Process) -> list[object]:

@@ -15,6 +15,7 @@ from headrace.platform.errors import InputError
 from headrace.platform.sample import Failure, Request, Sample
 from headrace.platform.spec import spec_hash
 from headrace.solvers import (
+    CG,
     GCRODR,
     AbstractSolver,
     Auto,
@@ -94,17 +95,17 @@ def test_what_fails_twice_is_a_failure_with_both_reasons(monkeypatch: pytest.Mon
         raise ArithmeticError("no factors today")
 
     monkeypatch.setattr(RunningDirect, "_factors", no_factors)
-    spec = SolverSource(problem=Darcy(resolution=65), method=Multigrid(max_iterations=3))
+    spec = SolverSource(problem=Darcy(resolution=65), method=CG(max_iterations=3))
     (failure,) = spec.samples([8])
     assert isinstance(failure, Failure)
     assert failure.index == 8 and failure.level == "default" and failure.wall_seconds > 0
-    assert failure.reason.startswith("multigrid: max_iterations after 3 iterations, relative residual ")
+    assert failure.reason.startswith("cg: max_iterations after 3 iterations, relative residual ")
     assert "; direct: breakdown after 0 iterations, relative residual " in failure.reason
     assert "no factors today" in failure.reason
 
 
 def test_a_tolerance_below_what_double_precision_reaches_is_met_by_the_backward_error() -> None:
-    spec = SolverSource(problem=Darcy(resolution=65), rtol=1e-14, method=Multigrid(max_iterations=3))
+    spec = SolverSource(problem=Darcy(resolution=65), rtol=1e-14, method=CG(max_iterations=3))
     provenance = samples(spec, [8])[8].provenance
     assert (provenance.solver, provenance.status) == ("direct", "backward_stable")
     assert 1e-14 < provenance.relative_residual < 1e-12
