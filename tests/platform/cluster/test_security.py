@@ -51,7 +51,7 @@ def test_an_embedded_cluster_listens_on_loopback_alone(ray_cluster: None) -> Non
 
 
 def listening() -> set[tuple[str, int, str]]:
-    """Address, port and command of those of this cluster that listen: Ray's daemons are our children, actors are theirs.
+    """Address, port and command of those of this cluster that listen: its daemons are our children, actors are theirs.
 
     Another cluster, which other tests of this process have started on purpose elsewhere, may be there as well.
     """
